@@ -1,0 +1,71 @@
+//! Classes of failure that a client can meet, and the one table that maps them to HTTP.
+
+use serde::{Deserialize, Serialize};
+
+/// What kind of failure ended a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorKind {
+    /// The request breaks the API: a wrong type, a value out of range.
+    InvalidRequest,
+    /// The prompt does not fit into the model's context.
+    ContextLengthExceeded,
+    /// The request is larger than the gateway takes.
+    TooLarge,
+    /// No such model.
+    ModelNotFound,
+    /// No such route.
+    NotFound,
+    /// The route exists, the method does not.
+    MethodNotAllowed,
+    /// The body is not JSON by its own declaration.
+    UnsupportedMediaType,
+    /// The queue is full; worth another try.
+    Overloaded,
+    /// The gateway is shutting down; worth another try elsewhere.
+    ShuttingDown,
+    /// The backend failed.
+    Backend,
+    /// A bug of ours.
+    Internal,
+    /// The client took too long to send or to read.
+    Timeout,
+}
+
+impl ErrorKind {
+    /// Its name as `error.type` on spans and as `code` in answers.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::InvalidRequest => "invalid_request",
+            Self::ContextLengthExceeded => "context_length_exceeded",
+            Self::TooLarge => "request_too_large",
+            Self::ModelNotFound => "model_not_found",
+            Self::NotFound => "not_found",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::UnsupportedMediaType => "unsupported_media_type",
+            Self::Overloaded => "overloaded",
+            Self::ShuttingDown => "shutting_down",
+            Self::Backend => "backend_error",
+            Self::Internal => "internal_error",
+            Self::Timeout => "timeout",
+        }
+    }
+
+    /// The status of the HTTP answer.
+    #[must_use]
+    pub fn http_status(self) -> u16 {
+        match self {
+            Self::InvalidRequest | Self::ContextLengthExceeded => 400,
+            Self::ModelNotFound | Self::NotFound => 404,
+            Self::MethodNotAllowed => 405,
+            Self::Timeout => 408,
+            Self::TooLarge => 413,
+            Self::UnsupportedMediaType => 415,
+            Self::Overloaded => 429,
+            Self::Internal => 500,
+            Self::Backend => 502,
+            Self::ShuttingDown => 503,
+        }
+    }
+}

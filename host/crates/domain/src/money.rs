@@ -1,0 +1,195 @@
+//! Exact money: whole pico-units (10^-12 of a currency's major unit) in 128 bits.
+//!
+//! No arithmetic here touches a float. [`Money::to_f64`] exists only for the telemetry fields
+//! whose conventions ask for a double.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Decimal digits of a pico-unit.
+const DIGITS: usize = 12;
+
+/// Pico-units in one major unit.
+pub const PICO_PER_UNIT: i128 = 1_000_000_000_000;
+
+/// ISO 4217 code, three capital letters.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Currency([u8; 3]);
+
+impl Currency {
+    /// US dollar.
+    pub const USD: Self = Self(*b"USD");
+
+    /// Reads a code. Only the form is checked, so that a currency minted tomorrow works.
+    #[must_use]
+    pub fn parse(code: &str) -> Option<Self> {
+        let bytes: [u8; 3] = code.as_bytes().try_into().ok()?;
+        bytes.iter().all(u8::is_ascii_uppercase).then_some(Self(bytes))
+    }
+
+    /// The three letters.
+    #[must_use]
+    pub fn code(&self) -> &str {
+        // Always ASCII by construction.
+        std::str::from_utf8(&self.0).unwrap_or("XXX")
+    }
+}
+
+impl fmt::Debug for Currency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.code())
+    }
+}
+
+impl fmt::Display for Currency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.code())
+    }
+}
+
+impl TryFrom<String> for Currency {
+    type Error = String;
+
+    fn try_from(code: String) -> Result<Self, Self::Error> {
+        Self::parse(&code)
+            .ok_or_else(|| format!("{code:?} is not an ISO 4217 code such as \"USD\""))
+    }
+}
+
+impl From<Currency> for String {
+    fn from(currency: Currency) -> Self {
+        currency.code().to_owned()
+    }
+}
+
+/// An exact amount of one currency.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Money {
+    /// Pico-units; negative for a credit.
+    pub pico: i128,
+    /// Of which currency.
+    pub currency: Currency,
+}
+
+impl Money {
+    /// `pico` pico-units of `currency`.
+    #[must_use]
+    pub fn new(pico: i128, currency: Currency) -> Self {
+        Self { pico, currency }
+    }
+
+    /// The exact decimal number of major units, shortest form: `0.0000036`, `-1.5`, `0`.
+    #[must_use]
+    pub fn decimal(&self) -> String {
+        let sign = if self.pico < 0 { "-" } else { "" };
+        let magnitude = self.pico.unsigned_abs();
+        let unit = PICO_PER_UNIT.unsigned_abs();
+        let (whole, part) = (magnitude / unit, magnitude % unit);
+        if part == 0 {
+            return format!("{sign}{whole}");
+        }
+        let digits = format!("{part:0DIGITS$}");
+        format!("{sign}{whole}.{}", digits.trim_end_matches('0'))
+    }
+
+    /// Reads what [`Money::decimal`] writes, and any plain decimal of at most twelve places.
+    #[must_use]
+    pub fn parse_decimal(text: &str, currency: Currency) -> Option<Self> {
+        let (negative, digits) = match text.strip_prefix('-') {
+            Some(rest) => (true, rest),
+            None => (false, text),
+        };
+        let (whole, part) = digits.split_once('.').unwrap_or((digits, ""));
+        let all_digits = |s: &str| s.bytes().all(|b| b.is_ascii_digit());
+        if whole.is_empty() || part.len() > DIGITS || !all_digits(whole) || !all_digits(part) {
+            return None;
+        }
+        let whole: i128 = whole.parse().ok()?;
+        let part: i128 = format!("{part:0<DIGITS$}").parse().ok()?;
+        let pico = whole.checked_mul(PICO_PER_UNIT)?.checked_add(part)?;
+        Some(Self::new(if negative { -pico } else { pico }, currency))
+    }
+
+    /// The nearest double, for fields whose convention is a double. Never calculate with it.
+    #[must_use]
+    pub fn to_f64(&self) -> f64 {
+        // Parsing the exact decimal rounds once; dividing two converted integers would round twice.
+        self.decimal().parse().unwrap_or(f64::NAN)
+    }
+}
+
+impl fmt::Display for Money {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.decimal(), self.currency)
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Written {
+    amount: String,
+    currency: Currency,
+}
+
+impl Serialize for Money {
+    /// As `{"amount": "0.0000036", "currency": "USD"}`: a string, since JSON numbers are doubles
+    /// to most readers.
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Written { amount: self.decimal(), currency: self.currency }.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Money {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let written = Written::deserialize(deserializer)?;
+        Self::parse_decimal(&written.amount, written.currency).ok_or_else(|| {
+            serde::de::Error::custom(format!("{:?} is not a decimal amount", written.amount))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn usd(pico: i128) -> Money {
+        Money::new(pico, Currency::USD)
+    }
+
+    #[test]
+    fn decimals_are_exact_and_shortest() {
+        let cases: [(i128, &str); 7] = [
+            (0, "0"),
+            (1, "0.000000000001"),
+            (3_600_000, "0.0000036"),
+            (1_500_000_000_000, "1.5"),
+            (-1, "-0.000000000001"),
+            (-2_000_000_000_000, "-2"),
+            (i128::from(i64::MAX), "9223372.036854775807"),
+        ];
+        for (pico, text) in cases {
+            assert_eq!(usd(pico).decimal(), text);
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_plain_decimal_is_refused() {
+        for text in ["", ".5", "1e-6", "+1", "1.0000000000001", "0x1", "--1", "1,5", " 1"] {
+            assert_eq!(Money::parse_decimal(text, Currency::USD), None, "{text:?}");
+        }
+        for code in ["usd", "US", "USDX", "U$D"] {
+            assert_eq!(Currency::parse(code), None, "{code:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn decimal_reads_back(pico in -10_i128.pow(30)..10_i128.pow(30)) {
+            let money = usd(pico);
+            prop_assert_eq!(Money::parse_decimal(&money.decimal(), Currency::USD), Some(money));
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! The record: everything known of one request when it ends. Spans, metrics and bills are built
+//! from it and from nothing else.
+
+use serde::{Deserialize, Serialize};
+
+use crate::cost::CostOutcome;
+use crate::error::ErrorKind;
+use crate::id::{RequestId, SpanContext, SpanId, TraceId};
+use crate::time::{Interval, UnixNanos};
+use crate::usage::Usage;
+
+/// `gen_ai.operation.name` of what we serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Operation {
+    /// `/v1/chat/completions`.
+    Chat,
+    /// `/v1/completions`.
+    TextCompletion,
+}
+
+impl Operation {
+    /// Its name in the GenAI conventions.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Chat => "chat",
+            Self::TextCompletion => "text_completion",
+        }
+    }
+}
+
+/// Where the request stands in its trace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TracePlace {
+    /// The trace, the client's if it sent one.
+    pub trace_id: TraceId,
+    /// Our root span; its children's ids follow from it.
+    pub root: SpanId,
+    /// The client's span, if it sent one.
+    pub parent: Option<SpanContext>,
+}
+
+/// What the client asked for, as far as telemetry tells it. `None`: it did not say.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Asked {
+    /// The model as the client named it.
+    pub model: String,
+    /// Most tokens to generate.
+    pub max_tokens: Option<u32>,
+    /// Sampling temperature.
+    pub temperature: Option<f64>,
+    /// Nucleus sampling.
+    pub top_p: Option<f64>,
+    /// Sampling among the best k.
+    pub top_k: Option<u32>,
+    /// Seed of the sampler.
+    pub seed: Option<u64>,
+    /// Stop strings.
+    pub stop: Vec<String>,
+    /// Whether the answer is streamed.
+    pub stream: bool,
+    /// Length of the prompt in characters, before any template.
+    pub prompt_characters: u64,
+}
+
+/// Who served it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServedBy {
+    /// `gen_ai.provider.name`.
+    pub provider: String,
+    /// The model that answered.
+    pub model: String,
+}
+
+/// The HTTP exchange.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HttpExchange {
+    /// `POST`.
+    pub method: String,
+    /// The matched route, `/v1/completions`.
+    pub route: String,
+    /// Status of the answer.
+    pub status: u16,
+}
+
+/// When each phase was. A phase that was not reached is absent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Phases {
+    /// From the last byte of the request to the end of accounting.
+    pub request: Interval,
+    /// Making tokens of the prompt.
+    pub tokenize: Option<Interval>,
+    /// Waiting for the engine.
+    pub queue: Option<Interval>,
+    /// Reading the prompt into the model.
+    pub prefill: Option<Interval>,
+    /// Generating.
+    pub decode: Option<Interval>,
+    /// When the first text was ready.
+    pub first_token: Option<UnixNanos>,
+}
+
+/// Why generation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FinishReason {
+    /// The model ended its text, or a stop string matched.
+    Stop,
+    /// `max_tokens` or the context was used up.
+    Length,
+}
+
+impl FinishReason {
+    /// OpenAI's `finish_reason`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+        }
+    }
+}
+
+/// How a request ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum Outcome {
+    /// The answer is whole.
+    Completed {
+        /// Why generation ended.
+        reason: FinishReason,
+    },
+    /// The client went away or stopped reading.
+    ClientGone,
+    /// Refused before the backend saw it.
+    Refused {
+        /// What kind of refusal.
+        kind: ErrorKind,
+        /// What the client was told.
+        message: String,
+    },
+    /// The backend failed.
+    Failed {
+        /// What kind of failure.
+        kind: ErrorKind,
+        /// What happened.
+        message: String,
+    },
+}
+
+/// Everything known of one request when it ends.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// The request.
+    pub id: RequestId,
+    /// What was asked of us.
+    pub operation: Operation,
+    /// Where it stands in its trace.
+    pub trace: TracePlace,
+    /// Who pays, where that is known.
+    pub tenant: Option<String>,
+    /// The `user` field, whoever pays.
+    pub user: Option<String>,
+    /// What the client asked for.
+    pub asked: Asked,
+    /// Who served it; absent if it was refused.
+    pub served_by: Option<ServedBy>,
+    /// The HTTP exchange.
+    pub http: HttpExchange,
+    /// Timings.
+    pub phases: Phases,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What it used; absent if it was refused.
+    pub usage: Option<Usage>,
+    /// What it cost.
+    pub cost: CostOutcome,
+}

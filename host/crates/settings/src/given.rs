@@ -1,0 +1,93 @@
+//! What was typed, before defaults: one field for each setting.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+/// Every setting, each as a flag, a `TOLLGATE_*` variable and a key of the file.
+#[derive(Clone, Debug, Default, clap::Args, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Given {
+    /// TOML file with any of the other settings as keys, such as `listen = "0.0.0.0:8080"`
+    #[arg(long, env = "TOLLGATE_CONFIG", value_name = "FILE")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+
+    /// Address to serve on [default: 127.0.0.1:8080]
+    #[arg(long, env = "TOLLGATE_LISTEN", value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
+
+    /// Folder for everything that is written, spans.ndjson included [default: ./tollgate-data]
+    #[arg(long, env = "TOLLGATE_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+
+    /// Folder of plugins, watched while running [default: `plugins` beside the program]
+    #[arg(long, env = "TOLLGATE_PLUGINS", value_name = "DIR")]
+    pub plugins: Option<PathBuf>,
+
+    /// Model to serve: demo, a folder, a GGUF file or a Hugging Face id [default: demo]
+    #[arg(long, env = "TOLLGATE_MODEL", value_name = "demo|FOLDER|FILE.gguf|HF-ID")]
+    pub model: Option<String>,
+
+    /// How traces are shown on standard output [default: tree]
+    #[arg(long, env = "TOLLGATE_CONSOLE", value_enum)]
+    pub console: Option<Console>,
+
+    /// What is logged on standard error, as in `info,tollgate_engine=debug` [default: info]
+    #[arg(long, env = "TOLLGATE_LOG", value_name = "FILTER")]
+    pub log: Option<String>,
+
+    /// Largest request body in bytes [default: 1048576]
+    #[arg(long, env = "TOLLGATE_MAX_BODY_BYTES", value_name = "N")]
+    pub max_body_bytes: Option<usize>,
+
+    /// Requests the engine works on at once [default: 8]
+    #[arg(long, env = "TOLLGATE_MAX_RUNNING", value_name = "N")]
+    pub max_running: Option<usize>,
+
+    /// Requests that may wait for the engine; one more is answered 429 [default: 256]
+    #[arg(long, env = "TOLLGATE_MAX_QUEUED", value_name = "N")]
+    pub max_queued: Option<usize>,
+
+    /// Seconds after which a client that stops reading counts as gone [default: 30]
+    #[arg(long, env = "TOLLGATE_STALL_SECONDS", value_name = "N")]
+    pub stall_seconds: Option<u64>,
+
+    /// Seconds that requests in flight may take to finish at shutdown [default: 30]
+    #[arg(long, env = "TOLLGATE_DRAIN_SECONDS", value_name = "N")]
+    pub drain_seconds: Option<u64>,
+}
+
+/// How traces are shown on standard output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Console {
+    /// A tree for people.
+    Tree,
+    /// One JSON object a line.
+    Json,
+    /// Not at all.
+    Off,
+}
+
+impl Given {
+    /// These settings, each missing one taken from `other`.
+    #[must_use]
+    pub(crate) fn or(self, other: Self) -> Self {
+        Self {
+            config: self.config.or(other.config),
+            listen: self.listen.or(other.listen),
+            data_dir: self.data_dir.or(other.data_dir),
+            plugins: self.plugins.or(other.plugins),
+            model: self.model.or(other.model),
+            console: self.console.or(other.console),
+            log: self.log.or(other.log),
+            max_body_bytes: self.max_body_bytes.or(other.max_body_bytes),
+            max_running: self.max_running.or(other.max_running),
+            max_queued: self.max_queued.or(other.max_queued),
+            stall_seconds: self.stall_seconds.or(other.stall_seconds),
+            drain_seconds: self.drain_seconds.or(other.drain_seconds),
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! Flags, `TOLLGATE_*` variables and a TOML file, resolved into one checked value.
+//!
+//! One struct, [`Given`], declares every setting once: its field is the flag, the variable and
+//! the key of the file. A flag wins over a variable, a variable over the file, the file over the
+//! default. A name that nothing knows is an error that names the nearest one, wherever it stands.
+
+mod given;
+mod names;
+mod resolved;
+
+pub use given::{Console, Given};
+pub use resolved::{Settings, SettingsError, resolve};

@@ -1,0 +1,56 @@
+//! The names of all settings, taken from [`Given`] itself, and the one nearest to a wrong name.
+
+use clap::Args;
+
+use crate::given::Given;
+
+/// Keys that the file may hold.
+pub(crate) fn keys() -> Vec<String> {
+    arguments().into_iter().filter(|(key, _)| key != "config").map(|(key, _)| key).collect()
+}
+
+/// Variables that the environment may hold.
+pub(crate) fn variables() -> Vec<String> {
+    arguments().into_iter().map(|(_, variable)| variable).collect()
+}
+
+/// The name among `known` that `wrong` was probably meant to be.
+pub(crate) fn nearest<'a>(wrong: &str, known: &'a [String]) -> Option<&'a str> {
+    known
+        .iter()
+        .map(|name| (strsim::jaro_winkler(wrong, name), name.as_str()))
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, name)| name)
+}
+
+fn arguments() -> Vec<(String, String)> {
+    Given::augment_args(clap::Command::new("tollgate"))
+        .get_arguments()
+        .filter_map(|argument| {
+            let key = argument.get_long()?.to_owned();
+            let variable = argument.get_env()?.to_str()?.to_owned();
+            Some((key, variable))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_flag_is_a_variable_and_a_key() {
+        for (key, variable) in arguments() {
+            assert_eq!(variable, format!("TOLLGATE_{}", key.to_uppercase().replace('-', "_")));
+        }
+        assert!(keys().contains(&"data-dir".to_owned()));
+    }
+
+    #[test]
+    fn a_slip_of_the_pen_finds_what_was_meant() {
+        for (wrong, meant) in [("lisen", "listen"), ("datadir", "data-dir"), ("plugin", "plugins")]
+        {
+            assert_eq!(nearest(wrong, &keys()), Some(meant));
+        }
+    }
+}

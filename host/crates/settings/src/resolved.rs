@@ -1,0 +1,195 @@
+//! What was typed plus defaults: the settings the program runs with.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::given::{Console, Given};
+use crate::names;
+
+/// The settings the program runs with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Address to serve on.
+    pub listen: SocketAddr,
+    /// Folder for everything that is written.
+    pub data_dir: PathBuf,
+    /// Folder of plugins.
+    pub plugins: PathBuf,
+    /// Model to serve, as it was named.
+    pub model: String,
+    /// How traces are shown on standard output.
+    pub console: Console,
+    /// Filter of the log.
+    pub log: String,
+    /// Largest request body in bytes.
+    pub max_body_bytes: usize,
+    /// Requests the engine works on at once, at least 1.
+    pub max_running: usize,
+    /// Requests that may wait for the engine.
+    pub max_queued: usize,
+    /// How long a client may stop reading before it counts as gone.
+    pub stall: Duration,
+    /// How long requests in flight may take to finish at shutdown.
+    pub drain: Duration,
+}
+
+impl Settings {
+    /// Where the NDJSON exporter writes.
+    #[must_use]
+    pub fn ndjson(&self) -> PathBuf {
+        self.data_dir.join("spans.ndjson")
+    }
+}
+
+/// Why the settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The file could not be read.
+    #[error("cannot read the settings file {}: {source}", path.display())]
+    Unreadable {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not TOML, or a value has the wrong type.
+    #[error("in the settings file {}: {source}", path.display())]
+    Malformed {
+        /// Which file.
+        path: PathBuf,
+        /// Where and why.
+        source: Box<toml::de::Error>,
+    },
+    /// Some names mean nothing, or some values are out of range.
+    #[error("{}", faults.join("\n"))]
+    Faulty {
+        /// One line for each.
+        faults: Vec<String>,
+    },
+}
+
+/// Merges what was given (flags and variables, already merged by clap) with the file it names and
+/// the defaults. `environment` holds the names of all variables set, to find misspelt ones;
+/// `program` is the path of the running program.
+///
+/// # Errors
+/// Says everything that is wrong at once, each with what to write instead.
+pub fn resolve(
+    given: Given,
+    environment: impl IntoIterator<Item = String>,
+    program: &Path,
+) -> Result<Settings, SettingsError> {
+    let mut faults = unknown_variables(environment);
+    let given = match given.config.clone() {
+        Some(path) => given.or(read_file(&path, &mut faults)?),
+        None => given,
+    };
+    let settings = with_defaults(given, program);
+    for (name, value) in [
+        ("max-running", settings.max_running),
+        ("max-queued", settings.max_queued),
+        ("max-body-bytes", settings.max_body_bytes),
+    ] {
+        if value == 0 {
+            faults.push(format!("{name} is 0; it must be at least 1"));
+        }
+    }
+    if settings.stall.is_zero() {
+        faults.push("stall-seconds is 0; it must be at least 1".to_owned());
+    }
+    if faults.is_empty() { Ok(settings) } else { Err(SettingsError::Faulty { faults }) }
+}
+
+fn unknown_variables(environment: impl IntoIterator<Item = String>) -> Vec<String> {
+    let known = names::variables();
+    environment
+        .into_iter()
+        .filter(|name| name.starts_with("TOLLGATE_") && !known.contains(name))
+        .map(|name| unknown("environment variable", &name, &known))
+        .collect()
+}
+
+fn read_file(path: &Path, faults: &mut Vec<String>) -> Result<Given, SettingsError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| SettingsError::Unreadable { path: path.to_owned(), source })?;
+    let malformed = |source: toml::de::Error| SettingsError::Malformed {
+        path: path.to_owned(),
+        source: Box::new(source),
+    };
+    let mut table: toml::Table = text.parse().map_err(malformed)?;
+    let known = names::keys();
+    let wrong: Vec<String> = table.keys().filter(|key| !known.contains(key)).cloned().collect();
+    for key in wrong {
+        table.remove(&key);
+        faults.push(unknown(&format!("key in {}", path.display()), &key, &known));
+    }
+    // Parsed again from the text where it can be, since only then errors show line and column.
+    let parsed = if faults.is_empty() { toml::from_str(&text) } else { table.try_into() };
+    parsed.map_err(malformed)
+}
+
+fn unknown(what: &str, name: &str, known: &[String]) -> String {
+    match names::nearest(name, known) {
+        Some(nearest) => format!("unknown {what}: {name}; did you mean {nearest}?"),
+        None => format!("unknown {what}: {name}"),
+    }
+}
+
+fn with_defaults(given: Given, program: &Path) -> Settings {
+    Settings {
+        listen: given.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
+        data_dir: given.data_dir.unwrap_or_else(|| "tollgate-data".into()),
+        plugins: given
+            .plugins
+            .unwrap_or_else(|| program.parent().unwrap_or(Path::new(".")).join("plugins")),
+        model: given.model.unwrap_or_else(|| "demo".to_owned()),
+        console: given.console.unwrap_or(Console::Tree),
+        log: given.log.unwrap_or_else(|| "info".to_owned()),
+        max_body_bytes: given.max_body_bytes.unwrap_or(1 << 20),
+        max_running: given.max_running.unwrap_or(8),
+        max_queued: given.max_queued.unwrap_or(256),
+        stall: Duration::from_secs(given.stall_seconds.unwrap_or(30)),
+        drain: Duration::from_secs(given.drain_seconds.unwrap_or(30)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve_file(text: &str, flags: Given) -> Result<Settings, SettingsError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tollgate.toml");
+        std::fs::write(&path, text).unwrap();
+        resolve(Given { config: Some(path), ..flags }, [], Path::new("/opt/bin/tollgate"))
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
+        let flags = Given { model: Some("flag".into()), ..Given::default() };
+        let text = "model = \"file\"\nlisten = \"127.0.0.1:9\"\nconsole = \"off\"";
+        let settings = resolve_file(text, flags).unwrap();
+        assert_eq!(settings.model, "flag");
+        assert_eq!(settings.listen.port(), 9);
+        assert_eq!(settings.console, Console::Off);
+        assert_eq!(settings.plugins, Path::new("/opt/bin/plugins"));
+        assert_eq!(settings.ndjson(), Path::new("tollgate-data/spans.ndjson"));
+    }
+
+    #[test]
+    fn faults_are_named_all_at_once() {
+        let error = resolve_file("lisen = 1\nmax-running = 0", Given::default()).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("lisen; did you mean listen?"), "{text}");
+        assert!(text.contains("max-running is 0"), "{text}");
+        let error = resolve(Given::default(), ["TOLLGATE_LISTN".into()], Path::new("x"));
+        assert!(error.unwrap_err().to_string().contains("did you mean TOLLGATE_LISTEN?"));
+    }
+
+    #[test]
+    fn a_wrong_type_is_shown_with_its_place() {
+        let text = resolve_file("\nlisten = 8080", Given::default()).unwrap_err().to_string();
+        assert!(text.contains("line 2"), "{text}");
+    }
+}
