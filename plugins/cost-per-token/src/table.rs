@@ -1,0 +1,203 @@
+//! The price table: what an operator writes, and which entry a request gets.
+//!
+//! Entries are tried in the order they stand in, those that name a tenant before those that do not, and the first one
+//! whose every condition holds is used. So an exception for one tenant needs no regard for the order of the rest, and a
+//! service tier or a date range stands before the entry it is an exception to. When nothing matches, `default` is used;
+//! without one the request is `unpriced`, which is told apart from free everywhere.
+
+use crate::{
+    instant::Instant,
+    rates::{Rates, Tier},
+};
+use serde::Deserialize;
+use tollgate_plugin::{
+    Config, ConfigError, Cost, CostKind, Pattern, TokenUsage, Usage,
+    money::{Currency, Percent, Price, Request},
+};
+
+/// The configuration.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Table {
+    /// Of every price; a price that names another one is an error.
+    #[serde(default = "dollars")]
+    pub(crate) currency: Currency,
+    #[serde(default)]
+    pub(crate) price_by: PriceBy,
+    models: Option<Vec<Entry>>,
+    default: Option<Entry>,
+}
+
+fn dollars() -> Currency {
+    Currency::USD
+}
+
+/// Whose name is looked up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum PriceBy {
+    /// The model that was asked for. An alias has its own price then, whatever stands behind it.
+    #[default]
+    Request,
+    /// The model that answered, as the backend names it.
+    Response,
+}
+
+/// One row: conditions, prices, and what is taken off or put on top. A condition that is missing always holds.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Entry {
+    #[serde(rename = "match")]
+    model: Option<Pattern>,
+    provider: Option<Pattern>,
+    operation: Option<Pattern>,
+    /// A request that names no tier is of the tier `standard`.
+    service_tier: Option<Pattern>,
+    tenant: Option<Pattern>,
+    /// Compared with the time the request began.
+    effective_from: Option<Instant>,
+    /// The first moment at which the entry no longer holds.
+    effective_until: Option<Instant>,
+
+    input: Price,
+    output: Price,
+    cache_read: Option<Price>,
+    cache_write: Option<Price>,
+    input_audio: Option<Price>,
+    input_image: Option<Price>,
+    reasoning: Option<Price>,
+    output_audio: Option<Price>,
+    output_image: Option<Price>,
+    /// Other prices for the whole request once its input is longer than so many tokens.
+    #[serde(default)]
+    context_over: Vec<Tier>,
+
+    /// A fee for each request that used any token.
+    request: Option<Price<Request>>,
+    /// Taken off the sum of the lines above.
+    discount: Option<Percent>,
+    /// Put on what is left.
+    markup: Option<Percent>,
+}
+
+impl Table {
+    /// Reads and checks a configuration.
+    pub(crate) fn read(config: &Config) -> Result<Self, ConfigError> {
+        let mut table: Self = config.parse()?;
+        if table.models.is_none() && table.default.is_none() {
+            if table.currency != Currency::USD {
+                let message =
+                    "the built-in table is in USD; give `models` or `default` with prices of yours";
+                return Err(ConfigError::invalid("/currency", message));
+            }
+            let built_in: Self = config.parse_text(include_str!("tutorial.json"))?;
+            table = Self { price_by: table.price_by, ..built_in };
+        }
+        for (index, entry) in table.models.iter().flatten().enumerate() {
+            entry.check(&format!("/models/{index}"), table.currency)?;
+        }
+        if let Some(default) = &table.default {
+            if default.has_conditions() {
+                let message = "the default applies to whatever nothing else matches; conditions belong in `models`";
+                return Err(ConfigError::invalid("/default", message));
+            }
+            default.check("/default", table.currency)?;
+        }
+        // Stable, so that each half keeps its order.
+        table
+            .models
+            .iter_mut()
+            .for_each(|models| models.sort_by_key(|entry| entry.tenant.is_none()));
+        Ok(table)
+    }
+
+    /// The entry for a request, if any applies.
+    pub(crate) fn entry(
+        &self,
+        tenant: Option<&str>,
+        model: &str,
+        usage: &Usage<'_>,
+    ) -> Option<&Entry> {
+        let mut entries = self.models.iter().flatten();
+        entries.find(|entry| entry.applies(tenant, model, usage)).or(self.default.as_ref())
+    }
+}
+
+impl Entry {
+    /// Adds the lines of one request.
+    pub(crate) fn charge(&self, cost: &mut Cost, tokens: &TokenUsage) {
+        // Tiers ascend, so the last one that is exceeded counts.
+        let tier = self.context_over.iter().rev().find(|tier| tokens.input > tier.tokens);
+        self.rates().over(tier).charge(cost, tokens);
+        if let Some(fee) = self.request {
+            cost.line(CostKind::Request, 1, fee);
+        }
+        if let Some(percent) = self.discount {
+            cost.discount(percent);
+        }
+        if let Some(percent) = self.markup {
+            cost.markup(percent);
+        }
+    }
+
+    fn applies(&self, tenant: Option<&str>, model: &str, usage: &Usage<'_>) -> bool {
+        let holds = |condition: &Option<Pattern>, value: &str| {
+            condition.as_ref().is_none_or(|p| p.matches(value))
+        };
+        holds(&self.model, model)
+            // A request of nobody is not one of a tenant whose name happens to match `*`.
+            && self.tenant.as_ref().is_none_or(|pattern| tenant.is_some_and(|tenant| pattern.matches(tenant)))
+            && holds(&self.provider, &usage.provider)
+            && holds(&self.operation, &usage.operation)
+            && holds(&self.service_tier, usage.service_tier.as_deref().unwrap_or("standard"))
+            && self.effective_from.is_none_or(|from| from.nanos() <= usage.start)
+            && self.effective_until.is_none_or(|until| usage.start < until.nanos())
+    }
+
+    fn has_conditions(&self) -> bool {
+        let patterns =
+            [&self.model, &self.provider, &self.operation, &self.service_tier, &self.tenant];
+        let dates = [self.effective_from, self.effective_until];
+        patterns.into_iter().any(Option::is_some) || dates.into_iter().any(|date| date.is_some())
+    }
+
+    fn rates(&self) -> Rates {
+        Rates {
+            input: self.input,
+            output: self.output,
+            cache_read: self.cache_read,
+            cache_write: self.cache_write,
+            input_audio: self.input_audio,
+            input_image: self.input_image,
+            reasoning: self.reasoning,
+            output_audio: self.output_audio,
+            output_image: self.output_image,
+        }
+    }
+
+    /// What a type cannot say: one currency throughout, tiers that ascend, dates in order.
+    fn check(&self, pointer: &str, currency: Currency) -> Result<(), ConfigError> {
+        self.rates().check(pointer, currency)?;
+        if let Some(fee) = self.request {
+            currency
+                .check(fee)
+                .map_err(|message| ConfigError::invalid(format!("{pointer}/request"), message))?;
+        }
+        for (index, tier) in self.context_over.iter().enumerate() {
+            self.rates()
+                .over(Some(tier))
+                .check(&format!("{pointer}/context_over/{index}"), currency)?;
+        }
+        if !self.context_over.is_sorted_by(|a, b| a.tokens < b.tokens) {
+            let message = "the tiers have to be in ascending order of `tokens`";
+            return Err(ConfigError::invalid(format!("{pointer}/context_over"), message));
+        }
+        if let (Some(from), Some(until)) = (self.effective_from, self.effective_until)
+            && from >= until
+        {
+            let message = "this is not after `effective_from`, so the entry would never hold";
+            return Err(ConfigError::invalid(format!("{pointer}/effective_until"), message));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,261 @@
+//! Attributes as they come in: flat slots that point into an arena, made to look like a map.
+//!
+//! A key is looked up by name, or by its place in `PluginInfo::reads`: a [`Read`] costs one integer comparison per slot
+//! and no string is touched, a name costs a walk over the declared keys first. Declare few keys and either is cheap.
+//! References that point outside the arena, or at text that is not UTF-8, read as absent: they are the host's fault and
+//! no reason for a plugin to trap.
+
+use crate::bindings::lifecycle::{
+    exports::tollgate::plugin::lifecycle::AttributeSelector,
+    tollgate::plugin::types::{Slot, TextRef, ValueKind},
+};
+
+/// From this index on, a key is one that only a prefix matched, and stands in the call's own list of names.
+pub(crate) const FOUND_BY_PREFIX: u32 = 0x8000_0000;
+
+/// The value of one attribute.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub enum Value<'a> {
+    /// Text.
+    Text(&'a str),
+    /// True or false.
+    Bool(bool),
+    /// A whole number.
+    Int(i64),
+    /// A floating-point number. Never money.
+    Double(f64),
+    /// Bytes that are not text.
+    Bytes(&'a [u8]),
+    /// A nested value, as JSON text.
+    Json(&'a str),
+    /// The value was longer than the host's limit and was left out.
+    Elided {
+        /// Its size in bytes.
+        size: u64,
+    },
+}
+
+/// One attribute.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Attribute<'a> {
+    /// Its name.
+    pub key: &'a str,
+    /// Its value; a list is the same key several times.
+    pub value: Value<'a>,
+}
+
+/// A key by its place in `PluginInfo::reads`, the first being 0; the fast way to ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Read(pub u32);
+
+/// What names an attribute to read: a [`Read`], or its name.
+pub trait Key: Sized {
+    /// The index of the key in this call; `None` if it was not declared or no item of the call has it.
+    #[doc(hidden)]
+    fn index(self, keys: Keys<'_>) -> Option<u32>;
+}
+
+impl Key for Read {
+    #[inline]
+    fn index(self, _: Keys<'_>) -> Option<u32> {
+        Some(self.0)
+    }
+}
+
+impl<T: AsRef<str> + ?Sized> Key for &T {
+    fn index(self, keys: Keys<'_>) -> Option<u32> {
+        keys.find(self.as_ref())
+    }
+}
+
+/// The names behind the key indexes of one call.
+#[derive(Debug, Clone, Copy)]
+pub struct Keys<'a> {
+    pub(crate) reads: &'a [AttributeSelector],
+    pub(crate) found: &'a [TextRef],
+    pub(crate) arena: &'a [u8],
+}
+
+impl<'a> Keys<'a> {
+    fn find(self, name: &str) -> Option<u32> {
+        let declared = self
+            .reads
+            .iter()
+            .position(|read| matches!(read, AttributeSelector::Key(key) if key == name));
+        if let Some(index) = declared {
+            return u32::try_from(index).ok();
+        }
+        let found = self
+            .found
+            .iter()
+            .position(|&key| bytes_at(self.arena, key) == Some(name.as_bytes()))?;
+        u32::try_from(found).ok()?.checked_add(FOUND_BY_PREFIX)
+    }
+
+    fn name(self, index: u32) -> Option<&'a str> {
+        match index.checked_sub(FOUND_BY_PREFIX) {
+            Some(found) => text_at(self.arena, *self.found.get(usize::try_from(found).ok()?)?),
+            None => match self.reads.get(usize::try_from(index).ok()?)? {
+                AttributeSelector::Key(key) => Some(key),
+                AttributeSelector::Prefix(_) => None,
+            },
+        }
+    }
+}
+
+/// The attributes of one item that the plugin asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Attributes<'a> {
+    pub(crate) slots: &'a [Slot],
+    pub(crate) arena: &'a [u8],
+    pub(crate) keys: Keys<'a>,
+}
+
+impl<'a> Attributes<'a> {
+    /// The value of a key; the first, if it is a list.
+    pub fn get(self, key: impl Key) -> Option<Value<'a>> {
+        let index = key.index(self.keys)?;
+        self.slots.iter().find(|slot| slot.key == index).and_then(|slot| value(slot, self.arena))
+    }
+
+    /// Every value of a key: one, or the elements of a list.
+    pub fn all(self, key: impl Key) -> impl Iterator<Item = Value<'a>> {
+        let index = key.index(self.keys);
+        self.slots
+            .iter()
+            .filter(move |slot| Some(slot.key) == index)
+            .filter_map(move |slot| value(slot, self.arena))
+    }
+
+    /// Everything there is, in the host's order.
+    pub fn iter(self) -> impl Iterator<Item = Attribute<'a>> {
+        self.slots.iter().filter_map(move |slot| {
+            Some(Attribute { key: self.keys.name(slot.key)?, value: value(slot, self.arena)? })
+        })
+    }
+
+    /// The value, if it is text.
+    pub fn text(self, key: impl Key) -> Option<&'a str> {
+        match self.get(key)? {
+            Value::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The value, if it is a whole number.
+    pub fn int(self, key: impl Key) -> Option<i64> {
+        match self.get(key)? {
+            Value::Int(number) => Some(number),
+            _ => None,
+        }
+    }
+
+    /// The value, if it is true or false.
+    pub fn bool(self, key: impl Key) -> Option<bool> {
+        match self.get(key)? {
+            Value::Bool(truth) => Some(truth),
+            _ => None,
+        }
+    }
+
+    /// The value, if it is a floating-point number.
+    pub fn double(self, key: impl Key) -> Option<f64> {
+        match self.get(key)? {
+            Value::Double(number) => Some(number),
+            _ => None,
+        }
+    }
+}
+
+/// Gives a view the getters of the attributes it holds, so that authors write `span.text("key")`.
+macro_rules! attribute_getters {
+    ($view:ident) => {
+        impl<'a> $view<'a> {
+            /// The value of an attribute, if it is text.
+            pub fn text(&self, key: impl $crate::Key) -> Option<&'a str> {
+                self.attributes().text(key)
+            }
+
+            /// The value of an attribute, if it is a whole number.
+            pub fn int(&self, key: impl $crate::Key) -> Option<i64> {
+                self.attributes().int(key)
+            }
+
+            /// The value of an attribute, if it is true or false.
+            pub fn bool(&self, key: impl $crate::Key) -> Option<bool> {
+                self.attributes().bool(key)
+            }
+
+            /// The value of an attribute, if it is a floating-point number.
+            pub fn double(&self, key: impl $crate::Key) -> Option<f64> {
+                self.attributes().double(key)
+            }
+        }
+    };
+}
+pub(crate) use attribute_getters;
+
+pub(crate) fn text_at(arena: &[u8], at: TextRef) -> Option<&str> {
+    std::str::from_utf8(bytes_at(arena, at)?).ok()
+}
+
+fn bytes_at(arena: &[u8], at: TextRef) -> Option<&[u8]> {
+    let start = usize::try_from(at.offset).ok()?;
+    arena.get(start..start.checked_add(usize::try_from(at.length).ok()?)?)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the two halves of the bits are meant")]
+fn value<'a>(slot: &Slot, arena: &'a [u8]) -> Option<Value<'a>> {
+    let at = TextRef { offset: (slot.bits >> 32) as u32, length: slot.bits as u32 };
+    Some(match slot.kind {
+        ValueKind::Text => Value::Text(text_at(arena, at)?),
+        ValueKind::Boolean => Value::Bool(slot.bits != 0),
+        ValueKind::Int => Value::Int(slot.bits.cast_signed()),
+        ValueKind::Double => Value::Double(f64::from_bits(slot.bits)),
+        ValueKind::Bytes => Value::Bytes(bytes_at(arena, at)?),
+        ValueKind::Json => Value::Json(text_at(arena, at)?),
+        ValueKind::Elided => Value::Elided { size: slot.bits },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slot(key: u32, kind: ValueKind, bits: u64) -> Slot {
+        Slot { key, kind, bits }
+    }
+
+    #[test]
+    fn keys_by_index_by_name_and_by_prefix() {
+        let reads =
+            [AttributeSelector::Prefix("app.".into()), AttributeSelector::Key("model".into())];
+        let found = [TextRef { offset: 0, length: 8 }];
+        let keys = Keys { reads: &reads, found: &found, arena: b"app.team" };
+        let slots = [slot(1, ValueKind::Text, 3), slot(FOUND_BY_PREFIX, ValueKind::Int, 7)];
+        let attributes = Attributes { slots: &slots, arena: b"gpt", keys };
+        assert_eq!(attributes.text(Read(1)), Some("gpt"));
+        assert_eq!(attributes.text("model"), Some("gpt"));
+        assert_eq!(attributes.int("app.team"), Some(7));
+        assert_eq!(attributes.text("app.team"), None);
+        assert_eq!(attributes.get("app.other"), None);
+        assert_eq!(attributes.iter().map(|a| a.key).collect::<Vec<_>>(), ["model", "app.team"]);
+    }
+
+    #[test]
+    fn broken_references_read_as_absent() {
+        let reads = [AttributeSelector::Key("a".into())];
+        let keys = Keys { reads: &reads, found: &[], arena: &[] };
+        for bits in [u64::MAX, 1 << 32 | 2, 0x0000_0001_ffff_ffff, 2] {
+            let slots = [
+                slot(0, ValueKind::Text, bits),
+                slot(9, ValueKind::Int, 0),
+                slot(u32::MAX, ValueKind::Int, 0),
+            ];
+            let attributes = Attributes { slots: &slots, arena: b"\xff\xff", keys };
+            assert_eq!(attributes.get("a"), None, "{bits:x}");
+            assert_eq!(attributes.iter().count(), 0);
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Between the traits that authors implement and the functions that the gateway calls. Not for authors.
+//!
+//! An instance is single-threaded and lives in a thread-local, which costs nothing in WebAssembly. A trap poisons the
+//! whole store, so nothing here has to survive one.
+
+use crate::{
+    Config, ConfigError, Context, CostModel, Edits, Enricher, Filter, PluginInfo, Usage,
+    attributes::Keys,
+    bindings::{
+        cost_model::exports::tollgate::plugin::cost_model as cost,
+        enricher::exports::tollgate::plugin::attribute_enricher as enricher,
+        filter::exports::tollgate::plugin::export_filter as filter,
+        lifecycle::{
+            exports::tollgate::plugin::lifecycle,
+            tollgate::plugin::{
+                edits::EditList,
+                types::{BatchContext, PluginError, SpanBatch},
+            },
+        },
+    },
+    edits::Packer,
+    span::spans,
+};
+use std::{cell::RefCell, thread::LocalKey};
+
+/// A configured plugin with the keys it declared.
+#[derive(Debug)]
+pub struct Instance<P> {
+    plugin: P,
+    info: lifecycle::PluginInfo,
+}
+
+impl<P> Instance<P> {
+    /// From what the plugin says of itself and what it made of its configuration.
+    pub fn new(info: PluginInfo, plugin: P) -> Self {
+        Self { plugin, info: info.0 }
+    }
+
+    fn keys<'a>(&'a self, ctx: &'a BatchContext) -> Keys<'a> {
+        Keys { reads: &self.info.reads, found: &ctx.keys, arena: &ctx.arena }
+    }
+}
+
+impl<P: CostModel> Instance<P> {
+    pub(crate) fn price(&self, ctx: &BatchContext, batch: &[cost::Usage]) -> Vec<cost::Priced> {
+        let keys = self.keys(ctx);
+        let context = Context { raw: ctx, keys };
+        batch.iter().map(|raw| self.plugin.price(&context, &Usage { raw, keys })).collect()
+    }
+}
+
+impl<P: Enricher> Instance<P> {
+    pub(crate) fn enrich(&self, ctx: &BatchContext, batch: &SpanBatch) -> EditList {
+        let keys = self.keys(ctx);
+        let context = Context { raw: ctx, keys };
+        let mut packer = Packer::new(&self.info.writes);
+        for (index, span) in (0..).zip(spans(batch, keys)) {
+            self.plugin.enrich(&context, &span, &mut Edits::new(&mut packer, index));
+        }
+        packer.finish()
+    }
+}
+
+impl<P: Filter> Instance<P> {
+    pub(crate) fn filter(&self, ctx: &BatchContext, batch: &SpanBatch) -> filter::Filtered {
+        let keys = self.keys(ctx);
+        let context = Context { raw: ctx, keys };
+        let mut packer = Packer::new(&self.info.writes);
+        let verdicts = (0..)
+            .zip(spans(batch, keys))
+            .map(|(index, span)| {
+                self.plugin.filter(&context, &span, &mut Edits::new(&mut packer, index))
+            })
+            .collect();
+        filter::Filtered { verdicts, edits: packer.finish() }
+    }
+}
+
+/// Where the exported component keeps its instance; implemented by the export macros.
+pub trait Hosted {
+    /// The author's type.
+    type Plugin: 'static;
+    /// Its description.
+    fn describe() -> PluginInfo;
+    /// Its constructor.
+    ///
+    /// # Errors
+    /// If the configuration is refused.
+    fn configure(config: Config) -> Result<Self::Plugin, ConfigError>;
+    /// The instance.
+    fn instance() -> &'static LocalKey<RefCell<Option<Instance<Self::Plugin>>>>;
+}
+
+impl<H: Hosted> lifecycle::Guest for H {
+    fn describe() -> lifecycle::PluginInfo {
+        <H as Hosted>::describe().0
+    }
+
+    fn configure(host: lifecycle::HostInfo, json: String) -> Result<(), lifecycle::ConfigError> {
+        let plugin = <H as Hosted>::configure(Config { json, host })?;
+        H::instance().set(Some(Instance::new(<H as Hosted>::describe(), plugin)));
+        Ok(())
+    }
+}
+
+impl<H: Hosted<Plugin: CostModel>> cost::Guest for H {
+    fn currency() -> String {
+        // XXX is ISO 4217 for "no currency", which no host accepts.
+        with::<H, _>(|instance| instance.plugin.currency().code().to_owned())
+            .unwrap_or_else(|_| "XXX".to_owned())
+    }
+
+    fn price(ctx: BatchContext, batch: Vec<cost::Usage>) -> Result<Vec<cost::Priced>, PluginError> {
+        with::<H, _>(|instance| instance.price(&ctx, &batch))
+    }
+}
+
+impl<H: Hosted<Plugin: Enricher>> enricher::Guest for H {
+    fn enrich(ctx: BatchContext, batch: SpanBatch) -> Result<EditList, PluginError> {
+        with::<H, _>(|instance| instance.enrich(&ctx, &batch))
+    }
+}
+
+impl<H: Hosted<Plugin: Filter>> filter::Guest for H {
+    fn filter(ctx: BatchContext, batch: SpanBatch) -> Result<filter::Filtered, PluginError> {
+        with::<H, _>(|instance| instance.filter(&ctx, &batch))
+    }
+}
+
+fn with<H: Hosted, R>(call: impl FnOnce(&Instance<H::Plugin>) -> R) -> Result<R, PluginError> {
+    H::instance().with_borrow(|instance| match instance {
+        Some(instance) => Ok(call(instance)),
+        None => Err(PluginError::InvalidInput("called before configure".to_owned())),
+    })
+}
+
+/// What the three export macros have in common.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __host {
+    ($plugin:ty as $role:ident, $module:ident, $export:ident) => {
+        const _: () = {
+            struct Component;
+
+            ::std::thread_local! {
+                static INSTANCE: ::core::cell::RefCell<::core::option::Option<$crate::glue::Instance<$plugin>>> =
+                    const { ::core::cell::RefCell::new(::core::option::Option::None) };
+            }
+
+            impl $crate::glue::Hosted for Component {
+                type Plugin = $plugin;
+
+                fn describe() -> $crate::PluginInfo {
+                    <$plugin as $crate::$role>::describe()
+                }
+
+                fn configure(config: $crate::Config) -> ::core::result::Result<$plugin, $crate::ConfigError> {
+                    <$plugin as $crate::$role>::configure(config)
+                }
+
+                fn instance() -> &'static ::std::thread::LocalKey<
+                    ::core::cell::RefCell<::core::option::Option<$crate::glue::Instance<$plugin>>>,
+                > {
+                    &INSTANCE
+                }
+            }
+
+            // On other targets the plugin is an ordinary crate, so that it can be tested as one; this keeps the
+            // compiler from calling all of it unused there.
+            const _: fn($crate::Config) -> ::core::result::Result<$plugin, $crate::ConfigError> =
+                <Component as $crate::glue::Hosted>::configure;
+            #[cfg(target_family = "wasm")]
+            const _: () = {
+                $crate::bindings::lifecycle::export_lifecycle!(Component with_types_in $crate::bindings::lifecycle);
+                $crate::bindings::$module::$export!(Component with_types_in $crate::bindings::$module);
+            };
+        };
+    };
+}
+
+/// Makes the crate a component that exports this [`CostModel`]. Once per crate.
+#[macro_export]
+macro_rules! export_cost_model {
+    ($plugin:ty) => {
+        $crate::__host!($plugin as CostModel, cost_model, export_cost_model_role);
+    };
+}
+
+/// Makes the crate a component that exports this [`Enricher`]. Once per crate.
+#[macro_export]
+macro_rules! export_enricher {
+    ($plugin:ty) => {
+        $crate::__host!($plugin as Enricher, enricher, export_enricher_role);
+    };
+}
+
+/// Makes the crate a component that exports this [`Filter`]. Once per crate.
+#[macro_export]
+macro_rules! export_filter {
+    ($plugin:ty) => {
+        $crate::__host!($plugin as Filter, filter, export_filter_role);
+    };
+}

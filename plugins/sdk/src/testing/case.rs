@@ -1,0 +1,218 @@
+//! One request or one span, described in a line.
+
+use super::pack::Pack;
+use crate::{
+    ComputeUsage, Phase, PluginInfo, SpanContext, SpanKind, Status, TokenUsage, TraceId,
+    UsageSource, Value,
+    bindings::{
+        cost_model::exports::tollgate::plugin::cost_model::Usage,
+        lifecycle::tollgate::plugin::types::{BatchContext, Span, SpanBatch, TraceFlags},
+    },
+};
+
+/// One request or one span to be put before a plugin. What is not said is as in a plain request that ended well.
+#[derive(Debug, Clone)]
+pub struct Case {
+    usage: Usage,
+    tenant: Option<String>,
+    exporter: Option<String>,
+    name: String,
+    parent: u64,
+    status: Status,
+    duration: u64,
+    attributes: Vec<(String, Owned)>,
+}
+
+/// A value that a case can keep.
+#[derive(Debug, Clone)]
+enum Owned {
+    Text(String),
+    Int(i64),
+    Bool(bool),
+    Double(f64),
+    Elided(u64),
+}
+
+impl Case {
+    /// A request for a model, reported by the provider, ended normally.
+    pub fn usage(model: &str) -> Self {
+        Self {
+            usage: Usage {
+                provider: "tollgate".to_owned(),
+                request_model: model.to_owned(),
+                response_model: model.to_owned(),
+                operation: "chat".to_owned(),
+                service_tier: None,
+                phase: Phase::Final,
+                source: UsageSource::Reported,
+                start: 0,
+                tokens: TokenUsage {
+                    input: 0,
+                    input_cache_read: 0,
+                    input_cache_write: 0,
+                    input_audio: 0,
+                    input_image: 0,
+                    output: 0,
+                    output_reasoning: 0,
+                    output_audio: 0,
+                    output_image: 0,
+                },
+                compute: None,
+                units: Vec::new(),
+                slots: Vec::new(),
+                arena: Vec::new(),
+            },
+            tenant: None,
+            exporter: None,
+            name: "inference.request".to_owned(),
+            parent: 0,
+            status: Status::Ok,
+            duration: 0,
+            attributes: Vec::new(),
+        }
+    }
+
+    /// A root span.
+    pub fn span(name: &str) -> Self {
+        Self { name: name.to_owned(), ..Self::usage("") }
+    }
+
+    /// Totals of input and output tokens.
+    #[must_use]
+    pub fn tokens(mut self, input: u64, output: u64) -> Self {
+        self.usage.tokens.input = input;
+        self.usage.tokens.output = output;
+        self
+    }
+
+    /// Any other change to the usage.
+    #[must_use]
+    pub fn with(mut self, change: impl FnOnce(&mut Usage)) -> Self {
+        change(&mut self.usage);
+        self
+    }
+
+    /// Time on a device, in nanoseconds.
+    #[must_use]
+    pub fn compute(mut self, device: &str, device_time: u64) -> Self {
+        let device = device.to_owned();
+        self.usage.compute = Some(ComputeUsage {
+            device,
+            device_time,
+            share_ppm: 1_000_000,
+            energy_millijoules: None,
+        });
+        self
+    }
+
+    /// Who pays.
+    #[must_use]
+    pub fn tenant(mut self, tenant: &str) -> Self {
+        self.tenant = Some(tenant.to_owned());
+        self
+    }
+
+    /// Where the span is bound.
+    #[must_use]
+    pub fn exporter(mut self, exporter: &str) -> Self {
+        self.exporter = Some(exporter.to_owned());
+        self
+    }
+
+    /// Makes it a child.
+    #[must_use]
+    pub fn parent(mut self, span_id: u64) -> Self {
+        self.parent = span_id;
+        self
+    }
+
+    /// The span's status.
+    #[must_use]
+    pub fn status(mut self, status: Status) -> Self {
+        self.status = status;
+        self
+    }
+
+    /// How long the span took, in nanoseconds.
+    #[must_use]
+    pub fn duration(mut self, nanoseconds: u64) -> Self {
+        self.duration = nanoseconds;
+        self
+    }
+
+    /// An attribute; the same key again makes a list.
+    #[must_use]
+    pub fn attribute<'v>(mut self, key: &str, value: impl Into<Value<'v>>) -> Self {
+        let value = match value.into() {
+            Value::Text(text) | Value::Json(text) => Owned::Text(text.to_owned()),
+            Value::Bytes(bytes) => Owned::Text(String::from_utf8_lossy(bytes).into_owned()),
+            Value::Int(number) => Owned::Int(number),
+            Value::Bool(truth) => Owned::Bool(truth),
+            Value::Double(number) => Owned::Double(number),
+            Value::Elided { size } => Owned::Elided(size),
+        };
+        self.attributes.push((key.to_owned(), value));
+        self
+    }
+
+    pub(super) fn into_usage(mut self, info: &PluginInfo) -> (BatchContext, Usage) {
+        let pack = self.pack(info);
+        self.usage.slots = pack.slots;
+        self.usage.arena = pack.arena;
+        (context(self.tenant, self.exporter, (pack.keys, pack.keys_arena)), self.usage)
+    }
+
+    pub(super) fn into_span(self, info: &PluginInfo) -> (BatchContext, SpanBatch) {
+        let mut pack = self.pack(info);
+        let name = pack.text(&self.name);
+        let span = Span {
+            context: SpanContext {
+                trace_id: TraceId { high: 1, low: 2 },
+                span_id: 3,
+                trace_flags: TraceFlags::SAMPLED,
+                is_remote: false,
+            },
+            parent_span_id: self.parent,
+            kind: SpanKind::Server,
+            status: self.status,
+            name,
+            status_message: pack.text(""),
+            start: 1_000,
+            end: 1_000 + self.duration,
+            slots_end: u32::try_from(pack.slots.len()).unwrap_or(u32::MAX),
+            withheld_attributes: pack.withheld,
+        };
+        let batch = SpanBatch { spans: vec![span], slots: pack.slots, arena: pack.arena };
+        (context(self.tenant, self.exporter, (pack.keys, pack.keys_arena)), batch)
+    }
+
+    fn pack(&self, info: &PluginInfo) -> Pack {
+        let mut pack = Pack::default();
+        for (key, value) in &self.attributes {
+            let value = match value {
+                Owned::Text(text) => Value::Text(text),
+                Owned::Int(number) => Value::Int(*number),
+                Owned::Bool(truth) => Value::Bool(*truth),
+                Owned::Double(number) => Value::Double(*number),
+                Owned::Elided(size) => Value::Elided { size: *size },
+            };
+            pack.attribute(info, key, value);
+        }
+        pack
+    }
+}
+
+fn context(
+    tenant: Option<String>,
+    exporter: Option<String>,
+    (keys, arena): (Vec<crate::bindings::lifecycle::tollgate::plugin::types::TextRef>, Vec<u8>),
+) -> BatchContext {
+    BatchContext {
+        tenant,
+        exporter,
+        now: 1_767_225_600_000_000_000,
+        resource_attributes: Vec::new(),
+        keys,
+        arena,
+    }
+}
