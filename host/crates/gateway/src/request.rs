@@ -1,0 +1,165 @@
+//! One request under way: what is known of it so far, and the record it becomes.
+
+use rand::random;
+use tollgate_domain::record::{
+    Asked, HttpExchange, Operation, Phases, Record, ServedBy, TracePlace,
+};
+use tollgate_domain::time::Interval;
+use tollgate_domain::usage::Phase;
+use tollgate_domain::{
+    CostOutcome, Outcome, RequestId, SpanId, TraceId, UnpricedReason, Usage,
+};
+use tollgate_telemetry::propagation;
+
+use crate::call::{Arrival, Call, Moment, Prompt, Refusal};
+
+/// `gen_ai.provider.name` of models that run in this process.
+pub(crate) const IN_PROCESS: &str = "tollgate";
+
+/// What is known of a request from its arrival on.
+pub(crate) struct Request {
+    pub(crate) id: RequestId,
+    pub(crate) trace: TracePlace,
+    pub(crate) operation: Operation,
+    pub(crate) asked: Asked,
+    pub(crate) user: Option<String>,
+    pub(crate) arrived: Moment,
+    http: HttpExchange,
+}
+
+/// What is known at its end besides.
+pub(crate) struct End {
+    pub(crate) phases: Phases,
+    pub(crate) outcome: Outcome,
+    pub(crate) usage: Usage,
+    pub(crate) cost: CostOutcome,
+}
+
+impl Request {
+    /// Gives it an id and its place in the client's trace, or in a new one.
+    pub(crate) fn begin(arrival: &Arrival, asked: Asked, user: Option<String>) -> Self {
+        let parent =
+            propagation::parse(arrival.traceparent.as_deref(), arrival.tracestate.as_deref());
+        let trace_id = parent.as_ref().map_or_else(|| TraceId(nonzero(random)), |p| p.trace_id);
+        Self {
+            id: RequestId(uuid::Uuid::now_v7().simple().to_string()),
+            trace: TracePlace { trace_id, root: SpanId(nonzero(random)), parent },
+            operation: arrival.operation,
+            asked,
+            user,
+            arrived: arrival.at,
+            http: HttpExchange {
+                method: arrival.method.clone(),
+                route: arrival.route.clone(),
+                status: 200,
+            },
+        }
+    }
+
+    /// Usage with the counts still to be filled in.
+    pub(crate) fn usage_base(&self, served: &str) -> Usage {
+        Usage {
+            provider: IN_PROCESS.to_owned(),
+            request_model: self.asked.model.clone(),
+            response_model: served.to_owned(),
+            operation: self.operation.name().to_owned(),
+            service_tier: None,
+            phase: Phase::Final,
+            source: tollgate_domain::usage::UsageSource::Reported,
+            start: self.arrived.wall(),
+            tokens: tollgate_domain::TokenUsage::default(),
+            compute: None,
+            units: Vec::new(),
+        }
+    }
+
+    /// Who pays: the `user` field, until keys name somebody.
+    pub(crate) fn tenant(&self) -> Option<&str> {
+        self.user.as_deref()
+    }
+
+    /// The record of a request that was not served.
+    pub(crate) fn refused(self, refusal: &Refusal) -> Record {
+        let now = self.arrived.at(std::time::Instant::now());
+        let phases = Phases {
+            request: Interval::new(self.arrived.wall(), now),
+            tokenize: None,
+            queue: None,
+            prefill: None,
+            decode: None,
+            first_token: None,
+        };
+        let outcome =
+            Outcome::Refused { kind: refusal.kind, message: refusal.message.clone() };
+        let cost = CostOutcome::Unpriced { reason: UnpricedReason::NotServed };
+        self.record(phases, outcome, None, cost)
+    }
+
+    /// The record of a request that was served, whole or in part.
+    pub(crate) fn served(self, end: End) -> Record {
+        self.record(end.phases, end.outcome, Some(end.usage), end.cost)
+    }
+
+    fn record(
+        self,
+        phases: Phases,
+        outcome: Outcome,
+        usage: Option<Usage>,
+        cost: CostOutcome,
+    ) -> Record {
+        let status = match &outcome {
+            Outcome::Completed { .. } | Outcome::ClientGone => 200,
+            Outcome::Refused { kind, .. } => kind.http_status(),
+            // The status of a stream is out before it can fail.
+            Outcome::Failed { kind, .. } if !self.asked.stream => kind.http_status(),
+            Outcome::Failed { .. } => 200,
+        };
+        Record {
+            id: self.id,
+            operation: self.operation,
+            trace: self.trace,
+            tenant: self.user.clone(),
+            user: self.user,
+            served_by: usage.as_ref().map(|usage| ServedBy {
+                provider: usage.provider.clone(),
+                model: usage.response_model.clone(),
+            }),
+            asked: self.asked,
+            http: HttpExchange { status, ..self.http },
+            phases,
+            outcome,
+            usage,
+            cost,
+        }
+    }
+}
+
+/// What telemetry tells of a call.
+pub(crate) fn asked(call: &Call, model: String) -> Asked {
+    let prompt_characters = match &call.prompt {
+        Prompt::Text(text) => text.chars().count(),
+        Prompt::Tokens(_) => 0,
+        Prompt::Chat(messages) => messages.iter().map(|m| m.content.chars().count()).sum(),
+    };
+    Asked {
+        model,
+        max_tokens: call.max_tokens,
+        temperature: call.temperature,
+        top_p: call.top_p,
+        top_k: call.top_k,
+        seed: call.seed,
+        stop: call.stop.clone(),
+        stream: call.stream,
+        prompt_characters: prompt_characters as u64,
+    }
+}
+
+/// A random value that is not zero, which trace context forbids.
+fn nonzero<T: Default + PartialEq>(next: impl Fn() -> T) -> T {
+    loop {
+        let value = next();
+        if value != T::default() {
+            return value;
+        }
+    }
+}

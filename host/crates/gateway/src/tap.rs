@@ -1,0 +1,140 @@
+//! Between engine and client: passes the stream on and writes down what happened when.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tollgate_domain::record::{FinishReason, Phases};
+use tollgate_domain::time::{Interval, nanos};
+use tollgate_domain::usage::{ComputeUsage, Phase};
+use tollgate_domain::{ErrorKind, TokenUsage, Usage};
+use tollgate_engine::{Engine, Event, Generation};
+
+use crate::call::{AnswerEvent, Moment, Refusal};
+
+/// What a stream turned out to be.
+#[derive(Default)]
+pub(crate) struct Tapped {
+    /// Why generation ended; none if the client left or the engine failed first.
+    pub(crate) reason: Option<FinishReason>,
+    output_tokens: u32,
+    device_time: Duration,
+    started: Option<Instant>,
+    prefilled: Option<Instant>,
+    first_text: Option<Instant>,
+    ended: Option<Instant>,
+}
+
+/// A tapped stream and, if it failed, how.
+pub(crate) struct Ran {
+    pub(crate) tapped: Tapped,
+    pub(crate) failure: Option<Refusal>,
+}
+
+/// Passes the stream on until it ends or the client is gone, which is when the pieces' receiver
+/// is dropped or has not taken a piece for `stall`. Then generation is cancelled and what it used
+/// so far is asked for.
+pub(crate) async fn run(
+    mut generation: Generation,
+    pieces: &mpsc::Sender<AnswerEvent>,
+    stall: Duration,
+) -> Ran {
+    let mut tapped = Tapped::default();
+    let mut client_is_here = true;
+    let mut failure = None;
+    loop {
+        let event = tokio::select! {
+            event = generation.next() => event,
+            () = pieces.closed(), if client_is_here => {
+                client_is_here = false;
+                generation.cancel();
+                continue;
+            }
+        };
+        let Some(event) = event else {
+            failure = Some(engine_failure("The engine stopped."));
+            break;
+        };
+        match event {
+            Event::Started { at } => tapped.started = Some(at),
+            Event::Prefilled { at } => tapped.prefilled = Some(at),
+            Event::Text { text, at } => {
+                tapped.first_text.get_or_insert(at);
+                let piece = pieces.send(AnswerEvent::Text(text));
+                if client_is_here && !matches!(tokio::time::timeout(stall, piece).await, Ok(Ok(())))
+                {
+                    client_is_here = false;
+                    generation.cancel();
+                }
+            }
+            Event::Ended { end, output_tokens, device_time, at } => {
+                tapped.output_tokens = output_tokens;
+                tapped.device_time = device_time;
+                tapped.ended = Some(at);
+                match end {
+                    tollgate_engine::End::Finished(reason) if client_is_here => {
+                        tapped.reason = Some(reason);
+                    }
+                    tollgate_engine::End::Failed(error) => {
+                        tracing::error!(%error, "generation failed");
+                        failure = Some(engine_failure("The model failed while answering."));
+                    }
+                    // The client left, if only in the last moment: it has not seen the end.
+                    tollgate_engine::End::Finished(_) | tollgate_engine::End::Cancelled => {}
+                }
+                break;
+            }
+        }
+    }
+    Ran { tapped, failure }
+}
+
+fn engine_failure(message: &str) -> Refusal {
+    Refusal::new(ErrorKind::Internal, message)
+}
+
+impl Tapped {
+    /// `base` with the counts filled in.
+    pub(crate) fn usage(&self, base: Usage, prompt_tokens: u64, engine: &Engine) -> Usage {
+        let was_read = self.prefilled.is_some() || self.output_tokens > 0;
+        Usage {
+            phase: if self.reason.is_some() { Phase::Final } else { Phase::Interrupted },
+            tokens: TokenUsage {
+                // A prompt that the model never got to read used nothing.
+                input: if was_read { prompt_tokens } else { 0 },
+                output: u64::from(self.output_tokens),
+                ..TokenUsage::default()
+            },
+            compute: Some(ComputeUsage {
+                device: engine.info().device.to_string(),
+                device_time_nanos: nanos(self.device_time),
+                share_ppm: 1_000_000,
+                energy_millijoules: None,
+            }),
+            ..base
+        }
+    }
+
+    /// The phases that were reached.
+    pub(crate) fn phases(
+        &self,
+        arrived: &Moment,
+        tokenize: Interval,
+        submitted: Instant,
+    ) -> Phases {
+        let now = Instant::now();
+        let ended = self.ended.unwrap_or(now);
+        let span = |from: Instant, to: Instant| Interval::new(arrived.at(from), arrived.at(to));
+        Phases {
+            request: span_from(arrived, now),
+            tokenize: Some(tokenize),
+            queue: Some(span(submitted, self.started.unwrap_or(ended))),
+            prefill: self.started.map(|from| span(from, self.prefilled.unwrap_or(ended))),
+            decode: self.prefilled.map(|from| span(from, ended)),
+            first_token: self.first_text.map(|at| arrived.at(at)),
+        }
+    }
+}
+
+fn span_from(arrived: &Moment, to: Instant) -> Interval {
+    Interval::new(arrived.wall(), arrived.at(to))
+}

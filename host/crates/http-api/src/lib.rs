@@ -1,0 +1,24 @@
+//! The gateway's face: axum routes, OpenAI's wire types, server-sent events and errors.
+//!
+//! [`bind`] takes the address, [`HttpServer::run`] serves until it is told to stop. What a request
+//! means, costs and leaves on record is the gateway crate's; this crate reads requests, writes
+//! answers, and keeps clients from holding what they do not use: every wait on a client has a
+//! limit, every buffer a bound.
+//!
+//! A request is read field by field (`request`), so that whatever is wrong with it is named
+//! by its parameter. An answer is OpenAI's plus what it cost (`response`, `sse`).
+
+mod account;
+mod body;
+mod error;
+mod headers;
+mod request;
+mod response;
+mod routes;
+mod server;
+mod settings;
+mod sse;
+mod stall;
+
+pub use server::{HttpError, HttpServer, bind};
+pub use settings::HttpSettings;

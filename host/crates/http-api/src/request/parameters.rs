@@ -1,0 +1,244 @@
+//! The parameters that both operations share.
+
+use std::ops::RangeInclusive;
+
+use tollgate_domain::record::Operation;
+
+use super::fields::{Field, Fields, Invalid, Kind};
+
+/// Stop strings in one request, as OpenAI has it.
+const MOST_STOPS: usize = 4;
+
+/// Longest stop string, and longest name of a model or a user, in bytes. They are kept in memory
+/// or go on record with every request.
+const LONGEST_STOP: usize = 1024;
+const LONGEST_NAME: usize = 256;
+
+/// How to generate, and for whom.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Parameters {
+    pub(super) model: Option<String>,
+    pub(super) max_tokens: Option<u32>,
+    pub(super) temperature: Option<f64>,
+    pub(super) top_p: Option<f64>,
+    pub(super) top_k: Option<u32>,
+    pub(super) seed: Option<u64>,
+    pub(super) stop: Vec<String>,
+    pub(super) stream: bool,
+    pub(super) include_usage: bool,
+    pub(super) user: Option<String>,
+}
+
+impl Parameters {
+    pub(super) fn read(operation: Operation, fields: &Fields<'_>) -> Result<Self, Invalid> {
+        let stream = stream(fields)?;
+        Ok(Self {
+            model: model(fields)?,
+            max_tokens: max_tokens(operation, fields)?,
+            temperature: temperature(fields)?,
+            top_p: top_p(fields)?,
+            top_k: top_k(fields)?,
+            seed: seed(fields)?,
+            stop: stop(fields)?,
+            stream,
+            include_usage: include_usage(fields, stream)?,
+            user: user(fields)?,
+        })
+    }
+}
+
+/// The model's name. Whether there is such a model is the gateway's to know.
+pub(super) fn model(fields: &Fields<'_>) -> Result<Option<String>, Invalid> {
+    fields.get("model").map(|field| name(&field)).transpose()
+}
+
+/// The `user` field. An empty one names nobody.
+pub(super) fn user(fields: &Fields<'_>) -> Result<Option<String>, Invalid> {
+    let user = fields.get("user").map(|field| name(&field)).transpose()?;
+    Ok(user.filter(|user| !user.is_empty()))
+}
+
+/// Whether the answer is streamed.
+pub(super) fn stream(fields: &Fields<'_>) -> Result<bool, Invalid> {
+    fields.get("stream").map_or(Ok(false), |field| field.boolean())
+}
+
+fn name(field: &Field<'_>) -> Result<String, Invalid> {
+    let name = field.text()?;
+    if name.len() > LONGEST_NAME {
+        let message = format!("`{}` must be at most {LONGEST_NAME} bytes long.", field.path());
+        return Err(field.refuse(message));
+    }
+    Ok(name)
+}
+
+/// Chat has an older and a newer name for it; the newer one wins.
+fn max_tokens(operation: Operation, fields: &Fields<'_>) -> Result<Option<u32>, Invalid> {
+    let limit = |name| {
+        let Some(field) = fields.get(name) else { return Ok(None) };
+        let limit = field.integer_in(1.., "an integer of at least 1")?;
+        // More than any context holds is as good as the most.
+        Ok(Some(u32::try_from(limit).unwrap_or(u32::MAX)))
+    };
+    let older = limit("max_tokens")?;
+    let newer = if operation == Operation::Chat { limit("max_completion_tokens")? } else { None };
+    Ok(newer.or(older))
+}
+
+fn temperature(fields: &Fields<'_>) -> Result<Option<f64>, Invalid> {
+    number_in(fields, "temperature", 0.0..=2.0, "a number from 0 to 2")
+}
+
+fn top_p(fields: &Fields<'_>) -> Result<Option<f64>, Invalid> {
+    number_in(fields, "top_p", f64::MIN_POSITIVE..=1.0, "a number above 0 and at most 1")
+}
+
+fn number_in(
+    fields: &Fields<'_>,
+    name: &str,
+    range: RangeInclusive<f64>,
+    expected: &str,
+) -> Result<Option<f64>, Invalid> {
+    let Some(field) = fields.get(name) else { return Ok(None) };
+    let number = field.number().filter(|number| range.contains(number));
+    number.map(Some).ok_or_else(|| field.must_be(expected))
+}
+
+/// vLLM's: 0 and -1 mean all.
+fn top_k(fields: &Fields<'_>) -> Result<Option<u32>, Invalid> {
+    let Some(field) = fields.get("top_k") else { return Ok(None) };
+    let k = field.integer_in(-1.., "an integer of at least 1, or 0 or -1 for all")?;
+    Ok((k > 0).then(|| u32::try_from(k).unwrap_or(u32::MAX)))
+}
+
+fn seed(fields: &Fields<'_>) -> Result<Option<u64>, Invalid> {
+    let Some(field) = fields.get("seed") else { return Ok(None) };
+    let expected = "an integer of 64 bits, sign included";
+    let seed = field.integer().and_then(|seed| i64::try_from(seed).ok());
+    seed.map(|seed| Some(seed.cast_unsigned())).ok_or_else(|| field.must_be(expected))
+}
+
+fn stop(fields: &Fields<'_>) -> Result<Vec<String>, Invalid> {
+    let Some(field) = fields.get("stop") else { return Ok(Vec::new()) };
+    if field.kind() == Kind::Text {
+        return Ok(vec![stop_text(&field)?]);
+    }
+    let stops = field.elements("a string or an array of strings")?;
+    if stops.len() > MOST_STOPS {
+        let message =
+            format!("`stop` must have at most {MOST_STOPS} strings, not {}.", stops.len());
+        return Err(field.refuse(message));
+    }
+    stops.iter().map(stop_text).collect()
+}
+
+fn stop_text(field: &Field<'_>) -> Result<String, Invalid> {
+    let text = field.text()?;
+    if text.is_empty() || text.len() > LONGEST_STOP {
+        let message = format!("`{}` must be 1 to {LONGEST_STOP} bytes long.", field.path());
+        return Err(field.refuse(message));
+    }
+    Ok(text)
+}
+
+fn include_usage(fields: &Fields<'_>, stream: bool) -> Result<bool, Invalid> {
+    let Some(field) = fields.get("stream_options") else { return Ok(false) };
+    if !stream {
+        return Err(field.refuse("`stream_options` is allowed only with `stream`: true."));
+    }
+    let options = field.fields()?;
+    if let Some(option) = options.get("continuous_usage_stats")
+        && option.boolean()?
+    {
+        let message = format!("`{}` is not supported yet, except as false.", option.path());
+        return Err(option.refuse(message));
+    }
+    options.get("include_usage").map_or(Ok(false), |option| option.boolean())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(body: &str) -> Result<Parameters, Invalid> {
+        Parameters::read(Operation::Chat, &Fields::parse(body.as_bytes()).unwrap())
+    }
+
+    #[test]
+    fn parameters_are_read() {
+        let none = Parameters::default;
+        let cases = [
+            ("{}", none()),
+            (r#"{"model":null,"stop":null,"stream":null,"user":"","unknown":[{}]}"#, none()),
+            (
+                r#"{"model":"m","user":"u"}"#,
+                Parameters { model: Some("m".to_owned()), user: Some("u".to_owned()), ..none() },
+            ),
+            (r#"{"max_tokens":5}"#, Parameters { max_tokens: Some(5), ..none() }),
+            (
+                r#"{"max_tokens":5,"max_completion_tokens":7}"#,
+                Parameters { max_tokens: Some(7), ..none() },
+            ),
+            (r#"{"max_tokens":1e300}"#, Parameters { max_tokens: Some(u32::MAX), ..none() }),
+            (
+                r#"{"temperature":0,"top_p":1}"#,
+                Parameters { temperature: Some(0.0), top_p: Some(1.0), ..none() },
+            ),
+            (r#"{"top_k":-1}"#, none()),
+            (r#"{"top_k":40}"#, Parameters { top_k: Some(40), ..none() }),
+            (r#"{"seed":-1}"#, Parameters { seed: Some(u64::MAX), ..none() }),
+            (r#"{"stop":"a"}"#, Parameters { stop: vec!["a".to_owned()], ..none() }),
+            (r#"{"stop":[]}"#, none()),
+            (
+                r#"{"stream":true,"stream_options":{"include_usage":true}}"#,
+                Parameters { stream: true, include_usage: true, ..none() },
+            ),
+        ];
+        for (body, expected) in cases {
+            assert_eq!(read(body).unwrap(), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let long = format!(r#"{{"user":"{}"}}"#, "x".repeat(LONGEST_NAME + 1));
+        let cases = [
+            (r#"{"model":7}"#, "model", "`model` must be a string, not 7."),
+            (r#"{"user":["a"]}"#, "user", "`user` must be a string, not an array."),
+            (&long, "user", "`user` must be at most 256 bytes long."),
+            (r#"{"max_tokens":0}"#, "max_tokens", "an integer of at least 1, not 0."),
+            (r#"{"max_tokens":-3}"#, "max_tokens", "at least 1, not -3."),
+            (r#"{"max_tokens":"5"}"#, "max_tokens", "at least 1, not a string."),
+            (r#"{"max_tokens":1.5}"#, "max_tokens", "at least 1, not 1.5."),
+            (r#"{"max_completion_tokens":0}"#, "max_completion_tokens", "not 0."),
+            (r#"{"temperature":2.1}"#, "temperature", "a number from 0 to 2, not 2.1."),
+            (r#"{"temperature":-0.1}"#, "temperature", "from 0 to 2, not -0.1."),
+            (r#"{"temperature":"hot"}"#, "temperature", "from 0 to 2, not a string."),
+            (r#"{"temperature":1e999}"#, "temperature", "from 0 to 2, not 1e999."),
+            (r#"{"top_p":0}"#, "top_p", "above 0 and at most 1, not 0."),
+            (r#"{"top_p":1.01}"#, "top_p", "above 0 and at most 1, not 1.01."),
+            (r#"{"top_k":-2}"#, "top_k", "not -2."),
+            (r#"{"seed":1.5}"#, "seed", "64 bits, sign included, not 1.5."),
+            (r#"{"seed":9223372036854775808}"#, "seed", "not 9223372036854775808."),
+            (r#"{"stop":7}"#, "stop", "a string or an array of strings, not 7."),
+            (r#"{"stop":""}"#, "stop", "`stop` must be 1 to 1024 bytes long."),
+            (r#"{"stop":["a",""]}"#, "stop[1]", "`stop[1]` must be 1 to 1024 bytes long."),
+            (r#"{"stop":["a",null]}"#, "stop[1]", "`stop[1]` must be a string, not null."),
+            (r#"{"stop":["a","b","c","d","e"]}"#, "stop", "at most 4 strings, not 5."),
+            (r#"{"stream":"yes"}"#, "stream", "`stream` must be true or false, not a string."),
+            (r#"{"stream_options":{}}"#, "stream_options", "only with `stream`: true."),
+            (r#"{"stream":true,"stream_options":7}"#, "stream_options", "an object, not 7."),
+            (
+                r#"{"stream":true,"stream_options":{"include_usage":1}}"#,
+                "stream_options.include_usage",
+                "true or false, not 1.",
+            ),
+            (r#"{"model":"\ud800"}"#, "model", "`model` cannot be read: "),
+        ];
+        for (body, param, message) in cases {
+            let invalid = read(body).unwrap_err();
+            assert_eq!(invalid.param.as_deref(), Some(param), "{body}");
+            assert!(invalid.message.contains(message), "{body}: {}", invalid.message);
+        }
+    }
+}

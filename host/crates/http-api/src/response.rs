@@ -1,0 +1,226 @@
+//! Whole answers: OpenAI's shape plus what the request used and cost.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use tollgate_domain::record::{FinishReason, Operation};
+use tollgate_domain::{ErrorKind, RequestId, TraceId};
+use tollgate_gateway::{Answer, AnswerEvent, Ending, Refusal};
+
+use crate::account::{Account, Usage};
+use crate::{error, headers};
+
+/// What every piece of one answer repeats.
+#[derive(Clone, Debug)]
+pub(crate) struct Head {
+    pub(crate) operation: Operation,
+    pub(crate) id: RequestId,
+    pub(crate) trace_id: TraceId,
+    /// Seconds since the epoch.
+    pub(crate) created: u64,
+    pub(crate) model: String,
+}
+
+impl Head {
+    pub(crate) fn new(operation: Operation, answer: &Answer) -> Self {
+        Self {
+            operation,
+            id: answer.id.clone(),
+            trace_id: answer.trace_id,
+            created: answer.created.seconds(),
+            model: answer.model.clone(),
+        }
+    }
+
+    /// The id as OpenAI's clients know it.
+    pub(crate) fn wire_id(&self) -> String {
+        match self.operation {
+            Operation::Chat => format!("chatcmpl-{}", self.id),
+            Operation::TextCompletion => format!("cmpl-{}", self.id),
+        }
+    }
+
+    /// `failure` under the ids of this answer, if it has none of its own.
+    pub(crate) fn on_record(&self, mut failure: Refusal) -> Refusal {
+        failure.recorded.get_or_insert_with(|| (self.id.clone(), self.trace_id));
+        failure
+    }
+
+    /// The failure of an answer that stops without an ending, which it never should.
+    pub(crate) fn cut_off(&self) -> Refusal {
+        self.on_record(Refusal::new(ErrorKind::Internal, "The answer was cut off."))
+    }
+}
+
+/// Waits for the whole answer, then sends it.
+pub(crate) async fn whole(operation: Operation, mut answer: Answer) -> Response {
+    let head = Head::new(operation, &answer);
+    // Bounded by the model's context.
+    let mut text = String::new();
+    loop {
+        match answer.next().await {
+            Some(AnswerEvent::Text(piece)) => text.push_str(&piece),
+            Some(AnswerEvent::Ended(ending)) => return ended(&head, &text, &ending),
+            None => return error::response(&head.cut_off(), None),
+        }
+    }
+}
+
+/// An HTTP body that is JSON already.
+pub(crate) fn json(body: String) -> impl IntoResponse {
+    let kind = HeaderValue::from_static("application/json");
+    ([(header::CONTENT_TYPE, kind)], body)
+}
+
+/// `value` in JSON. Our own types always have one; should one not, the client is told so.
+pub(crate) fn to_json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_else(|error| {
+        tracing::error!(%error, "an answer could not be written as JSON");
+        r#"{"error":{"message":"The answer could not be written.","type":"server_error","param":null,"code":"internal_error"}}"#.to_owned()
+    })
+}
+
+fn ended(head: &Head, text: &str, ending: &Ending) -> Response {
+    let account = Account::new(&ending.tokens, &ending.cost, head.trace_id);
+    let mut response = match &ending.result {
+        Ok(reason) => {
+            (StatusCode::OK, json(body(head, text, *reason, ending, account))).into_response()
+        }
+        Err(failure) => error::response(&head.on_record(failure.clone()), Some(&account)),
+    };
+    headers::set_ids(response.headers_mut(), &head.id, head.trace_id);
+    headers::set_cost(response.headers_mut(), &ending.cost);
+    response
+}
+
+fn body(
+    head: &Head,
+    text: &str,
+    reason: FinishReason,
+    ending: &Ending,
+    account: Account<'_>,
+) -> String {
+    let (object, choice) = match head.operation {
+        Operation::Chat => (
+            "chat.completion",
+            Choice::Chat { message: Message { role: "assistant", content: text, refusal: None } },
+        ),
+        Operation::TextCompletion => ("text_completion", Choice::Completion { text }),
+    };
+    to_json(&Body {
+        id: head.wire_id(),
+        object,
+        created: head.created,
+        model: &head.model,
+        choices: [Indexed { index: 0, choice, logprobs: None, finish_reason: reason.name() }],
+        usage: Usage::from(&ending.tokens),
+        text,
+        account,
+    })
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    id: String,
+    object: &'static str,
+    created: u64,
+    model: &'a str,
+    choices: [Indexed<'a>; 1],
+    usage: Usage,
+    text: &'a str,
+    #[serde(flatten)]
+    account: Account<'a>,
+}
+
+#[derive(Serialize)]
+struct Indexed<'a> {
+    index: u32,
+    #[serde(flatten)]
+    choice: Choice<'a>,
+    logprobs: Option<()>,
+    finish_reason: &'static str,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Choice<'a> {
+    Chat { message: Message<'a> },
+    Completion { text: &'a str },
+}
+
+#[derive(Serialize)]
+struct Message<'a> {
+    role: &'static str,
+    content: &'a str,
+    refusal: Option<()>,
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use tollgate_domain::usage::UsageSource;
+
+    use super::*;
+    use crate::account::tests::{priced, tokens};
+
+    pub(crate) fn head(operation: Operation) -> Head {
+        Head {
+            operation,
+            id: RequestId("r1".to_owned()),
+            trace_id: TraceId(7),
+            created: 1_700_000_000,
+            model: "mistral-7b".to_owned(),
+        }
+    }
+
+    pub(crate) fn ending(result: Result<FinishReason, Refusal>) -> Ending {
+        Ending {
+            result,
+            tokens: tokens(),
+            source: UsageSource::Reported,
+            cost: priced(3_600_000, "USD"),
+        }
+    }
+
+    const USAGE: &str = r#""usage":{"prompt_tokens":12,"completion_tokens":3,"total_tokens":15,"prompt_tokens_details":{"cached_tokens":4},"completion_tokens_details":{"reasoning_tokens":0}}"#;
+    const ACCOUNT: &str = r#""prompt_tokens":12,"completion_tokens":3,"estimated_cost_usd":0.0000036,"cost":{"status":"priced","amount":"0.0000036","currency":"USD","plugin":{"name":"tollgate/cost-per-token","version":"0.1.0","digest":"ab12"}},"trace_id":"00000000000000000000000000000007""#;
+
+    fn written(operation: Operation) -> String {
+        let ending = ending(Ok(FinishReason::Stop));
+        let head = head(operation);
+        let account = Account::new(&ending.tokens, &ending.cost, head.trace_id);
+        body(&head, "Paging \"helps\".", FinishReason::Stop, &ending, account)
+    }
+
+    #[test]
+    fn a_completion_is_openai_s_and_the_tutorial_s() {
+        assert_eq!(
+            written(Operation::TextCompletion),
+            format!(
+                r#"{{"id":"cmpl-r1","object":"text_completion","created":1700000000,"model":"mistral-7b","choices":[{{"index":0,"text":"Paging \"helps\".","logprobs":null,"finish_reason":"stop"}}],{USAGE},"text":"Paging \"helps\".",{ACCOUNT}}}"#
+            )
+        );
+    }
+
+    #[test]
+    fn a_chat_completion_is_too() {
+        assert_eq!(
+            written(Operation::Chat),
+            format!(
+                r#"{{"id":"chatcmpl-r1","object":"chat.completion","created":1700000000,"model":"mistral-7b","choices":[{{"index":0,"message":{{"role":"assistant","content":"Paging \"helps\".","refusal":null}},"logprobs":null,"finish_reason":"stop"}}],{USAGE},"text":"Paging \"helps\".",{ACCOUNT}}}"#
+            )
+        );
+    }
+
+    #[test]
+    fn headers_say_what_it_cost_also_when_it_failed() {
+        let failure = Refusal::new(ErrorKind::Backend, "The engine stopped.");
+        for (result, status) in [(Ok(FinishReason::Length), 200), (Err(failure), 502)] {
+            let response = ended(&head(Operation::Chat), "", &ending(result));
+            assert_eq!(response.status(), status);
+            let header = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok());
+            assert_eq!(header("x-tollgate-cost"), Some("0.0000036 USD"));
+            assert_eq!(header("x-tollgate-cost-status"), Some("priced"));
+            assert_eq!(header("x-request-id"), Some("r1"));
+        }
+    }
+}

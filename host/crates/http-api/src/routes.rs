@@ -1,0 +1,219 @@
+//! The routes: what there is to ask, and the way of a request through this crate.
+
+use std::time::Duration;
+
+use axum::extract::{Path, Request, State};
+use axum::http::{StatusCode, Uri, request};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde_json::{Value, json};
+use tollgate_domain::ErrorKind;
+use tollgate_domain::record::Operation;
+use tollgate_gateway::{Arrival, Call, Gateway, ModelCard, Moment, Readiness, Refusal};
+
+use crate::request::Malformed;
+use crate::{HttpSettings, body, error, headers, request as requests, response, sse};
+
+const COMPLETIONS: &str = "/v1/completions";
+const CHAT_COMPLETIONS: &str = "/v1/chat/completions";
+
+/// What handlers share.
+#[derive(Clone)]
+struct Api {
+    gateway: Gateway,
+    max_body_bytes: usize,
+    body_timeout: Duration,
+}
+
+/// Everything that is served.
+pub(crate) fn router(gateway: Gateway, settings: &HttpSettings) -> Router {
+    let api = Api {
+        gateway,
+        max_body_bytes: settings.max_body_bytes,
+        body_timeout: settings.body_timeout,
+    };
+    let routes = Router::new()
+        .route(COMPLETIONS, post(completions))
+        .route(CHAT_COMPLETIONS, post(chat_completions))
+        .route("/v1/models", get(models))
+        // A model's name may have slashes, as those of Hugging Face do.
+        .route("/v1/models/{*id}", get(model))
+        .route("/ready", get(ready));
+    with_rest(routes).with_state(api)
+}
+
+/// Adds what needs no gateway.
+fn with_rest<S: Clone + Send + Sync + 'static>(routes: Router<S>) -> Router<S> {
+    routes
+        .route("/health", get(health))
+        .fallback(no_such_route)
+        .method_not_allowed_fallback(no_such_method)
+}
+
+async fn completions(State(api): State<Api>, request: Request) -> Response {
+    infer(api, Operation::TextCompletion, COMPLETIONS, request).await
+}
+
+async fn chat_completions(State(api): State<Api>, request: Request) -> Response {
+    infer(api, Operation::Chat, CHAT_COMPLETIONS, request).await
+}
+
+/// A request for an answer, from its first byte to the first of the answer.
+async fn infer(api: Api, operation: Operation, route: &str, request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    let body = body::read(&head.headers, body, api.max_body_bytes, api.body_timeout).await;
+    // Only now: how long the client takes to send is not ours to answer for.
+    let arrival = arrival(operation, route, &head);
+    let body = body.and_then(|body| body::check_type(&head.headers).map(|()| body));
+    let parsed = match body {
+        Ok(body) => requests::parse(operation, &body),
+        Err(error) => Err(Box::new(Malformed::from(Refusal::from(error)))),
+    };
+    let request = match parsed {
+        Ok(request) => request,
+        Err(malformed) => {
+            let Malformed { refusal, asked, user } = *malformed;
+            let refusal = api.gateway.refuse(&arrival, asked, user, refusal);
+            return error::response(&refusal, None);
+        }
+    };
+    let (stream, include_usage) = (request.stream(), request.include_usage());
+    let call: Call = request.into_call(arrival);
+    match api.gateway.serve(call).await {
+        Ok(answer) if stream => sse::response(operation, answer, include_usage),
+        Ok(answer) => response::whole(operation, answer).await,
+        Err(refusal) => error::response(&refusal, None),
+    }
+}
+
+fn arrival(operation: Operation, route: &str, head: &request::Parts) -> Arrival {
+    Arrival {
+        operation,
+        method: head.method.to_string(),
+        route: route.to_owned(),
+        traceparent: headers::traceparent(&head.headers),
+        tracestate: headers::tracestate(&head.headers),
+        at: Moment::now(),
+    }
+}
+
+async fn models(State(api): State<Api>) -> Json<Value> {
+    let cards: Vec<Value> = api.gateway.models().iter().map(card).collect();
+    Json(json!({"object": "list", "data": cards}))
+}
+
+async fn model(State(api): State<Api>, Path(id): Path<String>) -> Response {
+    match api.gateway.models().iter().find(|model| model.id == id) {
+        Some(model) => Json(card(model)).into_response(),
+        None => {
+            let message = "There is no such model. `GET /v1/models` lists those that there are.";
+            let refusal = Refusal::new(ErrorKind::ModelNotFound, message).param("model");
+            error::response(&refusal, None)
+        }
+    }
+}
+
+/// As vLLM's; `root` is the model that really answers, where the name is an alias.
+fn card(model: &ModelCard) -> Value {
+    json!({
+        "id": model.id,
+        "object": "model",
+        "created": model.created.seconds(),
+        "owned_by": "tollgate",
+        "root": model.root,
+        "parent": null,
+        "max_model_len": model.context_length,
+    })
+}
+
+/// Whether the process answers at all.
+async fn health() -> Json<Value> {
+    Json(json!({"status": "ok"}))
+}
+
+/// Whether it makes sense to send it requests.
+async fn ready(State(api): State<Api>) -> Response {
+    match api.gateway.readiness() {
+        Readiness::Ready => Json(json!({"status": "ready"})).into_response(),
+        Readiness::NotReady { reason } => {
+            let body = Json(json!({"status": "not_ready", "reason": reason}));
+            (StatusCode::SERVICE_UNAVAILABLE, body).into_response()
+        }
+    }
+}
+
+async fn no_such_route(uri: Uri) -> Response {
+    // Its path may be anything, so no more of it is repeated than fits a line.
+    let path: String = uri.path().chars().take(100).collect();
+    let message = format!("There is nothing at {path}.");
+    error::response(&Refusal::new(ErrorKind::NotFound, message), None)
+}
+
+async fn no_such_method(request: Request) -> Response {
+    let message = format!("{} is not what this route takes; see `Allow`.", request.method());
+    error::response(&Refusal::new(ErrorKind::MethodNotAllowed, message), None)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::{Body, to_bytes};
+    use axum::http::{HeaderMap, header};
+    use hyper::service::Service;
+    use hyper_util::service::TowerToHyperService;
+    use tollgate_domain::UnixNanos;
+
+    use super::*;
+
+    /// The real routes' shape, without a gateway behind them.
+    fn routes() -> Router {
+        with_rest(Router::new().route(COMPLETIONS, post(|| async { "served" })))
+    }
+
+    async fn ask(method: &str, path: &str) -> (StatusCode, HeaderMap, Value) {
+        let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+        let response = TowerToHyperService::new(routes()).call(request).await.unwrap();
+        let (head, body) = response.into_parts();
+        let body = to_bytes(body, 10_000).await.unwrap();
+        (head.status, head.headers, serde_json::from_slice(&body).unwrap_or_default())
+    }
+
+    #[tokio::test]
+    async fn what_is_not_there_is_an_error_object() {
+        let (status, _, body) = ask("GET", "/v1/nothing").await;
+        assert_eq!(status, StatusCode::NOT_FOUND);
+        assert_eq!(body["error"]["code"], "not_found");
+        assert_eq!(body["error"]["message"], "There is nothing at /v1/nothing.");
+        let (status, headers, body) = ask("GET", COMPLETIONS).await;
+        assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED);
+        assert_eq!(headers[header::ALLOW], "POST");
+        assert_eq!(body["error"]["code"], "method_not_allowed");
+        let (status, headers, _) = ask("POST", "/health").await;
+        assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED);
+        assert_eq!(headers[header::ALLOW], "GET,HEAD");
+    }
+
+    #[tokio::test]
+    async fn health_is_what_the_tutorial_checks() {
+        let (status, _, body) = ask("GET", "/health").await;
+        assert_eq!((status, body), (StatusCode::OK, json!({"status": "ok"})));
+    }
+
+    #[test]
+    fn a_card_tells_an_alias_from_its_model() {
+        let model = ModelCard {
+            id: "mistral-7b".to_owned(),
+            root: "tollgate-demo".to_owned(),
+            created: UnixNanos(1_700_000_000_500_000_000),
+            context_length: 1024,
+        };
+        assert_eq!(
+            card(&model),
+            json!({
+                "id": "mistral-7b", "object": "model", "created": 1_700_000_000,
+                "owned_by": "tollgate", "root": "tollgate-demo", "parent": null,
+                "max_model_len": 1024,
+            })
+        );
+    }
+}

@@ -1,0 +1,162 @@
+//! The server: a socket, its connections, and the orderly end of both.
+//!
+//! Connections are bounded in number, in the time they may take to ask and in the time they may
+//! leave an answer unread. Whatever a connection does, it ends alone.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tollgate_gateway::Gateway;
+
+use crate::stall::StallGuard;
+use crate::{HttpSettings, routes};
+
+/// Bound of what is read ahead and of what is written but not sent, per connection; so also of a
+/// request's head.
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// How long to wait after a connection could not be accepted: mostly there are too many open
+/// files, and none is closed by trying again at once.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why the server cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpError {
+    /// Somebody else listens there.
+    #[error("{address} is in use by another program; stop that, or choose another with `--listen`")]
+    AddressInUse {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It is not ours to listen on.
+    #[error("cannot listen on {address}; choose another with `--listen`, such as 127.0.0.1:8080")]
+    AddressUnavailable {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// A server that listens and does not answer yet: clients that connect wait.
+#[derive(Debug)]
+pub struct HttpServer {
+    listener: TcpListener,
+    address: SocketAddr,
+    settings: HttpSettings,
+}
+
+/// Starts to listen.
+///
+/// # Errors
+/// [`HttpError`], which says what to do about it.
+pub async fn bind(settings: HttpSettings) -> Result<HttpServer, HttpError> {
+    let address = settings.listen;
+    match listen(address).await {
+        Ok((listener, address)) => Ok(HttpServer { listener, address, settings }),
+        Err(source) if source.kind() == io::ErrorKind::AddrInUse => {
+            Err(HttpError::AddressInUse { address, source })
+        }
+        Err(source) => Err(HttpError::AddressUnavailable { address, source }),
+    }
+}
+
+async fn listen(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
+    let listener = TcpListener::bind(address).await?;
+    let address = listener.local_addr()?;
+    Ok((listener, address))
+}
+
+impl HttpServer {
+    /// Where it listens: the real port, also when any was asked for.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `stop`. Then it accepts no more, closes what is idle, and returns once the
+    /// requests in flight are answered. How long that may take is the caller's to say: dropping
+    /// the future leaves the connections to end by themselves.
+    ///
+    /// # Errors
+    /// None so far; what goes wrong with one connection is no reason to stop.
+    pub async fn run(self, gateway: Gateway, stop: CancellationToken) -> Result<(), HttpError> {
+        let router = routes::router(gateway, &self.settings);
+        self.serve(router, &stop).await;
+        Ok(())
+    }
+
+    async fn serve(self, router: Router, stop: &CancellationToken) {
+        let Self { listener, settings, .. } = self;
+        let connections = Arc::new(Semaphore::new(settings.max_connections));
+        let graceful = GracefulShutdown::new();
+        let protocol = protocol(&settings);
+        while let Some((stream, place)) = accept(&listener, &connections, stop).await {
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "TCP_NODELAY is not set");
+            }
+            let io = TokioIo::new(StallGuard::new(stream, settings.write_stall));
+            let service = TowerToHyperService::new(router.clone());
+            let connection = graceful.watch(protocol.serve_connection(io, service));
+            tokio::spawn(async move {
+                if let Err(error) = connection.await {
+                    tracing::debug!(error = &error as &dyn std::error::Error, "a connection ended");
+                }
+                drop(place);
+            });
+        }
+        drop(listener);
+        graceful.shutdown().await;
+    }
+}
+
+fn protocol(settings: &HttpSettings) -> http1::Builder {
+    let mut protocol = http1::Builder::new();
+    protocol
+        .timer(TokioTimer::new())
+        .header_read_timeout(settings.header_timeout)
+        .max_buf_size(BUFFER_BYTES);
+    protocol
+}
+
+/// The next connection and its place among those there may be; `None` at `stop`.
+async fn accept(
+    listener: &TcpListener,
+    connections: &Arc<Semaphore>,
+    stop: &CancellationToken,
+) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+    let next = async {
+        let place = Arc::clone(connections).acquire_owned().await.ok()?;
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => return Some((stream, place)),
+                // The client left before it was let in.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => None,
+        accepted = next => accepted,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,112 @@
+//! Folders that are not what they should be: refused with a message that says which file and what
+//! about it.
+
+use std::path::Path;
+
+use candle_core::DType;
+use tollgate_model::fixture::{self, Shape};
+use tollgate_model::{ChatMessage, Model, ModelError, ModelSource};
+
+fn load(folder: &Path) -> Result<Model, ModelError> {
+    Model::load(&ModelSource::Folder(folder.into()))
+}
+
+#[test]
+fn info_says_what_was_loaded() {
+    let folder = tempfile::tempdir().unwrap();
+    fixture::write(folder.path(), &Shape { dtype: DType::BF16, shards: 2, ..Shape::default() })
+        .unwrap();
+    let model = load(folder.path()).unwrap();
+    let info = model.info();
+    assert_eq!(info.name, folder.path().file_name().unwrap().to_string_lossy());
+    assert_eq!(
+        (info.architecture.as_str(), info.dtype.as_str(), info.device),
+        ("LlamaForCausalLM", "bf16", "cpu")
+    );
+    assert_eq!((info.vocabulary, info.context_length), (261, 128));
+    let block = 2 * 32 * 32 + 2 * 16 * 32 + 3 * 32 * 64 + 2 * 32;
+    assert_eq!(info.parameters, 261 * 32 + 2 * block + 32);
+    let tokenizer = model.tokenizer();
+    assert_eq!(tokenizer.stop_tokens(), [257]);
+    assert_eq!(tokenizer.encode("hi", true).unwrap(), [256, 104, 105]);
+    assert_eq!(tokenizer.count("hi").unwrap(), 2);
+    assert_eq!(tokenizer.decode(&[256, 104, 105, 257]).unwrap(), "hi");
+    let messages = [ChatMessage { role: "user".into(), content: "hi".into() }];
+    assert_eq!(
+        tokenizer.render_chat(&messages).unwrap(),
+        "<|begin|><|user|>hi<|end|><|assistant|>"
+    );
+}
+
+#[test]
+fn a_broken_folder_is_refused_with_the_reason() {
+    type Break = fn(&Path);
+    fn replace(folder: &Path, file: &str, from: &str, to: &str) {
+        let text = std::fs::read_to_string(folder.join(file)).unwrap();
+        assert!(text.contains(from), "{file} has no {from}");
+        std::fs::write(folder.join(file), text.replace(from, to)).unwrap();
+    }
+    let table: &[(Break, &str)] = &[
+        (|f| std::fs::remove_file(f.join("config.json")).unwrap(), "config.json"),
+        (|f| std::fs::remove_file(f.join("tokenizer.json")).unwrap(), "tokenizer.json"),
+        (|f| std::fs::remove_file(f.join("model.safetensors")).unwrap(), "model.safetensors"),
+        (|f| std::fs::write(f.join("config.json"), "{").unwrap(), "config.json: not JSON"),
+        (|f| std::fs::write(f.join("tokenizer.json"), "{}").unwrap(), "tokenizer.json"),
+        (
+            |f| std::fs::write(f.join("tokenizer_config.json"), "[").unwrap(),
+            "tokenizer_config.json",
+        ),
+        (|f| std::fs::write(f.join("chat_template.jinja"), "{% if %}").unwrap(), "chat template"),
+        (|f| std::fs::write(f.join("chat_template.jinja"), [0xff]).unwrap(), "chat_template.jinja"),
+        (
+            |f| std::fs::write(f.join("model.safetensors"), b"nonsense").unwrap(),
+            "model.safetensors",
+        ),
+        (|f| std::fs::write(f.join("model.safetensors"), b"").unwrap(), "model.safetensors"),
+        (|f| std::fs::write(f.join("model.safetensors.index.json"), "{}").unwrap(), "index.json"),
+        (|f| replace(f, "config.json", "LlamaForCausalLM", "GPT2LMHeadModel"), "GPT2LMHeadModel"),
+        (
+            |f| replace(f, "config.json", "\"num_hidden_layers\":2", "\"num_hidden_layers\":3"),
+            "model.layers.2",
+        ),
+        (
+            |f| replace(f, "config.json", "\"intermediate_size\":64", "\"intermediate_size\":48"),
+            "gate_proj",
+        ),
+        (
+            |f| {
+                let (tied, untied) = ("embeddings\":true", "embeddings\":false");
+                replace(f, "config.json", tied, untied);
+            },
+            "lm_head",
+        ),
+    ];
+    for (break_it, mention) in table {
+        let folder = tempfile::tempdir().unwrap();
+        fixture::write(folder.path(), &Shape::default()).unwrap();
+        break_it(folder.path());
+        let message = load(folder.path()).unwrap_err().to_string();
+        assert!(message.contains(mention), "expected {mention}: {message}");
+    }
+}
+
+#[test]
+fn a_model_without_a_template_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    fixture::write(folder.path(), &Shape::default()).unwrap();
+    std::fs::remove_file(folder.path().join("tokenizer_config.json")).unwrap();
+    let tokenizer = load(folder.path()).unwrap().tokenizer();
+    assert!(!tokenizer.has_chat_template());
+    assert!(tokenizer.render_chat(&[]).unwrap_err().to_string().contains("/v1/completions"));
+    assert_eq!(
+        tokenizer.stop_tokens(),
+        [257],
+        "config.json and generation_config.json still name it"
+    );
+}
+
+#[test]
+fn gguf_is_refused_by_name() {
+    let error = Model::load(&"model.gguf".parse().unwrap()).unwrap_err().to_string();
+    assert!(error.contains("GGUF") && error.contains("safetensors"), "{error}");
+}

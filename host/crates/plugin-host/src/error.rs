@@ -1,0 +1,272 @@
+//! What can go wrong with a plugin file or with the host, and what went wrong in one call.
+
+use std::error::Error as StdError;
+use std::io;
+
+use tollgate_domain::{FaultKind, PluginFault, PluginIdentity};
+use wasmtime::Trap;
+
+/// Any error below one of ours.
+pub(crate) type Cause = Box<dyn StdError + Send + Sync>;
+
+/// Why the host could not start, or why a file of the plugin folder is not used. Each message says what to do about it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PluginHostError {
+    /// The plugin folder cannot be read.
+    #[error("cannot read the plugin folder {folder}: create it, or name another one")]
+    Folder {
+        /// The folder.
+        folder: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// wasmtime or the watcher's thread did not start.
+    #[error("cannot start the WebAssembly engine")]
+    Engine(#[source] Cause),
+    /// A file cannot be read.
+    #[error("cannot read it")]
+    Read(#[source] io::Error),
+    /// Not a plain file inside the folder.
+    #[error("it is {0}; put a plain .wasm file into the folder")]
+    NotAFile(&'static str),
+    /// Larger than the limit.
+    #[error("it has {bytes} bytes and the limit is {limit}; strip it, or raise `component_bytes`")]
+    TooLarge {
+        /// Its size.
+        bytes: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// Not a component.
+    #[error("{0}")]
+    Format(&'static str),
+    /// Built for a version of the contract that this host does not speak.
+    #[error(
+        "it was built for {interface} version {found}, and this gateway speaks version {spoken}; build it again with the \
+         SDK of version {spoken}, or use a gateway that speaks {found}"
+    )]
+    ApiVersion {
+        /// `tollgate:plugin/cost-model`.
+        interface: String,
+        /// What the file names.
+        found: String,
+        /// What the host has.
+        spoken: &'static str,
+    },
+    /// It exports nothing that a plugin must export.
+    #[error("it exports {0}; build it with the plugin SDK")]
+    Exports(&'static str),
+    /// It imports something that no plugin is given.
+    #[error("it imports {0}, which no plugin is given; remove what needs it, or build without it")]
+    Import(String),
+    /// The compiler refused it.
+    #[error("it does not compile; it may be truncated or damaged, so copy it again")]
+    Compile(#[source] Cause),
+    /// Its imports or exports have the wrong types.
+    #[error("it does not fit the contract; build it again with the plugin SDK")]
+    Link(#[source] Cause),
+    /// `describe` failed.
+    #[error("`describe` failed")]
+    Describe(#[source] CallFault),
+    /// `describe` said something that is not acceptable.
+    #[error("`describe` says something unacceptable: {0}")]
+    Described(String),
+    /// `configure` failed.
+    #[error("`configure` failed")]
+    Configure(#[source] CallFault),
+    /// `configure` refused the configuration.
+    #[error("it refuses its configuration: {0}; correct `config` in plugins.toml")]
+    Configuration(String),
+    /// Its currency is not one.
+    #[error("`currency` answered {0:?}, which is not an ISO 4217 code such as \"USD\"")]
+    Currency(String),
+    /// It failed on the made-up item that every new file is tried on.
+    #[error("it failed the trial call of its {role}")]
+    Trial {
+        /// The role.
+        role: &'static str,
+        /// How.
+        source: CallFault,
+    },
+    /// Another file has a plugin of this name.
+    #[error("its name {name:?} is taken by {other}; remove one of the two")]
+    Duplicate {
+        /// The name.
+        name: String,
+        /// The file that has it.
+        other: String,
+    },
+    /// `plugins.toml` is not acceptable.
+    #[error("plugins.toml: {0}; the last good settings stay in force")]
+    Manifest(String),
+}
+
+impl PluginHostError {
+    /// A short, stable name of what kind of error this is.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Folder { .. } => "folder",
+            Self::Engine(_) => "engine",
+            Self::Read(_) | Self::NotAFile(_) => "file",
+            Self::TooLarge { .. } => "too_large",
+            Self::Format(_) => "format",
+            Self::ApiVersion { .. } => "api_version",
+            Self::Exports(_) | Self::Import(_) | Self::Link(_) => "interface",
+            Self::Compile(_) => "compile",
+            Self::Describe(_) | Self::Described(_) => "describe",
+            Self::Configure(_) | Self::Configuration(_) | Self::Currency(_) => "configure",
+            Self::Trial { .. } => "trial",
+            Self::Duplicate { .. } => "duplicate",
+            Self::Manifest(_) => "manifest",
+        }
+    }
+
+    /// Whether the same bytes with the same configuration would fail again, so that there is no point in another try.
+    pub(crate) fn is_lasting(&self) -> bool {
+        !matches!(
+            self,
+            Self::Read(_) | Self::NotAFile(_) | Self::Engine(_) | Self::Duplicate { .. }
+        )
+    }
+}
+
+/// The whole chain of causes in one line.
+#[must_use]
+pub fn chain(error: &(dyn StdError + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let line = cause.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        if !line.is_empty() && !text.ends_with(&line) {
+            text.push_str(": ");
+            text.push_str(&line);
+        }
+        next = cause.source();
+    }
+    text
+}
+
+/// One failed call, before it is known whose.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{}: {message}", kind.name())]
+pub struct CallFault {
+    /// What kind of failure.
+    pub kind: FaultKind,
+    /// What happened, in one line.
+    pub message: String,
+}
+
+impl CallFault {
+    pub(crate) fn new(kind: FaultKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+
+    pub(crate) fn invalid(message: impl Into<String>) -> Self {
+        Self::new(FaultKind::InvalidAnswer, message)
+    }
+
+    pub(crate) fn of(self, plugin: &PluginIdentity) -> PluginFault {
+        PluginFault { plugin: plugin.clone(), kind: self.kind, message: self.message }
+    }
+
+    /// What an error of wasmtime means. `memory_refused`: whether the guest was denied memory during the call;
+    /// `last_words`: the last line it wrote to its standard error.
+    pub(crate) fn classify(
+        error: &wasmtime::Error,
+        memory_refused: bool,
+        last_words: &str,
+    ) -> Self {
+        let said =
+            if last_words.is_empty() { String::new() } else { format!("; it said: {last_words}") };
+        if let Some(trap) = error.downcast_ref::<Trap>() {
+            let (kind, what) = match trap {
+                Trap::Interrupt => (FaultKind::Deadline, "it ran past its deadline".to_owned()),
+                Trap::StackOverflow => (FaultKind::Stack, "it recursed past its stack".to_owned()),
+                Trap::InvalidChar
+                | Trap::StringOutOfBounds
+                | Trap::ListOutOfBounds
+                | Trap::InvalidDiscriminant
+                | Trap::UnalignedPointer => {
+                    (FaultKind::InvalidAnswer, format!("its answer is malformed: {trap}"))
+                }
+                _ if memory_refused => {
+                    (FaultKind::Memory, "it asked for more memory than it may have".to_owned())
+                }
+                other => (FaultKind::Trap, other.to_string()),
+            };
+            return Self::new(kind, what + &said);
+        }
+        let root = error.root_cause().to_string();
+        if root.contains("fuel allocated for hostcalls") {
+            return Self::new(
+                FaultKind::ResultTooLarge,
+                "it handed over more data than the host takes",
+            );
+        }
+        if let Some(denied) = error.downcast_ref::<Denied>() {
+            return Self::new(FaultKind::Trap, format!("{denied}{said}"));
+        }
+        if let Some(rest) = root.strip_prefix("unknown import: `") {
+            let function = rest.split('`').next().unwrap_or(rest);
+            return Self::new(
+                FaultKind::Trap,
+                format!("it called {function}, which no plugin is given{said}"),
+            );
+        }
+        if memory_refused {
+            return Self::new(
+                FaultKind::Memory,
+                format!("it asked for more memory than it may have{said}"),
+            );
+        }
+        Self::new(FaultKind::InvalidAnswer, format!("its answer is malformed: {root}"))
+    }
+}
+
+/// A host function ended the call.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Denied(pub &'static str);
+
+/// What the host keeps of text from a guest: one line, bounded, without control characters.
+pub(crate) fn one_line(text: &str, limit: usize) -> String {
+    let mut line = String::new();
+    for c in text.trim_end().chars() {
+        if line.len() >= limit {
+            line.push('…');
+            break;
+        }
+        // Also what reorders text on a screen: bidirectional marks and the like are not graphic.
+        if c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+        {
+            line.extend(c.escape_unicode());
+        } else {
+            line.push(c);
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_of_a_guest_stays_on_one_line_and_bounded() {
+        assert_eq!(one_line("a\nb\u{1b}[31m\0", 100), "a\\u{a}b\\u{1b}[31m\\u{0}");
+        assert_eq!(one_line("\u{202e}x", 100), "\\u{202e}x");
+        assert_eq!(one_line(&"x".repeat(50), 10), format!("{}…", "x".repeat(10)));
+    }
+
+    #[test]
+    fn the_chain_names_every_cause_once() {
+        let error = PluginHostError::Describe(CallFault::new(
+            FaultKind::Deadline,
+            "it ran past its deadline",
+        ));
+        assert_eq!(chain(&error), "`describe` failed: deadline: it ran past its deadline");
+    }
+}

@@ -1,0 +1,226 @@
+//! One running copy of a plugin: its store, what it may use, and one call.
+//!
+//! Invariants: a store holds one plugin's one instance; everything that limits it is set before it is instantiated; an
+//! instance that failed in any way is never used again.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tollgate_domain::FaultKind;
+use wasmtime::component::InstancePre;
+use wasmtime::{ResourceLimiter, Store};
+
+use crate::bindings::{attribute_enricher, cost_model, export_filter, lifecycle};
+use crate::deadline::Deadline;
+use crate::engine::{Runtime, TABLE_ELEMENTS};
+use crate::error::CallFault;
+use crate::log::PluginLog;
+use crate::wasi::Wasi;
+
+/// Most resource handles of an instance.
+const HANDLES: usize = 1_000;
+
+/// What the store of an instance holds for the host.
+pub(crate) struct State {
+    pub log: Arc<PluginLog>,
+    pub wasi: Wasi,
+    pub memory: Memory,
+    pub deadline: Deadline,
+}
+
+/// Where the exports of a component are.
+#[derive(Clone)]
+pub(crate) struct Exports {
+    pub lifecycle: lifecycle::GuestIndices,
+    pub cost_model: Option<cost_model::GuestIndices>,
+    pub enricher: Option<attribute_enricher::GuestIndices>,
+    pub filter: Option<export_filter::GuestIndices>,
+}
+
+/// One running copy.
+pub(crate) struct Instance {
+    pub store: Store<State>,
+    pub lifecycle: lifecycle::Guest,
+    pub cost_model: Option<cost_model::Guest>,
+    pub enricher: Option<attribute_enricher::Guest>,
+    pub filter: Option<export_filter::Guest>,
+    /// Calls it may still serve.
+    pub calls_left: u32,
+}
+
+impl Instance {
+    /// Starts a copy. Only the component's own start code runs.
+    pub fn start(
+        runtime: &Runtime,
+        pre: &InstancePre<State>,
+        exports: &Exports,
+        log: &Arc<PluginLog>,
+        calls_left: u32,
+    ) -> Result<Self, CallFault> {
+        let limits = &runtime.limits;
+        let state = State {
+            log: Arc::clone(log),
+            wasi: Wasi::default(),
+            memory: Memory::new(limits.memory_bytes),
+            deadline: Deadline::default(),
+        };
+        let mut store = Store::new(&runtime.engine, state);
+        store.limiter(|state| &mut state.memory);
+        store.set_hostcall_fuel(limits.result_bytes);
+        store.set_max_component_handles(HANDLES);
+        store.epoch_deadline_callback(|mut store| Ok(store.data_mut().deadline.expired()));
+        arm(&mut store, limits.deadline_start);
+
+        let started = catch_unwind(AssertUnwindSafe(|| -> wasmtime::Result<_> {
+            let instance = pre.instantiate(&mut store)?;
+            let lifecycle = exports.lifecycle.load(&mut store, &instance)?;
+            let cost_model =
+                exports.cost_model.as_ref().map(|e| e.load(&mut store, &instance)).transpose()?;
+            let enricher =
+                exports.enricher.as_ref().map(|e| e.load(&mut store, &instance)).transpose()?;
+            let filter =
+                exports.filter.as_ref().map(|e| e.load(&mut store, &instance)).transpose()?;
+            Ok((lifecycle, cost_model, enricher, filter))
+        }));
+        match started {
+            Ok(Ok((lifecycle, cost_model, enricher, filter))) => {
+                Ok(Self { store, lifecycle, cost_model, enricher, filter, calls_left })
+            }
+            Ok(Err(error)) => Err(fault_at_start(&store, &error)),
+            Err(_) => Err(CallFault::new(
+                FaultKind::Trap,
+                "the host panicked while it started an instance",
+            )),
+        }
+    }
+
+    /// Runs one call. After an error the instance is of no use.
+    pub fn call<R>(
+        &mut self,
+        budget: Duration,
+        call: impl FnOnce(&mut Self) -> wasmtime::Result<R>,
+    ) -> Result<R, CallFault> {
+        arm(&mut self.store, budget);
+        match catch_unwind(AssertUnwindSafe(|| call(self))) {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => {
+                let state = self.store.data();
+                Err(CallFault::classify(&error, state.memory.refused, state.wasi.last_words()))
+            }
+            Err(_) => Err(CallFault::new(FaultKind::Trap, "the host panicked in a call of it")),
+        }
+    }
+
+    /// Whether it has grown so much that a fresh one should take its place.
+    pub fn is_swollen(&self) -> bool {
+        let memory = &self.store.data().memory;
+        memory.used > memory.limit / 4 * 3
+    }
+}
+
+/// Nothing of what an earlier call left behind may be seen by the next: deadline, random numbers, marks.
+fn arm(store: &mut Store<State>, budget: Duration) {
+    let state = store.data_mut();
+    state.memory.refused = false;
+    state.wasi.begin_call();
+    let ticks = state.deadline.begin(budget);
+    store.set_epoch_deadline(ticks);
+}
+
+fn fault_at_start(store: &Store<State>, error: &wasmtime::Error) -> CallFault {
+    if error.is::<wasmtime::PoolConcurrencyLimitError>() {
+        return CallFault::new(
+            FaultKind::Unavailable,
+            "too many plugin instances are running at the same time",
+        );
+    }
+    let state = store.data();
+    let fault = CallFault::classify(error, state.memory.refused, state.wasi.last_words());
+    match fault.kind {
+        // Nothing has answered yet, so this is an error of instantiation itself.
+        FaultKind::InvalidAnswer => CallFault::new(FaultKind::Unavailable, format!("{error:#}")),
+        _ => fault,
+    }
+}
+
+/// Counts the bytes of a whole store: wasmtime's own limiter counts each memory by itself.
+pub(crate) struct Memory {
+    pub used: usize,
+    pub limit: usize,
+    /// Whether something was refused during this call.
+    pub refused: bool,
+}
+
+impl Memory {
+    fn new(limit: usize) -> Self {
+        Self { used: 0, limit, refused: false }
+    }
+
+    fn grow(&mut self, bytes: usize) -> bool {
+        let used = self.used.saturating_add(bytes);
+        if used > self.limit {
+            self.refused = true;
+            return false;
+        }
+        self.used = used;
+        true
+    }
+}
+
+impl ResourceLimiter for Memory {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        Ok(self.grow(desired.saturating_sub(current)))
+    }
+
+    fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
+        self.refused = true;
+        Ok(())
+    }
+
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        if desired > TABLE_ELEMENTS {
+            self.refused = true;
+            return Ok(false);
+        }
+        let elements = desired.saturating_sub(current);
+        Ok(self.grow(elements.saturating_mul(size_of::<usize>())))
+    }
+
+    fn instances(&self) -> usize {
+        200
+    }
+
+    fn tables(&self) -> usize {
+        16
+    }
+
+    fn memories(&self) -> usize {
+        4
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memories_and_tables_share_one_limit() {
+        let mut memory = Memory::new(1000);
+        assert!(memory.memory_growing(0, 600, None).unwrap());
+        assert!(!memory.memory_growing(0, 600, None).unwrap());
+        assert!(memory.refused);
+        assert!(memory.table_growing(0, 50, None).unwrap());
+        assert!(!memory.table_growing(50, 60, None).unwrap());
+    }
+}

@@ -1,0 +1,89 @@
+//! What a plugin may use, and the settings of the host.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Where plugins are and how they are held.
+#[derive(Clone, Debug)]
+pub struct PluginHostSettings {
+    /// The plugin folder.
+    pub folder: PathBuf,
+    /// How often the folder is looked at without an event, for file systems that send none.
+    pub rescan_every: Duration,
+    /// What each plugin may use.
+    pub limits: Limits,
+}
+
+impl PluginHostSettings {
+    /// `folder` with the default limits, looked at every ten seconds at least.
+    #[must_use]
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Self {
+            folder: folder.into(),
+            rescan_every: Duration::from_secs(10),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// What one plugin may use. A deadline is processor time: a call that merely waits for a busy machine is not blamed,
+/// up to twenty times its deadline.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Time for one call.
+    pub deadline_call: Duration,
+    /// More time for each item of its batch.
+    pub deadline_per_item: Duration,
+    /// Time for instantiation, for `describe` and for `configure`, each.
+    pub deadline_start: Duration,
+    /// Memories and tables of one instance together.
+    pub memory_bytes: usize,
+    /// Data handed to the host in one call, answers and log lines alike.
+    pub result_bytes: usize,
+    /// Size of a component file.
+    pub component_bytes: u64,
+    /// Most instances of a plugin kept between calls.
+    pub warm_instances: usize,
+    /// Fewest and most calls that an instance serves before a fresh one takes its place.
+    pub calls_per_instance: (u32, u32),
+    /// Most items in a batch.
+    pub batch_items: usize,
+    /// Most bytes of text in a batch; a larger single span travels alone.
+    pub batch_bytes: usize,
+    /// An attribute's value in bytes; a longer one is left out going in and refused coming out.
+    pub value_bytes: usize,
+    /// Attributes passed with one span; the rest is withheld.
+    pub attributes_per_span: usize,
+    /// Edits to one span.
+    pub edits_per_span: usize,
+    /// Lines of one cost.
+    pub cost_lines: usize,
+    /// Lines of log a second, for each plugin.
+    pub log_lines_per_second: u32,
+    /// Whether a new file is tried on one made-up item for each of its roles before it serves.
+    pub trial_call: bool,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let threads = std::thread::available_parallelism().map_or(4, usize::from);
+        Self {
+            deadline_call: Duration::from_millis(20),
+            deadline_per_item: Duration::from_micros(200),
+            deadline_start: Duration::from_secs(1),
+            memory_bytes: 64 << 20,
+            result_bytes: 1 << 20,
+            component_bytes: 16 << 20,
+            warm_instances: threads.max(4),
+            calls_per_instance: (500, 2000),
+            batch_items: 512,
+            batch_bytes: 1 << 20,
+            value_bytes: 64 << 10,
+            attributes_per_span: 128,
+            edits_per_span: 64,
+            cost_lines: 32,
+            log_lines_per_second: 100,
+            trial_call: true,
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! From the gateway's spans to what crosses into a plugin: flat slots, and one arena for all text.
+//!
+//! A plugin gets the attributes it reads and no others.
+
+use std::collections::HashMap;
+
+use tollgate_domain::span::{Attributes, SpanKind, SpanStatus};
+use tollgate_domain::{Resource, Span, Value};
+
+use crate::bindings::types;
+use crate::describe::{Selected, Selection};
+use crate::limits::Limits;
+
+/// Index of the first key that only a prefix matched.
+pub(crate) const PREFIXED: u32 = 0x8000_0000;
+
+/// Spans of one call, lowered.
+#[derive(Default)]
+pub(crate) struct LoweredSpans {
+    spans: Vec<types::Span>,
+    slots: Vec<types::Slot>,
+    arena: Vec<u8>,
+    context: LoweredContext,
+}
+
+/// What a call's items share, lowered: the resource's attributes and the names of keys.
+#[derive(Default)]
+struct LoweredContext {
+    slots: Vec<types::Slot>,
+    keys: Vec<types::TextRef>,
+    places: HashMap<String, u32>,
+    arena: Vec<u8>,
+}
+
+impl LoweredSpans {
+    /// A call without items yet.
+    pub fn new(resource: &Resource, reads: &Selection, limits: &Limits) -> Self {
+        let mut lowered = Self::default();
+        // Into the context's own arena, though written by the same code.
+        let (mut slots, mut arena) = (Vec::new(), Vec::new());
+        lower(&resource.attributes, reads, limits, &mut lowered.context, &mut slots, &mut arena);
+        shift(&mut slots, lowered.context.arena.len());
+        lowered.context.arena.append(&mut arena);
+        lowered.context.slots = slots;
+        lowered
+    }
+
+    /// Adds a span.
+    pub fn push(&mut self, span: &Span, reads: &Selection, limits: &Limits) {
+        let withheld = lower(
+            &span.attributes,
+            reads,
+            limits,
+            &mut self.context,
+            &mut self.slots,
+            &mut self.arena,
+        );
+        let (status, message) = match &span.status {
+            SpanStatus::Unset => (types::Status::Unset, ""),
+            SpanStatus::Ok => (types::Status::Ok, ""),
+            SpanStatus::Error(message) => (types::Status::Error, message.as_str()),
+        };
+        let trace = span.context.trace_id.0;
+        let trace_flags = if span.context.sampled {
+            types::TraceFlags::SAMPLED
+        } else {
+            types::TraceFlags::empty()
+        };
+        #[expect(clippy::cast_possible_truncation, reason = "the two halves")]
+        let trace_id = types::TraceId { high: (trace >> 64) as u64, low: trace as u64 };
+        let name = text(&mut self.arena, shortened(&span.name, limits.value_bytes));
+        let status_message = text(&mut self.arena, shortened(message, limits.value_bytes));
+        self.spans.push(types::Span {
+            context: types::SpanContext {
+                trace_id,
+                span_id: span.context.span_id.0,
+                trace_flags,
+                is_remote: span.parent_is_remote,
+            },
+            parent_span_id: span.parent.map_or(0, |id| id.0),
+            kind: kind(span.kind),
+            status,
+            name,
+            status_message,
+            start: span.interval.start.0,
+            end: span.interval.end.0,
+            slots_end: count(self.slots.len()),
+            withheld_attributes: withheld,
+        });
+    }
+
+    /// Bytes of text so far.
+    pub fn bytes(&self) -> usize {
+        self.arena.len()
+    }
+
+    /// The batch, as the call takes it.
+    pub fn batch(&self) -> types::SpanBatch<'_> {
+        types::SpanBatch { spans: &self.spans, slots: &self.slots, arena: &self.arena }
+    }
+
+    /// Its context, as the call takes it.
+    pub fn context<'a>(
+        &'a self,
+        tenant: Option<&'a str>,
+        exporter: Option<&'a str>,
+        now: u64,
+    ) -> types::BatchContext<'a> {
+        types::BatchContext {
+            tenant,
+            exporter,
+            now,
+            resource_attributes: &self.context.slots,
+            keys: &self.context.keys,
+            arena: &self.context.arena,
+        }
+    }
+}
+
+impl LoweredContext {
+    /// Index of a key that only a prefix matched.
+    fn place(&mut self, key: &str) -> u32 {
+        if let Some(place) = self.places.get(key) {
+            return *place;
+        }
+        let place = PREFIXED.saturating_add(count(self.keys.len()));
+        let name = text(&mut self.arena, key);
+        self.keys.push(name);
+        self.places.insert(key.to_owned(), place);
+        place
+    }
+}
+
+/// Lowers the attributes that are read; answers how many were withheld.
+fn lower(
+    attributes: &Attributes,
+    reads: &Selection,
+    limits: &Limits,
+    context: &mut LoweredContext,
+    slots: &mut Vec<types::Slot>,
+    arena: &mut Vec<u8>,
+) -> u32 {
+    let mut passed = 0_usize;
+    for (key, value) in attributes.iter() {
+        let Some(selected) = reads.find(key) else { continue };
+        if passed == limits.attributes_per_span {
+            break;
+        }
+        passed += 1;
+        let key = match selected {
+            Selected::Key(index) => index,
+            Selected::Prefix => context.place(key),
+        };
+        match value {
+            // A list of lists has no form of its own.
+            Value::List(values) if values.iter().any(|v| matches!(v, Value::List(_))) => {
+                let json = serde_json::to_string(value).unwrap_or_default();
+                slots.push(textual(key, types::ValueKind::Json, &json, limits, arena));
+            }
+            Value::List(values) => {
+                for value in values {
+                    slots.push(slot(key, value, limits, arena));
+                }
+            }
+            one => slots.push(slot(key, one, limits, arena)),
+        }
+    }
+    count(attributes.len().saturating_sub(passed))
+}
+
+fn slot(key: u32, value: &Value, limits: &Limits, arena: &mut Vec<u8>) -> types::Slot {
+    let (kind, bits) = match value {
+        Value::Bool(value) => (types::ValueKind::Boolean, u64::from(*value)),
+        Value::Int(value) => (types::ValueKind::Int, value.cast_unsigned()),
+        Value::Double(value) => (types::ValueKind::Double, value.to_bits()),
+        Value::Text(value) => return textual(key, types::ValueKind::Text, value, limits, arena),
+        // Only reached by a list within a list, and those are JSON.
+        Value::List(_) => return textual(key, types::ValueKind::Json, "null", limits, arena),
+    };
+    types::Slot { key, kind, bits }
+}
+
+fn textual(
+    key: u32,
+    kind: types::ValueKind,
+    value: &str,
+    limits: &Limits,
+    arena: &mut Vec<u8>,
+) -> types::Slot {
+    if value.len() > limits.value_bytes {
+        let bits = u64::try_from(value.len()).unwrap_or(u64::MAX);
+        return types::Slot { key, kind: types::ValueKind::Elided, bits };
+    }
+    let at = text(arena, value);
+    types::Slot { key, kind, bits: u64::from(at.offset) << 32 | u64::from(at.length) }
+}
+
+fn text(arena: &mut Vec<u8>, value: &str) -> types::TextRef {
+    let at = types::TextRef { offset: count(arena.len()), length: count(value.len()) };
+    arena.extend_from_slice(value.as_bytes());
+    at
+}
+
+/// Moves text slots to an arena in which `by` bytes stand before theirs.
+fn shift(slots: &mut [types::Slot], by: usize) {
+    for slot in slots {
+        if matches!(slot.kind, types::ValueKind::Text | types::ValueKind::Json) {
+            slot.bits = slot.bits.saturating_add(u64::from(count(by)) << 32);
+        }
+    }
+}
+
+/// Everything counted here is bounded by [`Limits`] far below 2^32.
+fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+fn shortened(text: &str, limit: usize) -> &str {
+    let mut end = text.len().min(limit);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.get(..end).unwrap_or_default()
+}
+
+fn kind(kind: SpanKind) -> types::SpanKind {
+    match kind {
+        SpanKind::Internal => types::SpanKind::Internal,
+        SpanKind::Server => types::SpanKind::Server,
+        SpanKind::Client => types::SpanKind::Client,
+        SpanKind::Producer => types::SpanKind::Producer,
+        SpanKind::Consumer => types::SpanKind::Consumer,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::span;
+
+    fn shown(lowered: &LoweredSpans) -> Vec<(u32, &'static str, String)> {
+        let batch = lowered.batch();
+        let piece = |bits: u64| {
+            let (offset, length) = ((bits >> 32) as usize, (bits & 0xffff_ffff) as usize);
+            String::from_utf8(batch.arena[offset..offset + length].to_vec()).unwrap()
+        };
+        batch
+            .slots
+            .iter()
+            .map(|slot| match slot.kind {
+                types::ValueKind::Text => (slot.key, "text", piece(slot.bits)),
+                types::ValueKind::Json => (slot.key, "json", piece(slot.bits)),
+                types::ValueKind::Boolean => (slot.key, "boolean", slot.bits.to_string()),
+                types::ValueKind::Int => (slot.key, "int", slot.bits.cast_signed().to_string()),
+                types::ValueKind::Double => {
+                    (slot.key, "double", f64::from_bits(slot.bits).to_string())
+                }
+                types::ValueKind::Elided => (slot.key, "elided", slot.bits.to_string()),
+                types::ValueKind::Bytes => (slot.key, "bytes", String::new()),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn only_what_is_read_crosses() {
+        let limits = Limits { value_bytes: 10, ..Limits::default() };
+        let reads = Selection::of(&["text", "list", "nested", "long"], &["p."]);
+        let span = span(&[
+            ("text", "é".into()),
+            ("hidden", 1_i64.into()),
+            ("p.b", true.into()),
+            ("p.a", (-5_i64).into()),
+            ("list", Value::List(vec![1_i64.into(), 2.5_f64.into()])),
+            ("nested", Value::List(vec![Value::List(vec![1_i64.into()])])),
+            ("long", "x".repeat(11).into()),
+        ]);
+        let mut resource = Resource::default();
+        resource.attributes.set("p.a", "r");
+        let mut lowered = LoweredSpans::new(&resource, &reads, &limits);
+        lowered.push(&span, &reads, &limits);
+        lowered.push(&span, &reads, &limits);
+        let expected = [
+            (0, "text", "é"),
+            (PREFIXED + 1, "boolean", "1"),
+            (PREFIXED, "int", "-5"),
+            (1, "int", "1"),
+            (1, "double", "2.5"),
+            (2, "json", "[[1]]"),
+            (3, "elided", "11"),
+        ]
+        .map(|(key, kind, text)| (key, kind, text.to_owned()));
+        let shown = shown(&lowered);
+        assert_eq!(shown[..7], expected);
+        assert_eq!(shown[7..], expected);
+        let batch = lowered.batch();
+        assert_eq!((batch.spans[0].slots_end, batch.spans[1].slots_end), (7, 14));
+        assert_eq!(batch.spans[0].withheld_attributes, 1);
+
+        let context = lowered.context(None, None, 0);
+        assert_eq!(context.keys.len(), 2);
+        let bits = context.resource_attributes[0].bits;
+        let (offset, length) = ((bits >> 32) as usize, (bits & 0xffff_ffff) as usize);
+        assert_eq!(&context.arena[offset..offset + length], b"r");
+        assert_eq!(context.resource_attributes[0].key, PREFIXED);
+    }
+
+    #[test]
+    fn text_is_cut_between_characters() {
+        assert_eq!(shortened("aé", 2), "a");
+        assert_eq!(shortened("aé", 3), "aé");
+    }
+}

@@ -1,0 +1,236 @@
+//! One request's usage in, exact money out.
+//!
+//! A request crosses alone: a batch would save nothing (what costs is the number of strings), and its `now` would belong
+//! to no single item, so that computing a price again could give another answer.
+
+use tollgate_domain::usage::{ComputeUsage, Phase, TokenUsage, UnitUsage, UsageSource};
+use tollgate_domain::{
+    Cost, CostKind, CostLine, CostOutcome, FaultKind, Money, UnixNanos, UnpricedReason, Usage,
+};
+
+use crate::bindings::{cost_model as wit, types};
+use crate::error::{CallFault, one_line};
+use crate::limits::Limits;
+use crate::loaded::Loaded;
+
+/// What one cost model answered.
+pub(crate) enum Answer {
+    Cost(Vec<CostLine>, Money),
+    Unpriced(UnpricedReason),
+}
+
+/// Asks cost models in order. The first that does not answer `unpriced` decides, and so does one that fails: falling
+/// through to the next would bill by a price list that was not meant.
+pub(crate) fn price<'a>(
+    models: impl Iterator<Item = &'a Loaded>,
+    tenant: Option<&str>,
+    usage: &Usage,
+    limits: &Limits,
+) -> CostOutcome {
+    let mut reason = UnpricedReason::NoCostPlugin;
+    for model in models {
+        match ask(model, tenant, usage, limits) {
+            Ok(Answer::Cost(lines, total)) => {
+                let cost = Cost { total, lines, plugin: model.identity.clone() };
+                return match usage.source {
+                    UsageSource::Estimated => CostOutcome::Estimated(cost),
+                    UsageSource::Reported | UsageSource::Counted => CostOutcome::Priced(cost),
+                };
+            }
+            // The first answer is the most telling: it comes from the model that the operator put first.
+            Ok(Answer::Unpriced(why)) if reason == UnpricedReason::NoCostPlugin => reason = why,
+            Ok(Answer::Unpriced(_)) => {}
+            Err(fault) => return CostOutcome::PluginFailed(fault.of(&model.identity)),
+        }
+    }
+    CostOutcome::Unpriced { reason }
+}
+
+/// Whether a cost model can answer at all.
+pub(crate) fn try_out(model: &Loaded, limits: &Limits) -> Result<(), CallFault> {
+    let usage = Usage {
+        provider: "tollgate".to_owned(),
+        request_model: "tollgate-trial".to_owned(),
+        response_model: "tollgate-trial".to_owned(),
+        operation: "chat".to_owned(),
+        service_tier: None,
+        phase: Phase::Final,
+        source: UsageSource::Counted,
+        start: UnixNanos(1_750_000_000_000_000_000),
+        tokens: TokenUsage { input: 12, output: 34, ..TokenUsage::default() },
+        compute: None,
+        units: Vec::new(),
+    };
+    ask(model, None, &usage, limits).map(|_| ())
+}
+
+fn ask(
+    model: &Loaded,
+    tenant: Option<&str>,
+    usage: &Usage,
+    limits: &Limits,
+) -> Result<Answer, CallFault> {
+    let units: Vec<wit::UnitUsage<'_>> = usage.units.iter().map(unit).collect();
+    let context = types::BatchContext {
+        tenant,
+        exporter: None,
+        now: usage.start.0,
+        resource_attributes: &[],
+        keys: &[],
+        arena: &[],
+    };
+    let item = lower(usage, &units);
+    let answer = model.call(1, |instance| match &instance.cost_model {
+        Some(guest) => guest.call_price(&mut instance.store, context, std::slice::from_ref(&item)),
+        None => Ok(Ok(Vec::new())),
+    })?;
+    let answers = answer.map_err(|error| reported(&error))?;
+    let count = answers.len();
+    let Ok([answer]) = <[wit::Priced; 1]>::try_from(answers) else {
+        return Err(CallFault::new(FaultKind::WrongLength, format!("{count} answers to 1 item")));
+    };
+    lift(answer, model, limits)
+}
+
+fn lower<'a>(usage: &'a Usage, units: &'a [wit::UnitUsage<'a>]) -> wit::Usage<'a> {
+    let tokens = &usage.tokens;
+    wit::Usage {
+        provider: &usage.provider,
+        request_model: &usage.request_model,
+        response_model: &usage.response_model,
+        operation: &usage.operation,
+        service_tier: usage.service_tier.as_deref(),
+        phase: match usage.phase {
+            Phase::Interim => wit::Phase::Interim,
+            Phase::Final => wit::Phase::Final,
+            Phase::Interrupted => wit::Phase::Interrupted,
+        },
+        source: match usage.source {
+            UsageSource::Reported => wit::UsageSource::Reported,
+            UsageSource::Counted => wit::UsageSource::Counted,
+            UsageSource::Estimated => wit::UsageSource::Estimated,
+        },
+        start: usage.start.0,
+        tokens: wit::TokenUsage {
+            input: tokens.input,
+            input_cache_read: tokens.input_cache_read,
+            input_cache_write: tokens.input_cache_write,
+            input_audio: tokens.input_audio,
+            input_image: tokens.input_image,
+            output: tokens.output,
+            output_reasoning: tokens.output_reasoning,
+            output_audio: tokens.output_audio,
+            output_image: tokens.output_image,
+        },
+        compute: usage.compute.as_ref().map(compute),
+        units,
+        slots: &[],
+        arena: &[],
+    }
+}
+
+fn compute(compute: &ComputeUsage) -> wit::ComputeUsage<'_> {
+    wit::ComputeUsage {
+        device: &compute.device,
+        device_time: compute.device_time_nanos,
+        share_ppm: compute.share_ppm,
+        energy_millijoules: compute.energy_millijoules,
+    }
+}
+
+fn unit(unit: &UnitUsage) -> wit::UnitUsage<'_> {
+    wit::UnitUsage { unit: &unit.unit, quantity_micros: unit.quantity_micros }
+}
+
+fn lift(answer: wit::Priced, model: &Loaded, limits: &Limits) -> Result<Answer, CallFault> {
+    match answer {
+        wit::Priced::Cost(lines) => {
+            if lines.len() > limits.cost_lines {
+                let why = format!(
+                    "{} lines of cost; at most {} are taken",
+                    lines.len(),
+                    limits.cost_lines
+                );
+                return Err(CallFault::invalid(why));
+            }
+            let total = sum(&lines)?;
+            let lines = lines.iter().map(line).collect();
+            Ok(Answer::Cost(lines, Money::new(total, model.currency)))
+        }
+        wit::Priced::Unpriced(reason) => Ok(Answer::Unpriced(match reason {
+            wit::UnpricedReason::UnknownModel => UnpricedReason::UnknownModel,
+            wit::UnpricedReason::MissingUsage => UnpricedReason::MissingUsage,
+            wit::UnpricedReason::NotBillable => UnpricedReason::NotBillable,
+        })),
+        wit::Priced::Failed(why) => Err(CallFault::new(FaultKind::Reported, one_line(&why, 512))),
+    }
+}
+
+/// In 128 bits, which a few lines of 64 cannot overflow; a total beyond what one line could say is nobody's bill.
+fn sum(lines: &[wit::CostLine]) -> Result<i128, CallFault> {
+    let total: i128 = lines.iter().map(|line| i128::from(line.amount)).sum();
+    if total.unsigned_abs() > u128::from(i64::MAX.unsigned_abs()) {
+        return Err(CallFault::new(
+            FaultKind::Overflow,
+            format!("its lines add up to {total} pico-units"),
+        ));
+    }
+    Ok(total)
+}
+
+fn line(line: &wit::CostLine) -> CostLine {
+    CostLine { kind: kind(line.kind), quantity: line.quantity, amount_pico: line.amount }
+}
+
+fn kind(kind: wit::CostKind) -> CostKind {
+    match kind {
+        wit::CostKind::Input => CostKind::Input,
+        wit::CostKind::InputCacheRead => CostKind::InputCacheRead,
+        wit::CostKind::InputCacheWrite => CostKind::InputCacheWrite,
+        wit::CostKind::InputAudio => CostKind::InputAudio,
+        wit::CostKind::InputImage => CostKind::InputImage,
+        wit::CostKind::Output => CostKind::Output,
+        wit::CostKind::OutputReasoning => CostKind::OutputReasoning,
+        wit::CostKind::OutputAudio => CostKind::OutputAudio,
+        wit::CostKind::OutputImage => CostKind::OutputImage,
+        wit::CostKind::Compute => CostKind::Compute,
+        wit::CostKind::Energy => CostKind::Energy,
+        wit::CostKind::Unit => CostKind::Unit,
+        wit::CostKind::Request => CostKind::Request,
+        wit::CostKind::Discount => CostKind::Discount,
+        wit::CostKind::Markup => CostKind::Markup,
+        wit::CostKind::Other => CostKind::Other,
+    }
+}
+
+/// A failure that the plugin itself reported.
+pub(crate) fn reported(error: &types::PluginError) -> CallFault {
+    let (what, why) = match error {
+        types::PluginError::Unsupported(why) => ("unsupported", why),
+        types::PluginError::InvalidInput(why) => ("invalid input", why),
+        types::PluginError::Unavailable(why) => ("unavailable", why),
+        types::PluginError::Internal(why) => ("internal", why),
+    };
+    CallFault::new(FaultKind::Reported, format!("{what}: {}", one_line(why, 512)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(amounts: &[i64]) -> Vec<wit::CostLine> {
+        amounts
+            .iter()
+            .map(|&amount| wit::CostLine { kind: wit::CostKind::Input, quantity: 1, amount })
+            .collect()
+    }
+
+    #[test]
+    fn sums_are_exact_or_refused() {
+        assert_eq!(sum(&lines(&[i64::MAX, 1, -1])).unwrap(), i128::from(i64::MAX));
+        assert_eq!(sum(&lines(&[])).unwrap(), 0);
+        for absurd in [&[i64::MAX, i64::MAX][..], &[i64::MIN], &[i64::MIN, i64::MIN]] {
+            assert_eq!(sum(&lines(absurd)).unwrap_err().kind, FaultKind::Overflow);
+        }
+    }
+}

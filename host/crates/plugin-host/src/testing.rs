@@ -1,0 +1,31 @@
+//! Inputs for the tests of this crate.
+
+use std::borrow::Cow;
+
+use tollgate_domain::span::{Attributes, SpanKind, SpanStatus};
+use tollgate_domain::time::Interval;
+use tollgate_domain::{Span, SpanContext, SpanId, TraceId, UnixNanos, Value};
+
+/// A span with these attributes.
+pub(crate) fn span(attributes: &[(&'static str, Value)]) -> Span {
+    let mut all = Attributes::new();
+    for (key, value) in attributes {
+        all.set(*key, value.clone());
+    }
+    Span {
+        context: SpanContext {
+            trace_id: TraceId(1),
+            span_id: SpanId(2),
+            sampled: true,
+            trace_state: None,
+        },
+        parent: None,
+        parent_is_remote: false,
+        name: Cow::Borrowed("inference.request"),
+        kind: SpanKind::Server,
+        interval: Interval::new(UnixNanos(1), UnixNanos(2)),
+        status: SpanStatus::Unset,
+        attributes: all,
+        events: Vec::new(),
+    }
+}

@@ -1,0 +1,162 @@
+//! The root span's attributes: the tutorial's, the GenAI conventions', vLLM's latencies, cost,
+//! and the HTTP exchange. What the record does not know is absent, never zero or empty.
+
+use std::net::SocketAddr;
+
+use tollgate_domain::record::Record;
+use tollgate_domain::span::{Attributes, Value};
+use tollgate_domain::time::Interval;
+use tollgate_domain::{CostOutcome, Currency, Outcome};
+
+use crate::names::{cost, gen_ai, gen_ai_cost, http, llm, tollgate, vllm};
+
+/// All attributes of the span of the whole request.
+pub(crate) fn of_request(record: &Record, server: Option<SocketAddr>) -> Attributes {
+    let mut attributes = Attributes::new();
+    tutorial(record, &mut attributes);
+    gen_ai_request(record, &mut attributes);
+    gen_ai_response(record, &mut attributes);
+    latencies(record, &mut attributes);
+    money(&record.cost, &mut attributes);
+    ours(record, &mut attributes);
+    exchange(record, server, &mut attributes);
+    attributes
+}
+
+/// Milliseconds, rounded to the microsecond.
+pub(crate) fn rounded_ms(interval: Interval) -> f64 {
+    (interval.milliseconds() * 1e3).round() / 1e3
+}
+
+fn tutorial(record: &Record, to: &mut Attributes) {
+    let asked = &record.asked;
+    to.set(llm::MODEL, asked.model.as_str());
+    to.set(llm::REQUEST_ID, record.id.0.as_str());
+    to.set_some(llm::MAX_TOKENS, asked.max_tokens.map(i64::from));
+    to.set_some(llm::TEMPERATURE, asked.temperature);
+    to.set_some(llm::USER, record.user.as_deref());
+    if let Some(usage) = &record.usage {
+        to.set(llm::PROMPT_TOKENS, usage.tokens.input);
+        to.set(llm::COMPLETION_TOKENS, usage.tokens.output);
+        to.set(llm::TOTAL_TOKENS, usage.tokens.total());
+    }
+    if let Some(cost) = record.cost.cost()
+        && cost.total.currency == Currency::USD
+    {
+        to.set(llm::ESTIMATED_COST_USD, cost.total.to_f64());
+    }
+    to.set(llm::TRACE_ID, record.trace.trace_id.to_string());
+}
+
+fn gen_ai_request(record: &Record, to: &mut Attributes) {
+    let asked = &record.asked;
+    to.set(gen_ai::OPERATION_NAME, record.operation.name());
+    to.set_some(gen_ai::PROVIDER_NAME, record.served_by.as_ref().map(|by| by.provider.as_str()));
+    to.set(gen_ai::REQUEST_MODEL, asked.model.as_str());
+    to.set_some(gen_ai::REQUEST_MAX_TOKENS, asked.max_tokens.map(i64::from));
+    to.set_some(gen_ai::REQUEST_TEMPERATURE, asked.temperature);
+    to.set_some(gen_ai::REQUEST_TOP_P, asked.top_p);
+    to.set_some(gen_ai::REQUEST_TOP_K, asked.top_k.map(i64::from));
+    to.set_some(gen_ai::REQUEST_SEED, asked.seed);
+    if !asked.stop.is_empty() {
+        to.set(gen_ai::REQUEST_STOP_SEQUENCES, texts(asked.stop.iter().map(String::as_str)));
+    }
+    to.set_some(gen_ai::REQUEST_STREAM, asked.stream.then_some(true));
+}
+
+fn gen_ai_response(record: &Record, to: &mut Attributes) {
+    if let Some(by) = &record.served_by {
+        to.set(gen_ai::RESPONSE_ID, record.id.0.as_str());
+        to.set(gen_ai::RESPONSE_MODEL, by.model.as_str());
+    }
+    if let Outcome::Completed { reason } = record.outcome {
+        to.set(gen_ai::RESPONSE_FINISH_REASONS, texts([reason.name()]));
+    }
+    if record.asked.stream {
+        to.set_some(gen_ai::RESPONSE_TIME_TO_FIRST_CHUNK, time_to_first_token(record));
+    }
+    if let Some(usage) = &record.usage {
+        let tokens = &usage.tokens;
+        let part = |count: u64| (count > 0).then_some(count);
+        to.set(gen_ai::USAGE_INPUT_TOKENS, tokens.input);
+        to.set(gen_ai::USAGE_OUTPUT_TOKENS, tokens.output);
+        to.set_some(gen_ai::USAGE_CACHE_READ_INPUT_TOKENS, part(tokens.input_cache_read));
+        to.set_some(gen_ai::USAGE_CACHE_CREATION_INPUT_TOKENS, part(tokens.input_cache_write));
+        to.set_some(gen_ai::USAGE_REASONING_OUTPUT_TOKENS, part(tokens.output_reasoning));
+    }
+}
+
+fn latencies(record: &Record, to: &mut Attributes) {
+    let phases = &record.phases;
+    let seconds = |interval: Interval| interval.length().as_secs_f64();
+    to.set_some(vllm::TIME_IN_QUEUE, phases.queue.map(seconds));
+    to.set_some(vllm::TIME_TO_FIRST_TOKEN, time_to_first_token(record));
+    to.set(vllm::E2E, seconds(phases.request));
+    to.set_some(vllm::TIME_IN_MODEL_PREFILL, phases.prefill.map(seconds));
+    to.set_some(vllm::TIME_IN_MODEL_DECODE, phases.decode.map(seconds));
+}
+
+fn money(outcome: &CostOutcome, to: &mut Attributes) {
+    if let Some(cost) = outcome.cost() {
+        to.set(gen_ai_cost::AMOUNT, cost.total.to_f64());
+        to.set(gen_ai_cost::CURRENCY, cost.total.currency.code());
+        to.set(gen_ai_cost::SOURCE, gen_ai_cost::SOURCE_LOCAL);
+        to.set(cost::AMOUNT, cost.total.decimal());
+        to.set(cost::CURRENCY, cost.total.currency.code());
+    }
+    to.set(cost::STATUS, outcome.status());
+    to.set_some(cost::REASON, outcome.reason());
+    let plugin = match outcome {
+        CostOutcome::Priced(cost) | CostOutcome::Estimated(cost) => &cost.plugin,
+        CostOutcome::PluginFailed(fault) => &fault.plugin,
+        CostOutcome::Unpriced { .. } => return,
+    };
+    to.set(cost::PLUGIN_NAME, plugin.name.as_str());
+    to.set(cost::PLUGIN_VERSION, plugin.version.as_str());
+    to.set(cost::PLUGIN_DIGEST, plugin.digest.as_str());
+}
+
+fn ours(record: &Record, to: &mut Attributes) {
+    to.set_some(tollgate::TENANT, record.tenant.as_deref());
+    let outcome = match record.outcome {
+        Outcome::Completed { .. } => "completed",
+        Outcome::ClientGone => "client_gone",
+        Outcome::Refused { .. } => "refused",
+        Outcome::Failed { .. } => "failed",
+    };
+    to.set(tollgate::OUTCOME, outcome);
+    if let Some(usage) = &record.usage {
+        to.set(tollgate::USAGE_SOURCE, usage.source.name());
+        if let Some(compute) = &usage.compute {
+            to.set(tollgate::USAGE_DEVICE, compute.device.as_str());
+            to.set(tollgate::USAGE_DEVICE_TIME_NS, compute.device_time_nanos);
+        }
+    }
+}
+
+fn exchange(record: &Record, server: Option<SocketAddr>, to: &mut Attributes) {
+    to.set(http::REQUEST_METHOD, record.http.method.as_str());
+    to.set(http::ROUTE, record.http.route.as_str());
+    to.set(http::RESPONSE_STATUS_CODE, i64::from(record.http.status));
+    if let Some(server) = server {
+        to.set(http::SERVER_ADDRESS, server.ip().to_string());
+        to.set(http::SERVER_PORT, i64::from(server.port()));
+    }
+    match &record.outcome {
+        Outcome::Completed { .. } => {}
+        Outcome::ClientGone => to.set(http::ERROR_TYPE, http::ERROR_TYPE_CLIENT_GONE),
+        Outcome::Refused { kind, .. } | Outcome::Failed { kind, .. } => {
+            to.set(http::ERROR_TYPE, kind.name());
+        }
+    }
+}
+
+/// Seconds from the request to its first text.
+fn time_to_first_token(record: &Record) -> Option<f64> {
+    let first = record.phases.first_token?;
+    Some(first.since(record.phases.request.start).as_secs_f64())
+}
+
+fn texts<'a>(items: impl IntoIterator<Item = &'a str>) -> Value {
+    Value::List(items.into_iter().map(Value::from).collect())
+}

@@ -1,0 +1,170 @@
+//! Every span, event and attribute name, once, grouped by who defined it.
+//!
+//! The GenAI names are constants of our own because the crate of OpenTelemetry's conventions
+//! marks all of them deprecated since they moved to a repository of their own.
+
+/// Instrumentation scope of all spans.
+pub const SCOPE: &str = "tollgate";
+
+/// The conventions' version that the names below follow.
+pub const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.41.1";
+
+/// Span names. Source: the tutorial, and `inference.queue` of ours in its style.
+pub mod span {
+    /// The whole request; the only SERVER span.
+    pub const REQUEST: &str = "inference.request";
+    /// Waiting for the engine.
+    pub const QUEUE: &str = "inference.queue";
+    /// Making tokens of the prompt.
+    pub const TOKENIZE: &str = "inference.tokenize";
+    /// Reading the prompt into the model.
+    pub const PREFILL: &str = "inference.prefill";
+    /// Generating.
+    pub const DECODE: &str = "inference.decode";
+}
+
+/// Event names. Source: ours, since no convention names either of them.
+pub mod event {
+    /// The first text was ready; carries [`super::llm::TIME_TO_FIRST_TOKEN_MS`].
+    pub const FIRST_TOKEN: &str = "gen_ai.first_token";
+    /// The cost plugin gave no usable answer.
+    pub const PLUGIN_FAILED: &str = "tollgate.plugin.failed";
+}
+
+/// Source: the tutorial, and its style for what it does not have. Milliseconds are doubles.
+pub mod llm {
+    #![expect(missing_docs, reason = "the tutorial's names say it all")]
+    pub const MODEL: &str = "llm.model";
+    pub const REQUEST_ID: &str = "llm.request_id";
+    pub const MAX_TOKENS: &str = "llm.max_tokens";
+    pub const TEMPERATURE: &str = "llm.temperature";
+    pub const USER: &str = "llm.user";
+    pub const PROMPT_TOKENS: &str = "llm.prompt_tokens";
+    pub const PROMPT_LENGTH_CHARS: &str = "llm.prompt_length_chars";
+    pub const COMPLETION_TOKENS: &str = "llm.completion_tokens";
+    pub const TOTAL_TOKENS: &str = "llm.total_tokens";
+    /// Double, US dollars. Absent, never zero, where there is no price in US dollars.
+    pub const ESTIMATED_COST_USD: &str = "llm.estimated_cost_usd";
+    pub const TRACE_ID: &str = "llm.trace_id";
+    pub const PREFILL_LATENCY_MS: &str = "llm.prefill_latency_ms";
+    pub const DECODE_LATENCY_MS: &str = "llm.decode_latency_ms";
+    /// Ours, in the tutorial's style.
+    pub const QUEUE_LATENCY_MS: &str = "llm.queue_latency_ms";
+    /// Ours, in the tutorial's style.
+    pub const TIME_TO_FIRST_TOKEN_MS: &str = "llm.time_to_first_token_ms";
+}
+
+/// Source: semantic conventions for generative AI, 1.41.1 (status: development).
+pub mod gen_ai {
+    #![expect(missing_docs, reason = "the convention documents them")]
+    pub const OPERATION_NAME: &str = "gen_ai.operation.name";
+    pub const PROVIDER_NAME: &str = "gen_ai.provider.name";
+    pub const REQUEST_MODEL: &str = "gen_ai.request.model";
+    pub const REQUEST_MAX_TOKENS: &str = "gen_ai.request.max_tokens";
+    pub const REQUEST_TEMPERATURE: &str = "gen_ai.request.temperature";
+    pub const REQUEST_TOP_P: &str = "gen_ai.request.top_p";
+    pub const REQUEST_TOP_K: &str = "gen_ai.request.top_k";
+    pub const REQUEST_SEED: &str = "gen_ai.request.seed";
+    pub const REQUEST_STOP_SEQUENCES: &str = "gen_ai.request.stop_sequences";
+    /// Set only if true.
+    pub const REQUEST_STREAM: &str = "gen_ai.request.stream";
+    pub const RESPONSE_ID: &str = "gen_ai.response.id";
+    pub const RESPONSE_MODEL: &str = "gen_ai.response.model";
+    pub const RESPONSE_FINISH_REASONS: &str = "gen_ai.response.finish_reasons";
+    /// Double, seconds; streamed answers only.
+    pub const RESPONSE_TIME_TO_FIRST_CHUNK: &str = "gen_ai.response.time_to_first_chunk";
+    pub const USAGE_INPUT_TOKENS: &str = "gen_ai.usage.input_tokens";
+    pub const USAGE_OUTPUT_TOKENS: &str = "gen_ai.usage.output_tokens";
+    pub const USAGE_CACHE_READ_INPUT_TOKENS: &str = "gen_ai.usage.cache_read.input_tokens";
+    pub const USAGE_CACHE_CREATION_INPUT_TOKENS: &str = "gen_ai.usage.cache_creation.input_tokens";
+    pub const USAGE_REASONING_OUTPUT_TOKENS: &str = "gen_ai.usage.reasoning.output_tokens";
+}
+
+/// Source: proposal 443 to the GenAI conventions (open).
+pub mod gen_ai_cost {
+    /// Double, in major units of the currency. The exact amount is [`super::cost::AMOUNT`].
+    pub const AMOUNT: &str = "gen_ai.usage.cost.amount";
+    /// ISO 4217.
+    pub const CURRENCY: &str = "gen_ai.usage.cost.currency";
+    /// `provider` or `local`; always [`SOURCE_LOCAL`] here.
+    pub const SOURCE: &str = "gen_ai.usage.cost.source";
+    /// Computed here and not by the provider.
+    pub const SOURCE_LOCAL: &str = "local";
+}
+
+/// Source: vLLM's tracing. Doubles, seconds.
+pub mod vllm {
+    /// Waiting for the engine.
+    pub const TIME_IN_QUEUE: &str = "gen_ai.latency.time_in_queue";
+    /// From the request to the first text.
+    pub const TIME_TO_FIRST_TOKEN: &str = "gen_ai.latency.time_to_first_token";
+    /// The whole request.
+    pub const E2E: &str = "gen_ai.latency.e2e";
+    /// Reading the prompt.
+    pub const TIME_IN_MODEL_PREFILL: &str = "gen_ai.latency.time_in_model_prefill";
+    /// Generating.
+    pub const TIME_IN_MODEL_DECODE: &str = "gen_ai.latency.time_in_model_decode";
+}
+
+/// Source: ours. What became of pricing the request.
+pub mod cost {
+    /// Exact decimal number of major units, as text.
+    pub const AMOUNT: &str = "tollgate.cost.amount";
+    /// ISO 4217.
+    pub const CURRENCY: &str = "tollgate.cost.currency";
+    /// `priced`, `estimated`, `unpriced` or `plugin_failed`. Always there.
+    pub const STATUS: &str = "tollgate.cost.status";
+    /// Why there is no amount.
+    pub const REASON: &str = "tollgate.cost.reason";
+    /// The cost plugin.
+    pub const PLUGIN_NAME: &str = "tollgate.cost.plugin.name";
+    /// Its version.
+    pub const PLUGIN_VERSION: &str = "tollgate.cost.plugin.version";
+    /// SHA-256 of its file.
+    pub const PLUGIN_DIGEST: &str = "tollgate.cost.plugin.digest";
+}
+
+/// Source: ours. What no convention has a name for.
+pub mod tollgate {
+    /// Who pays.
+    pub const TENANT: &str = "tollgate.tenant";
+    /// `completed`, `client_gone`, `refused` or `failed`.
+    pub const OUTCOME: &str = "tollgate.outcome";
+    /// `reported`, `counted` or `estimated`.
+    pub const USAGE_SOURCE: &str = "tollgate.usage.source";
+    /// Operator's label of the hardware that served.
+    pub const USAGE_DEVICE: &str = "tollgate.usage.device";
+    /// Device time given to the request, whole nanoseconds.
+    pub const USAGE_DEVICE_TIME_NS: &str = "tollgate.usage.device_time_ns";
+    /// Of a failed plugin: its name.
+    pub const PLUGIN_NAME: &str = "tollgate.plugin.name";
+    /// Of a failed plugin: its version.
+    pub const PLUGIN_VERSION: &str = "tollgate.plugin.version";
+    /// Of a failed plugin: the kind of fault.
+    pub const PLUGIN_FAULT_KIND: &str = "tollgate.plugin.fault.kind";
+    /// Of a failed plugin: one line for people.
+    pub const PLUGIN_FAULT_MESSAGE: &str = "tollgate.plugin.fault.message";
+}
+
+/// Source: semantic conventions for HTTP servers, 1.41.1 (stable).
+pub mod http {
+    #![expect(missing_docs, reason = "the convention documents them")]
+    pub const REQUEST_METHOD: &str = "http.request.method";
+    pub const ROUTE: &str = "http.route";
+    pub const RESPONSE_STATUS_CODE: &str = "http.response.status_code";
+    pub const SERVER_ADDRESS: &str = "server.address";
+    pub const SERVER_PORT: &str = "server.port";
+    pub const ERROR_TYPE: &str = "error.type";
+    /// `error.type` of a request whose client went away.
+    pub const ERROR_TYPE_CLIENT_GONE: &str = "client_gone";
+}
+
+/// Source: semantic conventions for resources, 1.41.1; `deployment.environment` is the name
+/// before 1.27, which the tutorial uses.
+pub mod resource {
+    #![expect(missing_docs, reason = "the convention documents them")]
+    pub const SERVICE_NAME: &str = "service.name";
+    pub const SERVICE_VERSION: &str = "service.version";
+    pub const DEPLOYMENT_ENVIRONMENT: &str = "deployment.environment";
+    pub const DEPLOYMENT_ENVIRONMENT_NAME: &str = "deployment.environment.name";
+}

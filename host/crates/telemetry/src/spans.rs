@@ -1,0 +1,141 @@
+//! From a record to its spans: one tree, root first.
+//!
+//! Pure and repeatable: the same record gives the same spans with the same ids for ever, so a
+//! receiver that gets them twice can drop the copy.
+
+use std::net::SocketAddr;
+
+use tollgate_domain::record::Record;
+use tollgate_domain::span::{Attributes, Span, SpanEvent, SpanKind, SpanStatus};
+use tollgate_domain::time::Interval;
+use tollgate_domain::{CostOutcome, Outcome, SpanContext, SpanId};
+
+use crate::attributes;
+use crate::names::{event, llm, span, tollgate};
+
+/// Number of each phase among the root's children. Ids are made from it: never renumber.
+const QUEUE: u64 = 0;
+const TOKENIZE: u64 = 1;
+const PREFILL: u64 = 2;
+const DECODE: u64 = 3;
+
+/// The spans of `record`: the root, then the phases that were reached in the order they began.
+///
+/// `server` is the address that the request came in at. The sampled flag is what the client said
+/// (true if it said nothing); it is passed on and never decides whether the spans are exported.
+#[must_use]
+pub fn spans(record: &Record, server: Option<SocketAddr>) -> Vec<Span> {
+    let mut spans = vec![root(record, server)];
+    let mut phases = phases(record);
+    phases.sort_by_key(|phase| phase.interval.start);
+    spans.append(&mut phases);
+    spans
+}
+
+fn root(record: &Record, server: Option<SocketAddr>) -> Span {
+    let parent = record.trace.parent.as_ref();
+    Span {
+        context: context(record, record.trace.root),
+        parent: parent.map(|parent| parent.span_id),
+        parent_is_remote: parent.is_some(),
+        name: span::REQUEST.into(),
+        kind: SpanKind::Server,
+        interval: record.phases.request,
+        status: status(record),
+        attributes: attributes::of_request(record, server),
+        events: events(record),
+    }
+}
+
+/// A 4xx leaves the status unset, as the HTTP conventions say of SERVER spans, and so does a
+/// client that goes away: neither is a fault of this server. `error.type` tells both.
+fn status(record: &Record) -> SpanStatus {
+    match &record.outcome {
+        Outcome::Refused { message, .. } | Outcome::Failed { message, .. }
+            if !(400..500).contains(&record.http.status) =>
+        {
+            SpanStatus::Error(message.clone())
+        }
+        _ => SpanStatus::Unset,
+    }
+}
+
+fn events(record: &Record) -> Vec<SpanEvent> {
+    let mut events = Vec::new();
+    if let Some(time) = record.phases.first_token {
+        let mut attributes = Attributes::new();
+        let waited = Interval::new(record.phases.request.start, time);
+        attributes.set(llm::TIME_TO_FIRST_TOKEN_MS, attributes::rounded_ms(waited));
+        events.push(SpanEvent { name: event::FIRST_TOKEN.into(), time, attributes });
+    }
+    if let CostOutcome::PluginFailed(fault) = &record.cost {
+        let mut attributes = Attributes::new();
+        attributes.set(tollgate::PLUGIN_NAME, fault.plugin.name.as_str());
+        attributes.set(tollgate::PLUGIN_VERSION, fault.plugin.version.as_str());
+        attributes.set(tollgate::PLUGIN_FAULT_KIND, fault.kind.name());
+        attributes.set(tollgate::PLUGIN_FAULT_MESSAGE, fault.message.as_str());
+        let time = record.phases.request.end;
+        events.push(SpanEvent { name: event::PLUGIN_FAILED.into(), time, attributes });
+    }
+    events
+}
+
+fn phases(record: &Record) -> Vec<Span> {
+    let phases = &record.phases;
+    let tokens = record.usage.as_ref().map(|usage| usage.tokens);
+    let mut spans = Vec::with_capacity(4);
+    if let Some(interval) = phases.queue {
+        let mut attributes = Attributes::new();
+        attributes.set(llm::QUEUE_LATENCY_MS, attributes::rounded_ms(interval));
+        spans.push(phase(record, QUEUE, span::QUEUE, interval, attributes));
+    }
+    if let Some(interval) = phases.tokenize {
+        let mut attributes = Attributes::new();
+        attributes.set_some(llm::PROMPT_TOKENS, tokens.map(|tokens| tokens.input));
+        attributes.set(llm::PROMPT_LENGTH_CHARS, record.asked.prompt_characters);
+        spans.push(phase(record, TOKENIZE, span::TOKENIZE, interval, attributes));
+    }
+    if let Some(interval) = phases.prefill {
+        let mut attributes = Attributes::new();
+        attributes.set(llm::PREFILL_LATENCY_MS, attributes::rounded_ms(interval));
+        attributes.set_some(llm::PROMPT_TOKENS, tokens.map(|tokens| tokens.input));
+        spans.push(phase(record, PREFILL, span::PREFILL, interval, attributes));
+    }
+    if let Some(interval) = phases.decode {
+        let mut attributes = Attributes::new();
+        attributes.set_some(llm::COMPLETION_TOKENS, tokens.map(|tokens| tokens.output));
+        attributes.set(llm::DECODE_LATENCY_MS, attributes::rounded_ms(interval));
+        spans.push(phase(record, DECODE, span::DECODE, interval, attributes));
+    }
+    spans
+}
+
+fn phase(
+    record: &Record,
+    number: u64,
+    name: &'static str,
+    interval: Interval,
+    attributes: Attributes,
+) -> Span {
+    Span {
+        context: context(record, record.trace.root.child(number)),
+        parent: Some(record.trace.root),
+        parent_is_remote: false,
+        name: name.into(),
+        kind: SpanKind::Internal,
+        interval,
+        status: SpanStatus::Unset,
+        attributes,
+        events: Vec::new(),
+    }
+}
+
+fn context(record: &Record, span_id: SpanId) -> SpanContext {
+    let parent = record.trace.parent.as_ref();
+    SpanContext {
+        trace_id: record.trace.trace_id,
+        span_id,
+        sampled: parent.is_none_or(|parent| parent.sampled),
+        trace_state: parent.and_then(|parent| parent.trace_state.clone()),
+    }
+}

@@ -1,0 +1,118 @@
+//! The `tollgate` command.
+
+use std::io::{IsTerminal, Read};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tollgate_settings::{Given, Settings};
+
+/// Observability gateway for LLM inference.
+#[derive(Parser)]
+#[command(name = "tollgate", version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve an OpenAI-compatible API, traced and priced
+    Serve(Box<Given>),
+    /// Estimate how many tokens a text has, with OpenAI's tokenizers
+    Count {
+        /// Model whose tokenizer to use; one that is not OpenAI's is estimated with cl100k_base
+        #[arg(long, default_value = "gpt-4o-mini")]
+        model: String,
+        /// The text; standard input if absent
+        text: Option<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Command::Serve(given) => serve(*given),
+        Command::Count { model, text } => count(&model, text),
+    }
+}
+
+fn serve(given: Given) -> ExitCode {
+    let program = std::env::current_exe().unwrap_or_default();
+    let variables = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    let settings = match tollgate_settings::resolve(given, variables, &program) {
+        Ok(settings) => settings,
+        Err(error) => return fail(&error, 2),
+    };
+    if let Err(message) = start_log(&settings.log) {
+        return fail(&message, 2);
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("cannot start the runtime: {error}"), 1),
+    };
+    runtime.block_on(async {
+        match run(settings).await {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::FAILURE,
+            Err(error) => fail(&*error, 1),
+        }
+    })
+}
+
+/// Runs until SIGTERM or SIGINT; whether everything was drained.
+async fn run(settings: Settings) -> Result<bool, Box<dyn std::error::Error>> {
+    // Before anything is started, so that a signal sent while a model loads is not lost.
+    let mut interrupt = signal(tokio::signal::unix::SignalKind::interrupt())?;
+    let mut terminate = signal(tokio::signal::unix::SignalKind::terminate())?;
+    let spans = settings.ndjson();
+    let running = tollgate::start(settings).await?;
+    tracing::info!(
+        address = %format_args!("http://{}", running.address),
+        spans = %spans.display(),
+        "serving"
+    );
+    tokio::select! {
+        _ = interrupt.recv() => tracing::info!("SIGINT: draining"),
+        _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
+    }
+    let clean = running.shut_down().await;
+    tracing::info!(clean, "stopped");
+    Ok(clean)
+}
+
+fn signal(kind: tokio::signal::unix::SignalKind) -> std::io::Result<tokio::signal::unix::Signal> {
+    tokio::signal::unix::signal(kind)
+}
+
+fn start_log(filter: &str) -> Result<(), String> {
+    let filter = tracing_subscriber::EnvFilter::builder()
+        .parse(filter)
+        .map_err(|error| format!("log = {filter:?} is not a filter such as \"info\": {error}"))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "its answer is its output")]
+fn count(model: &str, text: Option<String>) -> ExitCode {
+    let text = match text {
+        Some(text) => text,
+        None => {
+            let mut text = String::new();
+            if let Err(error) = std::io::stdin().read_to_string(&mut text) {
+                return fail(&format!("cannot read standard input: {error}"), 1);
+            }
+            text
+        }
+    };
+    println!("{} (estimate)", tollgate_model::estimate::count_tokens(model, &text));
+    ExitCode::SUCCESS
+}
+
+#[expect(clippy::print_stderr, reason = "the log may not run yet")]
+fn fail(error: &(impl std::fmt::Display + ?Sized), code: u8) -> ExitCode {
+    eprintln!("tollgate: {error}");
+    ExitCode::from(code)
+}

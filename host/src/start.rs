@@ -1,0 +1,199 @@
+//! Assembly and ordered drain.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tollgate_engine::{Engine, EngineOptions};
+use tollgate_gateway::{Delivery, Gateway, Parts};
+use tollgate_http_api::{HttpError, HttpServer, HttpSettings};
+use tollgate_model::{Model, ModelError, ModelSource};
+use tollgate_plugin_host::{PluginHost, PluginHostError, PluginHostSettings};
+use tollgate_settings::{Console, Settings};
+use tollgate_telemetry::{ConsoleFormat, ExporterSettings, TelemetryError};
+
+/// Names that the demo model answers to besides its own, so that requests written for the models
+/// of the tutorial run unchanged and are priced by the name they ask for.
+const DEMO_ALIASES: [&str; 4] = ["mistral-7b", "llama-3-8b", "gpt-4o-mini", "gpt-3.5-turbo"];
+
+/// How long spans may take to leave once the last request has ended.
+const FLUSH: Duration = Duration::from_secs(10);
+
+/// A gateway that serves.
+pub struct Running {
+    /// The address it serves on.
+    pub address: SocketAddr,
+    gateway: Gateway,
+    delivery: Delivery,
+    engine: Engine,
+    server: tokio::task::JoinHandle<Result<(), HttpError>>,
+    stop: CancellationToken,
+    drain: Duration,
+}
+
+/// Why the gateway did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data folder cannot be made.
+    #[error("cannot make the data folder {}: {source}; choose another with --data-dir", path.display())]
+    DataDir {
+        /// Which folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The model cannot be loaded.
+    #[error("cannot load the model: {0}")]
+    Model(#[from] ModelError),
+    /// The engine's thread cannot be started.
+    #[error("cannot start the engine's thread: {0}")]
+    Engine(#[source] std::io::Error),
+    /// The plugin folder cannot be used.
+    #[error("cannot start the plugin host: {0}")]
+    Plugins(#[from] PluginHostError),
+    /// An exporter cannot be built.
+    #[error("cannot start telemetry: {0}")]
+    Telemetry(#[from] TelemetryError),
+    /// The address cannot be served on.
+    #[error(transparent)]
+    Http(#[from] HttpError),
+}
+
+/// Starts everything, in order, and serves.
+///
+/// # Errors
+/// Says which part did not start, why, and what to do.
+pub async fn start(settings: Settings) -> Result<Running, StartError> {
+    std::fs::create_dir_all(&settings.data_dir)
+        .map_err(|source| StartError::DataDir { path: settings.data_dir.clone(), source })?;
+    // First what fails fast: a port in use should not be found out after a model was loaded.
+    let server = tollgate_http_api::bind(http_settings(&settings)).await?;
+    let resource = tollgate_telemetry::resource(environment);
+    let exporters =
+        tollgate_telemetry::start_exporters(exporter_settings(&settings)?, resource.clone()).await?;
+    let plugins = PluginHost::start(PluginHostSettings::new(settings.plugins.clone()))?;
+    report_plugins(&plugins, &settings);
+
+    let source: ModelSource = settings.model.parse()?;
+    let model = tokio::task::block_in_place(|| Model::load(&source))?;
+    let info = model.info();
+    tracing::info!(
+        model = info.name,
+        architecture = info.architecture,
+        parameters = info.parameters,
+        context = info.context_length,
+        device = info.device,
+        "model loaded"
+    );
+    let engine = Engine::start(
+        model,
+        EngineOptions { max_running: settings.max_running, max_queued: settings.max_queued },
+    )
+    .map_err(StartError::Engine)?;
+
+    let address = server.local_addr();
+    let (gateway, delivery) = Gateway::start(Parts {
+        engine: engine.clone(),
+        plugins,
+        exporters,
+        resource,
+        aliases: aliases(&source),
+        address,
+        stall: settings.stall,
+    });
+    let stop = CancellationToken::new();
+    let server = tokio::spawn(HttpServer::run(server, gateway.clone(), stop.clone()));
+    Ok(Running { address, gateway, delivery, engine, server, stop, drain: settings.drain })
+}
+
+impl Running {
+    /// Stops accepting, lets what is in flight finish, delivers every record, then closes the
+    /// exporters. Returns whether nothing was left behind.
+    pub async fn shut_down(self) -> bool {
+        let deadline = Instant::now() + self.drain;
+        let mut clean = true;
+        self.stop.cancel();
+        let drained = tokio::time::timeout_at(deadline, async {
+            let served = self.server.await;
+            self.gateway.drain().await;
+            served
+        });
+        match drained.await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error))) => {
+                tracing::error!(%error, "the server ended with an error");
+                clean = false;
+            }
+            Ok(Err(error)) => {
+                tracing::error!(%error, "the server's task failed");
+                clean = false;
+            }
+            Err(_) => {
+                tracing::warn!("requests still ran at the deadline; --drain-seconds allows more");
+                clean = false;
+            }
+        }
+        self.engine.shutdown();
+        // What still ran is cancelled now and accounted for; then no handle is left to add more.
+        let accounted = tokio::time::timeout(FLUSH, self.gateway.drain()).await.is_ok();
+        drop(self.gateway);
+        let Ok(exporters) = tokio::time::timeout(FLUSH, self.delivery.finish()).await else {
+            tracing::error!("records were not delivered in time");
+            return false;
+        };
+        for exporter in exporters {
+            let name = exporter.name().to_owned();
+            if let Err(error) = exporter.close(FLUSH).await {
+                tracing::error!(exporter = name, %error, "spans were left behind");
+                clean = false;
+            }
+        }
+        clean && accounted
+    }
+}
+
+fn http_settings(settings: &Settings) -> HttpSettings {
+    HttpSettings {
+        listen: settings.listen,
+        max_body_bytes: settings.max_body_bytes,
+        write_stall: settings.stall,
+        ..HttpSettings::default()
+    }
+}
+
+fn exporter_settings(settings: &Settings) -> Result<ExporterSettings, TelemetryError> {
+    let console = match settings.console {
+        Console::Tree => ConsoleFormat::Tree,
+        Console::Json => ConsoleFormat::Json,
+        Console::Off => ConsoleFormat::Off,
+    };
+    let from_environment = tollgate_telemetry::from_environment(environment)?;
+    Ok(ExporterSettings { console, ndjson: Some(settings.ndjson()), ..from_environment })
+}
+
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+fn aliases(source: &ModelSource) -> Vec<String> {
+    match source {
+        ModelSource::Demo => DEMO_ALIASES.map(str::to_owned).to_vec(),
+        _ => Vec::new(),
+    }
+}
+
+fn report_plugins(plugins: &PluginHost, settings: &Settings) {
+    let set = plugins.pin();
+    for plugin in set.plugins() {
+        tracing::info!(plugin = plugin.name, version = plugin.version, "plugin loaded");
+    }
+    if set.plugins().next().is_none() {
+        tracing::warn!(
+            folder = %settings.plugins.display(),
+            "no plugins: requests are served and recorded, but not priced; \
+             drop .wasm files into the folder or name another with --plugins"
+        );
+    }
+}

@@ -1,0 +1,46 @@
+//! Benchmarks by name. Each prints a table to read and, as its last line, one JSON object.
+
+use crate::building;
+use crate::process::{Outcome, cargo, run};
+
+/// One benchmark: a `[[bench]]` of a crate.
+struct Bench {
+    name: &'static str,
+    package: &'static str,
+    target: &'static str,
+    about: &'static str,
+}
+
+const BENCHES: &[Bench] = &[
+    Bench {
+        name: "plugin-call",
+        package: "tollgate-plugin-host",
+        target: "plugin_call",
+        about: "one cost-plugin call through the whole path, beside the same arithmetic in native Rust",
+    },
+    Bench {
+        name: "attribute-shapes",
+        package: "tollgate-plugin-host",
+        target: "attribute_shapes",
+        about: "ways for span attributes to cross into a plugin and edits to come back",
+    },
+];
+
+/// Runs the benchmark of that name, or lists them.
+pub(crate) fn bench(arguments: &[String]) -> Outcome {
+    let Some((name, rest)) = arguments.split_first() else {
+        return Err("which one? `cargo xtask bench --list` names them".to_owned());
+    };
+    if name == "--list" {
+        for bench in BENCHES {
+            println!("{:<18} {}", bench.name, bench.about);
+        }
+        return Ok(());
+    }
+    let Some(bench) = BENCHES.iter().find(|bench| bench.name == name) else {
+        let names: Vec<&str> = BENCHES.iter().map(|bench| bench.name).collect();
+        return Err(format!("no benchmark is named `{name}`; there are: {}", names.join(", ")));
+    };
+    building::build_plugins()?;
+    run(cargo(["bench", "-p", bench.package, "--bench", bench.target, "--"]).args(rest))
+}

@@ -1,0 +1,95 @@
+//! `cargo xtask ...`: every task a person or CI runs, each on a fresh machine with nothing but rustup.
+//!
+//! A task does what it needs first (targets, plugins, a Python environment), shows what it runs, and when something is
+//! missing says in one line what. Nothing here depends on another crate, so the first command starts within seconds.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool")]
+
+mod bench;
+mod building;
+mod component;
+mod process;
+mod python;
+mod testing;
+
+use std::process::ExitCode;
+
+use process::Outcome;
+
+/// One command.
+struct Task {
+    name: &'static str,
+    arguments: &'static str,
+    about: &'static str,
+    run: fn(&[String]) -> Outcome,
+}
+
+const TASKS: &[Task] = &[
+    Task {
+        name: "serve",
+        arguments: "[ARGS]",
+        about: "build everything in release, then serve; ARGS go to `tollgate serve`",
+        run: building::serve,
+    },
+    Task {
+        name: "test",
+        arguments: "[STEP]",
+        about: "pass all tests, or one step of them",
+        run: testing::test,
+    },
+    Task {
+        name: "build",
+        arguments: "",
+        about: "build plugins and gateway in release: target/release/tollgate",
+        run: building::build,
+    },
+    Task {
+        name: "build-plugins",
+        arguments: "",
+        about: "build the plugins and fixtures alone, for wasm32-wasip2",
+        run: building::build_plugins_task,
+    },
+    Task {
+        name: "bench",
+        arguments: "NAME|--list",
+        about: "measure; a table, then one JSON object as the last line",
+        run: bench::bench,
+    },
+    Task {
+        name: "train-demo",
+        arguments: "[ARGS]",
+        about: "train the embedded demo model from its corpus and seed",
+        run: building::train_demo,
+    },
+];
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let name = arguments.next().unwrap_or_else(|| "help".to_owned());
+    let rest: Vec<String> = arguments.collect();
+    if matches!(name.as_str(), "help" | "--help" | "-h") {
+        help();
+        return ExitCode::SUCCESS;
+    }
+    let Some(task) = TASKS.iter().find(|task| task.name == name) else {
+        eprintln!("xtask: no task is named `{name}`; `cargo xtask help` lists them all");
+        return ExitCode::FAILURE;
+    };
+    match (task.run)(&rest) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            eprintln!("xtask {name}: {reason}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn help() {
+    println!("cargo xtask TASK\n");
+    for task in TASKS {
+        println!("  {:<26} {}", format!("{} {}", task.name, task.arguments), task.about);
+    }
+    println!("\nSteps of `test`, in order:\n");
+    for step in testing::STEPS {
+        println!("  {:<26} {}", step.name, step.about);
+    }
+}

@@ -1,0 +1,126 @@
+"""Small Llama models with random weights as Hugging Face folders, and what MLX computes with them.
+
+MLX is another implementation in every part: other kernels, other rotary code, another reader of the same files.
+"""
+
+import json
+import os
+
+os.environ.setdefault("MLX_DISABLE_COMPILE", "1")
+
+import mlx.core as mx
+import numpy as np
+from mlx_lm.models import llama
+from safetensors.numpy import load_file, save_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+mx.set_default_device(mx.cpu)
+
+BASE = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "vocab_size": 128,
+    "hidden_size": 64,
+    "intermediate_size": 160,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "max_position_embeddings": 256,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0,
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "mlp_bias": False,
+    "tie_word_embeddings": False,
+    "torch_dtype": "float32",
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+}
+
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+
+SHAPES = {
+    "multi-head": {},
+    "grouped-query": {"num_attention_heads": 8, "num_key_value_heads": 2},
+    "one-key-head-tied": {"num_key_value_heads": 1, "tie_word_embeddings": True},
+    "wide-heads": {"head_dim": 32, "num_key_value_heads": 2, "rms_norm_eps": 1e-6},
+    "llama3-positions": {"num_key_value_heads": 2, "rope_theta": 500000.0, "rope_scaling": LLAMA3_ROPE},
+    "linear-positions": {"rope_scaling": {"type": "linear", "rope_type": "linear", "factor": 4.0}},
+}
+
+
+def write_folder(folder, shape):
+    """A model folder as Hugging Face lays it out."""
+    folder.mkdir(parents=True)
+    config = BASE | SHAPES[shape]
+    save_file(random_weights(config), folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(config, indent=2))
+    words = {f"w{i}": i for i in range(config["vocab_size"])}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="w0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def random_weights(config):
+    random = np.random.default_rng(20260101)
+    hidden, inner, vocabulary = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
+    head = config.get("head_dim", hidden // config["num_attention_heads"])
+    queries, keys = config["num_attention_heads"] * head, config["num_key_value_heads"] * head
+
+    def matrix(out, into):
+        return (random.standard_normal((out, into)) / np.sqrt(into)).astype(np.float32)
+
+    def norm():
+        return (1 + 0.1 * random.standard_normal(hidden)).astype(np.float32)
+
+    weights = {"model.embed_tokens.weight": matrix(vocabulary, hidden)}
+    for layer in range(config["num_hidden_layers"]):
+        shapes = {
+            "self_attn.q_proj": (queries, hidden),
+            "self_attn.k_proj": (keys, hidden),
+            "self_attn.v_proj": (keys, hidden),
+            "self_attn.o_proj": (hidden, queries),
+            "mlp.gate_proj": (inner, hidden),
+            "mlp.up_proj": (inner, hidden),
+            "mlp.down_proj": (hidden, inner),
+        }
+        for name, shape in shapes.items():
+            weights[f"model.layers.{layer}.{name}.weight"] = matrix(*shape)
+        for name in ("input_layernorm", "post_attention_layernorm"):
+            weights[f"model.layers.{layer}.{name}.weight"] = norm()
+    weights["model.norm.weight"] = norm()
+    if not config["tie_word_embeddings"]:
+        weights["lm_head.weight"] = matrix(vocabulary, hidden)
+    return weights
+
+
+class Independent:
+    """The folder, read and run by MLX."""
+
+    def __init__(self, folder):
+        config = json.loads((folder / "config.json").read_text())
+        self.model = llama.Model(llama.ModelArgs.from_dict(config))
+        weights = {name: mx.array(value) for name, value in load_file(folder / "model.safetensors").items()}
+        self.model.load_weights(list(self.model.sanitize(weights).items()), strict=True)
+
+    def logits(self, tokens):
+        """One row for each position, computed at once and without a cache."""
+        return np.array(self.model(mx.array([tokens]))[0].astype(mx.float32))
+
+    def greedy(self, tokens, count):
+        """The tokens that follow, and by how much each was ahead of the next best."""
+        tokens, chosen, leads = list(tokens), [], []
+        for _ in range(count):
+            last = self.logits(tokens)[-1]
+            second, first = np.sort(last)[-2:]
+            chosen.append(int(last.argmax()))
+            leads.append(float(first - second))
+            tokens.append(chosen[-1])
+        return chosen, leads

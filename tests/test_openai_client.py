@@ -1,0 +1,119 @@
+"""OpenAI's own client, unchanged, against the gateway."""
+
+from decimal import Decimal
+
+import openai
+import pytest
+
+from conftest import exact, read_events
+
+ALIASES = {"mistral-7b", "llama-3-8b", "gpt-4o-mini", "gpt-3.5-turbo"}
+PROMPT = "What does a plugin do?"
+MESSAGES = [{"role": "user", "content": PROMPT}]
+SAMPLED = {"temperature": 0.8, "seed": 7, "max_tokens": 24}
+WITH_USAGE = {"stream": True, "stream_options": {"include_usage": True}}
+
+
+def test_models_show_what_is_an_alias_of_what(gateway):
+    models = {model.id: model.model_dump() for model in gateway.openai.models.list()}
+    assert ALIASES < models.keys()
+    (served,) = models.keys() - ALIASES
+    assert all(model["object"] == "model" and model["root"] == served for model in models.values())
+    assert gateway.openai.models.retrieve("gpt-4o-mini").root == served
+
+
+def test_completion(gateway):
+    answer = gateway.openai.completions.create(model="mistral-7b", prompt=PROMPT, **SAMPLED)
+    assert answer.object == "text_completion" and answer.model == "mistral-7b"
+    (choice,) = answer.choices
+    assert choice.text.strip() and choice.finish_reason in ("stop", "length")
+    assert answer.usage.prompt_tokens > 0 and 0 < answer.usage.completion_tokens <= 24
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
+    again = gateway.openai.completions.create(model="mistral-7b", prompt=PROMPT, **SAMPLED)
+    assert again.choices[0].text == choice.text, "the same seed gives the same text"
+    assert again.id != answer.id
+
+
+def test_chat(gateway):
+    answer = gateway.openai.chat.completions.create(model="gpt-4o-mini", messages=MESSAGES, **SAMPLED)
+    assert answer.object == "chat.completion"
+    (choice,) = answer.choices
+    assert choice.message.role == "assistant" and choice.message.content.strip()
+    assert choice.finish_reason in ("stop", "length")
+
+
+def test_streamed_completion_says_the_same_as_the_plain_one(gateway):
+    create = gateway.openai.completions.create
+    plain = create(model="llama-3-8b", prompt=PROMPT, **SAMPLED)
+    chunks = list(create(model="llama-3-8b", prompt=PROMPT, **SAMPLED, **WITH_USAGE))
+    *pieces, last = chunks
+    assert "".join(c.choices[0].text for c in pieces) == plain.choices[0].text
+    assert [c.choices[0].finish_reason for c in pieces if c.choices[0].finish_reason] == [plain.choices[0].finish_reason]
+    assert last.choices == [] and last.usage.model_dump() == plain.usage.model_dump()
+    assert len({c.id for c in chunks}) == 1
+    assert all(c.usage is None for c in pieces)
+
+
+def test_streamed_chat_says_the_same_as_the_plain_one(gateway):
+    create = gateway.openai.chat.completions.create
+    plain = create(model="gpt-3.5-turbo", messages=MESSAGES, **SAMPLED)
+    chunks = list(create(model="gpt-3.5-turbo", messages=MESSAGES, **SAMPLED, **WITH_USAGE))
+    *pieces, last = chunks
+    assert pieces[0].choices[0].delta.role == "assistant"
+    assert "".join(c.choices[0].delta.content or "" for c in pieces) == plain.choices[0].message.content
+    assert last.choices == [] and last.usage.model_dump() == plain.usage.model_dump()
+    assert {c.object for c in chunks} == {"chat.completion.chunk"}
+
+
+def test_no_usage_chunk_unless_asked_for(gateway):
+    chunks = list(gateway.openai.completions.create(model="mistral-7b", prompt=PROMPT, **SAMPLED, stream=True))
+    assert all(chunk.choices and not chunk.usage for chunk in chunks)
+
+
+@pytest.mark.parametrize(
+    ("path", "prompt"), [("/v1/completions", {"prompt": PROMPT}), ("/v1/chat/completions", {"messages": MESSAGES})]
+)
+def test_stream_and_plain_cost_the_same(gateway, path, prompt):
+    body = {"model": "gpt-4o-mini", **prompt, **SAMPLED}
+    response = gateway.http.post(path, json=body)
+    plain = exact(response)
+    assert isinstance(plain["estimated_cost_usd"], Decimal) and plain["estimated_cost_usd"] > 0
+    assert response.headers["x-tollgate-cost-status"] == "priced"
+    assert Decimal(response.headers["x-tollgate-cost"].split()[0]) == plain["estimated_cost_usd"]
+    with gateway.http.stream("POST", path, json=body | WITH_USAGE) as stream:
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        last = read_events(stream.iter_lines())[-1]
+    assert last["usage"] == plain["usage"]
+    assert last["cost"] == plain["cost"] and last["cost"]["status"] == "priced"
+    assert last["estimated_cost_usd"] == plain["estimated_cost_usd"]
+    assert last["trace_id"] != plain["trace_id"]
+
+
+def test_max_completion_tokens_and_stop_are_honoured(gateway):
+    create = gateway.openai.chat.completions.create
+    long = create(model="mistral-7b", messages=MESSAGES, temperature=0, max_completion_tokens=12)
+    assert long.usage.completion_tokens <= 12
+    text = long.choices[0].message.content
+    stop = text.split()[2]
+    cut = create(model="mistral-7b", messages=MESSAGES, temperature=0, max_completion_tokens=12, stop=[stop])
+    assert cut.choices[0].finish_reason == "stop"
+    assert cut.choices[0].message.content == text[: text.index(stop)]
+
+
+@pytest.mark.parametrize(
+    ("change", "exception", "param"),
+    [
+        ({"model": "no-such-model"}, openai.NotFoundError, "model"),
+        ({"max_tokens": -1}, openai.BadRequestError, "max_tokens"),
+        ({"temperature": 9}, openai.BadRequestError, "temperature"),
+        ({"prompt": ""}, openai.BadRequestError, "prompt"),
+        ({"prompt": "word " * 20_000}, openai.BadRequestError, "prompt"),
+    ],
+    ids=["model", "max_tokens", "temperature", "empty", "too-long"],
+)
+def test_errors_are_the_clients_own_exceptions(gateway, change, exception, param):
+    call = {"model": "mistral-7b", "prompt": PROMPT, **change}
+    with pytest.raises(exception) as raised:
+        gateway.openai.completions.create(**call)
+    assert raised.value.param == param
+    assert raised.value.type and raised.value.code is not None

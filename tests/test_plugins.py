@@ -1,0 +1,262 @@
+"""Prices come from plugins: exact to the last digit, replaced under load, and never at the mercy of a bad one."""
+
+import os
+import shutil
+import threading
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT, component, exact, read_events, replace_file, until
+
+# The tutorial's table, USD per 1 000 tokens; `default` is reached by the served model's own name.
+TABLE = {
+    "gpt-3.5-turbo": ("0.0005", "0.0015"),
+    "gpt-4o-mini": ("0.00015", "0.0006"),
+    "mistral-7b": ("0.00010", "0.00020"),
+    "llama-3-8b": ("0.00010", "0.00020"),
+    "default": ("0.00020", "0.00040"),
+}
+COUNTS = [(1, 1), (2, 7), (13, 3), (64, 16), (101, 40)]
+COMPONENT_BUILD = Path(
+    os.environ.get("TOLLGATE_COMPONENT_BUILD", ROOT / "target/component/wasm32-wasip1/release/cost_per_token.wasm")
+)
+
+
+def price(model, answer, factor=1):
+    per_input, per_output = (Decimal(text) * factor / 1000 for text in TABLE[model])
+    return answer["prompt_tokens"] * per_input + answer["completion_tokens"] * per_output
+
+
+def served_name(gateway):
+    return gateway.http.get("/v1/models").json()["data"][0]["root"]
+
+
+def manifest(factor=1, order=0, more=""):
+    """`plugins.toml` with the table's prices times `factor`."""
+
+    def prices(row):
+        return ", ".join(f'{k} = "${Decimal(v) * factor}/1k"' for k, v in zip(("input", "output"), TABLE[row], strict=True))
+
+    models = ", ".join(f'{{ match = "{row}", {prices(row)} }}' for row in TABLE if row != "default")
+    config = f"{{ models = [{models}], default = {{ {prices('default')} }} }}"
+    return f'[[plugin]]\nfile = "cost-per-token.wasm"\norder = {order}\nconfig = {config}\n{more}'
+
+
+@pytest.mark.parametrize("row", TABLE)
+@pytest.mark.parametrize(("prompt_tokens", "max_tokens"), COUNTS)
+def test_exact_cost_of_each_row(gateway, row, prompt_tokens, max_tokens):
+    model = served_name(gateway) if row == "default" else row
+    body = {"model": model, "prompt": [65] * prompt_tokens, "max_tokens": max_tokens, "temperature": 1.0, "seed": 11}
+    answer = gateway.complete(**body)
+    assert answer["prompt_tokens"] == prompt_tokens and 0 < answer["completion_tokens"] <= max_tokens
+    expected = price(row, answer)
+    assert answer["estimated_cost_usd"] == expected
+    assert Decimal(answer["cost"]["amount"]) == expected
+    assert (answer["cost"]["status"], answer["cost"]["currency"]) == ("priced", "USD")
+    assert "e" not in answer["cost"]["amount"].lower() and not answer["cost"]["amount"].endswith("0")
+    streamed = body | {"stream": True, "stream_options": {"include_usage": True}}
+    with gateway.http.stream("POST", "/v1/completions", json=streamed) as stream:
+        last = read_events(stream.iter_lines())[-1]
+    assert last["cost"] == answer["cost"] and last["usage"] == answer["usage"]
+
+
+def test_the_cost_says_which_build_computed_it(gateway):
+    answer = gateway.complete()
+    plugin = answer["cost"]["plugin"]
+    assert plugin["name"].endswith("cost-per-token") and plugin["version"]
+    assert plugin["digest"] == digest(component("cost-per-token").read_bytes())
+    attributes = gateway.root_span(answer["trace_id"])["attributes"]
+    assert attributes["tollgate.cost.amount"] == answer["cost"]["amount"]
+    assert attributes["tollgate.cost.plugin.digest"] == plugin["digest"]
+    assert attributes["llm.estimated_cost_usd"] == float(answer["estimated_cost_usd"])
+
+
+def digest(content):
+    import hashlib
+
+    return hashlib.sha256(content).hexdigest()
+
+
+class Load:
+    """Clients that ask without a pause, and every answer they got, in the order it was asked for."""
+
+    def __init__(self, gateway, clients=4):
+        self.answers, self._gateway, self._stop = [], gateway, threading.Event()
+        self._failures = []
+        self._threads = [threading.Thread(target=self._run, args=(number,), daemon=True) for number in range(clients)]
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(60)
+
+    def _run(self, number):
+        models = [row for row in TABLE if row != "default"]
+        while not self._stop.is_set():
+            model = models[number % len(models)]
+            body = {"model": model, "prompt": "Price this.", "max_tokens": 3}
+            try:
+                response = self._gateway.http.post("/v1/completions", json=body)
+                answer = exact(response)
+                assert response.status_code == 200, response.text
+                assert answer["cost"]["status"] == "priced", answer
+                self.answers.append((model, answer))
+            except Exception as failure:  # noqa: BLE001 - told to the test
+                self._failures.append(failure)
+                return
+
+    def check(self, *factors):
+        """Every answer so far has exactly one of the prices; which ones have been seen."""
+        assert not self._failures, self._failures[0]
+        seen = []
+        for model, answer in list(self.answers):
+            fitting = [f for f in factors if answer["estimated_cost_usd"] == price(model, answer, f)]
+            assert fitting, f"{answer['estimated_cost_usd']} for {model} {answer['usage']} is neither price"
+            seen.append(fitting[0])
+        return seen
+
+    def more(self, count=20):
+        """Waits for that many further answers."""
+        goal = len(self.answers) + count
+        until(lambda: self._failures or len(self.answers) >= goal, 60, "more answers")
+
+
+def test_a_new_price_list_under_load(start_gateway):
+    gateway = start_gateway(plugins_toml=manifest(1))
+    with Load(gateway) as load:
+        load.more()
+        assert set(load.check(1)) == {1}
+        for old, new in ((1, 2), (2, 1), (1, 2)):
+            before = len(load.answers)
+            replace_file(gateway.plugins / "plugins.toml", manifest(new))
+            until(lambda new=new, before=before: new in load.check(1, 2)[before:], 30, "the new price")
+            load.more(8)  # what was admitted before the change may still be under way
+            settled = len(load.answers)
+            load.more()
+            assert set(load.check(1, 2)[settled:]) == {new}, f"only the new price is used after {old} became {new}"
+    assert len(load.check(1, 2)) > 100
+
+
+def test_a_new_build_under_load(start_gateway):
+    if not COMPONENT_BUILD.is_file():
+        skip_unless_required()
+    gateway = start_gateway(plugins=["cost-per-token"])
+    file = gateway.plugins / "cost-per-token.wasm"
+    builds = {digest(path.read_bytes()): path for path in (component("cost-per-token"), COMPONENT_BUILD)}
+    assert len(builds) == 2, "the two builds are the same file"
+    with Load(gateway) as load:
+        load.more()
+        for wanted, path in list(reversed(builds.items())) + list(builds.items()):
+            replace_file(file, path.read_bytes())
+            until(lambda wanted=wanted: last_digest(load) == wanted, 30, "an answer by the new build")
+            load.more()
+        load.check(1)
+    assert {answer["cost"]["plugin"]["digest"] for _, answer in load.answers} == set(builds)
+
+
+def last_digest(load):
+    return load.answers and load.answers[-1][1]["cost"]["plugin"]["digest"]
+
+
+def test_what_cargo_component_builds_prices_the_same(start_gateway):
+    if not COMPONENT_BUILD.is_file():
+        skip_unless_required()
+    gateway = start_gateway(plugins=[])
+    shutil.copyfile(COMPONENT_BUILD, gateway.plugins / "cost-per-token.wasm")
+    answer = until(lambda: (a := gateway.complete())["cost"]["status"] == "priced" and a, 30, "a price")
+    assert answer["cost"]["plugin"]["digest"] == digest(COMPONENT_BUILD.read_bytes())
+    assert answer["estimated_cost_usd"] == price("mistral-7b", answer)
+
+
+def skip_unless_required():
+    """`cargo xtask test` names the file, and then it has to be there."""
+    assert "TOLLGATE_COMPONENT_BUILD" not in os.environ, f"{COMPONENT_BUILD} is missing"
+    pytest.skip(f"{COMPONENT_BUILD} is missing: `cargo xtask test component` builds it")
+
+
+HOSTILE_ACTS = {
+    "loop": "deadline",
+    "memory-bomb": None,
+    "trap": "trap",
+    "panic": "trap",
+    "recursion": "stack",
+    "too-few": "wrong_length",
+    "too-many": "wrong_length",
+    "greatest-amounts": None,
+    "huge-error": None,
+    "many-lines": None,
+    "error": "reported",
+}
+
+
+def hostile(act):
+    more = f'[[plugin]]\nfile = "hostile.wasm"\norder = -1\nconfig = {{ act = "{act}", on = "price" }}\n'
+    return manifest(more=more)
+
+
+@pytest.fixture(scope="module")
+def besieged(tmp_path_factory):
+    """A gateway that goes through every hostile act, one after the other."""
+    from conftest import Gateway
+
+    gateway = Gateway(tmp_path_factory.mktemp("besieged"), plugins=["cost-per-token"], plugins_toml=manifest())
+    try:
+        yield gateway.wait_until_ready()
+        gateway.stop()
+    finally:
+        gateway.kill()
+
+
+@pytest.mark.parametrize("act", HOSTILE_ACTS)
+def test_a_hostile_cost_model_costs_its_own_answer_only(besieged, act):
+    gateway, file = besieged, besieged.plugins / "hostile.wasm"
+    replace_file(gateway.plugins / "plugins.toml", hostile(act))
+    replace_file(file, component("hostile").read_bytes())
+    try:
+        answer = until(lambda: (a := gateway.complete())["cost"]["status"] == "plugin_failed" and a, 30, "plugin_failed")
+        assert answer["text"] and answer["completion_tokens"] > 0, "the request itself is served"
+        assert answer["estimated_cost_usd"] is None, "no silent zero"
+        assert HOSTILE_ACTS[act] in (None, answer["cost"]["reason"])
+        attributes = gateway.root_span(answer["trace_id"])["attributes"]
+        assert attributes["tollgate.cost.status"] == "plugin_failed" and "llm.estimated_cost_usd" not in attributes
+    finally:
+        file.unlink()
+        replace_file(gateway.plugins / "plugins.toml", manifest())
+    until(lambda: gateway.complete()["cost"]["status"] == "priced", 30, "a price once it is gone")
+
+
+@pytest.mark.parametrize("content", [b"", b"not wasm", b"\0asm\x01\0\0\0", bytes(1 << 20)], ids=["empty", "text", "core", "zeros"])
+def test_what_is_no_plugin_changes_nothing(besieged, content):
+    replace_file(besieged.plugins / "junk.wasm", content)
+    try:
+        seen = len(besieged.log())
+        until(lambda: "junk" in besieged.log()[seen:], 30, "a word about junk.wasm in the log")
+        assert besieged.complete()["cost"]["status"] == "priced"
+    finally:
+        (besieged.plugins / "junk.wasm").unlink()
+
+
+def test_a_broken_price_list_keeps_the_last_good_one(start_gateway):
+    gateway = start_gateway(plugins=["cost-per-token"], plugins_toml=manifest(2))
+    answer = gateway.complete()
+    assert answer["estimated_cost_usd"] == price("mistral-7b", answer, 2)
+    for broken in ('[[plugin]]\nfile = "cost-per-token.wasm"\nconfig = { default = { input = "cheap" } }\n', "[[plugin"):
+        seen = len(gateway.log())
+        replace_file(gateway.plugins / "plugins.toml", broken)
+        until(lambda seen=seen: "plugins.toml" in gateway.log()[seen:] or "cost-per-token" in gateway.log()[seen:], 30, "a complaint")
+        answer = gateway.complete()
+        assert answer["estimated_cost_usd"] == price("mistral-7b", answer, 2)
+
+
+def test_without_plugins_requests_are_served_and_say_so(start_gateway):
+    gateway = start_gateway(plugins=[])
+    answer = gateway.complete()
+    assert answer["estimated_cost_usd"] is None
+    assert answer["cost"] == {"status": "unpriced", "reason": "no_cost_plugin"}
