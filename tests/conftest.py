@@ -69,10 +69,10 @@ def replace_file(path, content):
 class Gateway:
     """One running program."""
 
-    def __init__(self, folder, plugins=BUNDLED, plugins_toml=None, env=(), arguments=()):
+    def __init__(self, folder, plugins=BUNDLED, plugins_toml=None, data=None, env=(), arguments=()):
         self.folder = folder
         self.plugins = folder / "plugins"
-        self.data = folder / "data"
+        self.data = data or folder / "data"
         self.plugins.mkdir(parents=True, exist_ok=True)
         for name in plugins:
             shutil.copyfile(component(name), self.plugins / f"{name}.wasm")
@@ -93,7 +93,7 @@ class Gateway:
 
     def wait_until_ready(self):
         def ready():
-            assert self.process.poll() is None, f"ended with {self.process.returncode} at start:\n{self.log()}"
+            assert self.process.poll() is None, f"ended with {self.process.returncode} at start:\n{self.last_words()}"
             try:
                 return self.http.get("/ready").status_code == 200
             except httpx.TransportError:
@@ -102,17 +102,17 @@ class Gateway:
         until(ready, START_SECONDS, "/ready")
         return self
 
-    def stop(self, signal_number=signal.SIGTERM):
-        """Asks it to end and insists that it does so cleanly."""
+    def stop(self, signal_number=signal.SIGTERM, status=0):
+        """Asks it to end and insists that it does so cleanly, or with that status."""
         if self.process.poll() is None:
             self.process.send_signal(signal_number)
         try:
-            status = self.process.wait(STOP_SECONDS)
+            ended = self.process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-            raise AssertionError(f"did not end within {STOP_SECONDS} s of a signal:\n{self.log()}") from None
-        assert status == 0, f"ended with {status}:\n{self.log()}"
+            raise AssertionError(f"did not end within {STOP_SECONDS} s of a signal:\n{self.last_words()}") from None
+        assert ended == status, f"ended with {ended}:\n{self.last_words()}"
 
     def kill(self):
         if self.process.poll() is None:
@@ -124,6 +124,11 @@ class Gateway:
 
     def log(self):
         return (self.folder / "log.txt").read_text(errors="replace")
+
+    def last_words(self):
+        """The end of its log, spans left out."""
+        lines = [line for line in self.log().splitlines() if line[:1].isdigit() or line.startswith("tollgate")]
+        return "\n".join(lines[-15:])
 
     @property
     def span_file(self):
@@ -208,7 +213,7 @@ def shared_gateway(tmp_path_factory):
 @pytest.fixture
 def gateway(shared_gateway):
     """A gateway with the bundled plugins, shared by all tests that leave it as they found it."""
-    assert shared_gateway.process.poll() is None, f"an earlier test ended it:\n{shared_gateway.log()}"
+    assert shared_gateway.process.poll() is None, f"an earlier test ended it:\n{shared_gateway.last_words()}"
     return shared_gateway
 
 

@@ -81,6 +81,7 @@ def test_the_clients_trace_is_joined(start_gateway, receiver):
     for wrong in ("nonsense", TRACEPARENT.replace("4bf9", "ZZZZ"), f"00-{'0' * 32}-{parent}-01"):
         fresh = gateway.complete(headers={"traceparent": wrong})["trace_id"]
         assert len(fresh) == 32 and int(fresh, 16) and fresh != trace_id
+    gateway.stop()
 
 
 def test_sigterm_right_after_a_request_loses_no_span(start_gateway, receiver):
@@ -104,6 +105,7 @@ def test_a_receiver_that_is_down_or_hangs_costs_a_request_nothing(start_gateway)
                 began = time.monotonic()
                 traces.append(gateway.complete(max_tokens=1)["trace_id"])
                 assert time.monotonic() - began < 2
-            gateway.stop()
+            gateway.stop(status=1)  # the operator is told that spans did not arrive
+            assert "left behind" in gateway.log()
             in_file = {span["trace_id"] for span in gateway.spans()}
             assert in_file == set(traces), "the file has what the receiver missed"

@@ -16,8 +16,8 @@ def run(*arguments, env=(), text=None):
     return done.returncode, done.stdout, done.stderr
 
 
-def fails(folder, *arguments, env=()):
-    code, _, stderr = run("serve", "--data-dir", folder / "data", "--plugins", folder, *arguments, env=env)
+def fails(folder, *arguments, data=None, env=()):
+    code, _, stderr = run("serve", "--data-dir", data or folder / "data", "--plugins", folder, *arguments, env=env)
     assert code not in (0, 101) and code > 0, f"{code}: {stderr}"
     assert "panicked" not in stderr
     return stderr
@@ -73,7 +73,7 @@ def test_a_port_in_use(gateway, tmp_path):
 
 
 def test_a_data_folder_in_use(gateway, tmp_path):
-    stderr = fails(tmp_path, "--listen", f"127.0.0.1:{free_port()}", "--data-dir", gateway.data)
+    stderr = fails(tmp_path, "--listen", f"127.0.0.1:{free_port()}", data=gateway.data)
     assert "spans.ndjson" in stderr
     gateway.still_serves()
 

@@ -62,11 +62,11 @@ def test_an_idle_connection_does_not_hold_it_up(start_gateway):
     assert time.monotonic() - began < 10
 
 
-def test_a_new_process_goes_on_in_the_same_file(start_gateway, tmp_path):
+def test_a_new_process_goes_on_in_the_same_file(start_gateway):
     first = start_gateway()
     before = first.complete(max_tokens=1)["trace_id"]
     first.stop()
-    second = start_gateway(arguments=["--data-dir", first.data])
+    second = start_gateway(data=first.data)
     after = second.complete(max_tokens=1)["trace_id"]
     second.stop()
     assert {span["trace_id"] for span in first.spans()} == {before, after}

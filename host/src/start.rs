@@ -72,9 +72,10 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
     let server = tollgate_http_api::bind(http_settings(&settings)).await?;
     let resource = tollgate_telemetry::resource(environment);
     let exporters =
-        tollgate_telemetry::start_exporters(exporter_settings(&settings)?, resource.clone()).await?;
+        tollgate_telemetry::start_exporters(exporter_settings(&settings)?, resource.clone())
+            .await?;
     let plugins = PluginHost::start(PluginHostSettings::new(settings.plugins.clone()))?;
-    report_plugins(&plugins, &settings);
+    warn_without_plugins(&plugins, &settings);
 
     let source: ModelSource = settings.model.parse()?;
     let model = tokio::task::block_in_place(|| Model::load(&source))?;
@@ -184,12 +185,8 @@ fn aliases(source: &ModelSource) -> Vec<String> {
     }
 }
 
-fn report_plugins(plugins: &PluginHost, settings: &Settings) {
-    let set = plugins.pin();
-    for plugin in set.plugins() {
-        tracing::info!(plugin = plugin.name, version = plugin.version, "plugin loaded");
-    }
-    if set.plugins().next().is_none() {
+fn warn_without_plugins(plugins: &PluginHost, settings: &Settings) {
+    if plugins.pin().plugins().next().is_none() {
         tracing::warn!(
             folder = %settings.plugins.display(),
             "no plugins: requests are served and recorded, but not priced; \

@@ -81,8 +81,8 @@ fn doc() -> Outcome {
 
 fn python_tests() -> Outcome {
     let python = python::environment()?;
-    run(&mut cargo(["build", "--locked", "-p", "tollgate"]))?;
-    run(&mut cargo(["build", "--locked", "-p", "tollgate-model", "--example", "logits"]))?;
+    // The whole workspace with its examples: the same features as `cargo test` has, so nothing is compiled twice.
+    run(&mut cargo(["build", "--locked", "--workspace", "--bins", "--examples"]))?;
     let debug = target().join("debug");
     let mut pytest = std::process::Command::new(python);
     pytest.args(["-m", "pytest", "tests"]).current_dir(crate::process::root());

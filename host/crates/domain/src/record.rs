@@ -28,6 +28,15 @@ impl Operation {
             Self::TextCompletion => "text_completion",
         }
     }
+
+    /// The `id` of the answer to `request`, in OpenAI's form.
+    #[must_use]
+    pub fn answer_id(self, request: &RequestId) -> String {
+        match self {
+            Self::Chat => format!("chatcmpl-{request}"),
+            Self::TextCompletion => format!("cmpl-{request}"),
+        }
+    }
 }
 
 /// Where the request stands in its trace.

@@ -196,13 +196,13 @@ impl Engine {
     /// Requests that wait.
     #[must_use]
     pub fn queued(&self) -> usize {
-        self.shared.queued.load(Ordering::Relaxed)
+        self.shared.queued.load(Ordering::Acquire)
     }
 
     /// Requests that take turns.
     #[must_use]
     pub fn running(&self) -> usize {
-        self.shared.running.load(Ordering::Relaxed)
+        self.shared.running.load(Ordering::Acquire)
     }
 
     /// Refuses new requests and cancels those that wait or run.

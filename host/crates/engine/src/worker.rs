@@ -32,16 +32,17 @@ pub(crate) fn run(model: &Model, queue: &Receiver<Job>, max_running: usize, shar
         while running.len() < max_running
             && let Some(job) = waiting.pop_front()
         {
+            // Before the request hears that it started: whoever asks then gets the right numbers.
             shared.queued.fetch_sub(1, Ordering::AcqRel);
+            shared.running.store(running.len() + 1, Ordering::Release);
             running.push(Running::start(job, model));
         }
-        shared.running.store(running.len(), Ordering::Relaxed);
         if running.is_empty() && (stop || !more_may_come) {
             return;
         }
         // Every sequence has one turn; `retain` keeps their order, so turns stay fair.
         running.retain_mut(|sequence| keeps_running(sequence, model));
-        shared.running.store(running.len(), Ordering::Relaxed);
+        shared.running.store(running.len(), Ordering::Release);
     }
 }
 

@@ -120,7 +120,7 @@ pub enum AnswerEvent {
     /// More text; whole characters only.
     Text(String),
     /// The end. By now the record of the request is safe.
-    Ended(Ending),
+    Ended(Box<Ending>),
 }
 
 /// How an answer ended and what it took.
@@ -144,7 +144,7 @@ pub struct Refusal {
     /// What is wrong and what to do.
     pub message: String,
     /// The offending parameter.
-    pub param: Option<String>,
+    pub param: Option<Box<str>>,
     /// When another try makes sense.
     pub retry_after: Option<Duration>,
     /// Set once the refusal is on record.
@@ -160,7 +160,7 @@ impl Refusal {
 
     /// Names the offending parameter.
     #[must_use]
-    pub fn param(mut self, param: impl Into<String>) -> Self {
+    pub fn param(mut self, param: impl Into<Box<str>>) -> Self {
         self.param = Some(param.into());
         self
     }

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use futures::future::join_all;
 use tokio::sync::mpsc;
 use tokio::task::block_in_place;
 use tollgate_domain::{PluginFault, Record, Resource};
@@ -39,15 +40,16 @@ async fn deliver(
     let tenant = record.tenant.as_deref();
     let mut spans = tollgate_telemetry::spans(&record, Some(address));
     report(block_in_place(|| plugins.enrich(tenant, resource, &mut spans)));
-    for exporter in exporters {
+    // All at once: an exporter whose queue is full holds up the next trace, not the other exporters.
+    join_all(exporters.iter().map(async |exporter| {
         let bound = spans.clone();
-        let filtered =
-            block_in_place(|| plugins.filter(exporter.name(), tenant, resource, bound));
+        let filtered = block_in_place(|| plugins.filter(exporter.name(), tenant, resource, bound));
         report(filtered.faults);
         if !filtered.kept.is_empty() {
             exporter.deliver(filtered.kept).await;
         }
-    }
+    }))
+    .await;
 }
 
 fn report(faults: Vec<PluginFault>) {

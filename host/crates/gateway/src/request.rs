@@ -6,9 +6,7 @@ use tollgate_domain::record::{
 };
 use tollgate_domain::time::Interval;
 use tollgate_domain::usage::Phase;
-use tollgate_domain::{
-    CostOutcome, Outcome, RequestId, SpanId, TraceId, UnpricedReason, Usage,
-};
+use tollgate_domain::{CostOutcome, Outcome, RequestId, SpanId, TraceId, UnpricedReason, Usage};
 use tollgate_telemetry::propagation;
 
 use crate::call::{Arrival, Call, Moment, Prompt, Refusal};
@@ -89,8 +87,7 @@ impl Request {
             decode: None,
             first_token: None,
         };
-        let outcome =
-            Outcome::Refused { kind: refusal.kind, message: refusal.message.clone() };
+        let outcome = Outcome::Refused { kind: refusal.kind, message: refusal.message.clone() };
         let cost = CostOutcome::Unpriced { reason: UnpricedReason::NotServed };
         self.record(phases, outcome, None, cost)
     }

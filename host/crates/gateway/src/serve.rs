@@ -102,7 +102,7 @@ async fn finish(
     let record = request.served(End { phases, outcome, usage, cost });
     gateway.put_on_record(Finished { record, plugins }).await;
     // A client that is gone does not hear it; that is already on record.
-    let _ = pieces.send(AnswerEvent::Ended(ending)).await;
+    let _ = pieces.send(AnswerEvent::Ended(Box::new(ending))).await;
 }
 
 impl Inner {
@@ -231,9 +231,7 @@ impl Tapped {
     pub(crate) fn outcome(&self, failure: Option<Refusal>) -> tollgate_domain::Outcome {
         use tollgate_domain::Outcome;
         match (failure, self.reason) {
-            (Some(refusal), _) => {
-                Outcome::Failed { kind: refusal.kind, message: refusal.message }
-            }
+            (Some(refusal), _) => Outcome::Failed { kind: refusal.kind, message: refusal.message },
             (None, Some(reason)) => Outcome::Completed { reason },
             (None, None) => Outcome::ClientGone,
         }

@@ -34,10 +34,7 @@ impl Head {
 
     /// The id as OpenAI's clients know it.
     pub(crate) fn wire_id(&self) -> String {
-        match self.operation {
-            Operation::Chat => format!("chatcmpl-{}", self.id),
-            Operation::TextCompletion => format!("cmpl-{}", self.id),
-        }
+        self.operation.answer_id(&self.id)
     }
 
     /// `failure` under the ids of this answer, if it has none of its own.

@@ -11,7 +11,7 @@ macro_rules! asset {
 }
 
 /// Its name wherever a model's name is shown.
-pub const NAME: &str = "demo";
+pub const NAME: &str = "tollgate-demo";
 
 pub(crate) fn files() -> ModelFiles {
     ModelFiles {

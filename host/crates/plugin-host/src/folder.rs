@@ -151,7 +151,7 @@ mod tests {
         fs::create_dir(folder.path().join("..data")).unwrap();
         fs::write(folder.path().join("..data/a.wasm"), "a").unwrap();
         let link = |target: &Path, name: &str| {
-            std::os::unix::fs::symlink(target, folder.path().join(name)).unwrap()
+            std::os::unix::fs::symlink(target, folder.path().join(name)).unwrap();
         };
         link(Path::new("..data/a.wasm"), "a.wasm");
         link(&outside.path().join("secret"), "b.wasm");

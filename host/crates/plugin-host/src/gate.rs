@@ -11,7 +11,7 @@ use wasmtime::component::{Component, types::Component as ComponentType};
 use crate::bindings::{attribute_enricher, cost_model, export_filter, lifecycle};
 use crate::describe::Described;
 use crate::engine::Runtime;
-use crate::error::{CallFault, PluginHostError};
+use crate::error::PluginHostError;
 use crate::instance::{Exports, Instance};
 use crate::loaded::{Loaded, Prepared, Role};
 use crate::log::PluginLog;
@@ -162,7 +162,7 @@ fn prepare(
         let pre = wasi::linker(component)?.instantiate_pre(component)?;
         let has = |role: Role| {
             component
-                .get_export_index(None, &format!("tollgate:plugin/{}@{API}", role.name()))
+                .get_export_index(None, format!("tollgate:plugin/{}@{API}", role.name()))
                 .is_some()
         };
         let exports = Exports {
@@ -205,16 +205,13 @@ fn describe(prepared: &Prepared) -> Result<Described, PluginHostError> {
 
 /// One made-up item for each role: any well-formed answer will do.
 fn try_out(loaded: &Loaded, runtime: &Runtime) -> Result<(), PluginHostError> {
-    let trials: [(Role, fn(&Loaded, &Runtime) -> Result<(), CallFault>); 3] = [
-        (Role::CostModel, |loaded, runtime| price::try_out(loaded, &runtime.limits)),
-        (Role::AttributeEnricher, |loaded, runtime| spans::try_enrich(loaded, &runtime.limits)),
-        (Role::ExportFilter, |loaded, runtime| spans::try_filter(loaded, &runtime.limits)),
-    ];
-    for (role, trial) in trials {
-        if loaded.has(role) {
-            trial(loaded, runtime)
-                .map_err(|source| PluginHostError::Trial { role: role.name(), source })?;
-        }
+    for role in loaded.roles() {
+        let tried = match role {
+            Role::CostModel => price::try_out(loaded, &runtime.limits),
+            Role::AttributeEnricher => spans::try_enrich(loaded, &runtime.limits),
+            Role::ExportFilter => spans::try_filter(loaded, &runtime.limits),
+        };
+        tried.map_err(|source| PluginHostError::Trial { role: role.name(), source })?;
     }
     Ok(())
 }

@@ -33,7 +33,8 @@ mod watch;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Sender};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, SyncSender};
 
 use arc_swap::ArcSwap;
 
@@ -45,7 +46,7 @@ pub use crate::registry::{PluginRefusal, PluginStatus};
 use crate::registry::{Registry, Shared};
 pub use crate::set::PluginSet;
 pub use crate::spans::Filtered;
-use crate::watch::Signal;
+use crate::watch::Reminder;
 
 /// Stack of the thread that compiles.
 const WATCHER_STACK: usize = 8 << 20;
@@ -57,7 +58,8 @@ pub struct PluginHost(Arc<Inner>);
 
 struct Inner {
     shared: Arc<Shared>,
-    signals: Sender<Signal>,
+    reminders: SyncSender<Reminder>,
+    stop: Arc<AtomicBool>,
 }
 
 impl PluginHost {
@@ -78,9 +80,11 @@ impl PluginHost {
             set: ArcSwap::from_pointee(first),
             status: ArcSwap::from_pointee(Vec::new()),
         });
-        let (signals, receiver) = mpsc::channel();
-        let (ready, loaded) = mpsc::channel();
-        let (sender, of_registry) = (signals.clone(), Arc::clone(&shared));
+        let (reminders, receiver) = mpsc::sync_channel(1);
+        let (ready, loaded) = mpsc::sync_channel(1);
+        let stop = Arc::new(AtomicBool::new(false));
+        let (sender, of_registry, stopped) =
+            (reminders.clone(), Arc::clone(&shared), Arc::clone(&stop));
         let broken =
             |error: Box<dyn std::error::Error + Send + Sync>| PluginHostError::Engine(error);
         std::thread::Builder::new()
@@ -89,11 +93,11 @@ impl PluginHost {
             .spawn(move || {
                 let (folder, every) = (settings.folder.clone(), settings.rescan_every);
                 let registry = Registry::new(settings, runtime, of_registry);
-                watch::run(&folder, every, registry, (&sender, &receiver), &ready);
+                watch::run(&folder, every, registry, (sender, &receiver), &stopped, &ready);
             })
             .map_err(|error| broken(Box::new(error)))?;
         loaded.recv().map_err(|_| broken("the watcher's thread ended".into()))?;
-        Ok(Self(Arc::new(Inner { shared, signals })))
+        Ok(Self(Arc::new(Inner { shared, reminders, stop })))
     }
 
     /// The set that serves now. Hold on to it for as long as one request or one batch lasts.
@@ -110,8 +114,7 @@ impl PluginHost {
 
     /// Asks for a look at the folder now, not at the next event or timer.
     pub fn rescan(&self) {
-        // The thread lives as long as this handle.
-        let _ = self.0.signals.send(Signal::Look);
+        let _ = self.0.reminders.try_send(Reminder);
     }
 }
 
@@ -124,6 +127,7 @@ impl fmt::Debug for PluginHost {
 impl Drop for Inner {
     fn drop(&mut self) {
         // Not joined: it may be compiling, and nobody waits for that at shutdown.
-        let _ = self.signals.send(Signal::Stop);
+        self.stop.store(true, Ordering::Release);
+        let _ = self.reminders.try_send(Reminder);
     }
 }

@@ -60,7 +60,7 @@ impl Change {
         match self.what {
             What::Set(value) => attributes.set(self.key, value),
             What::SetDefault(value) if attributes.get(&self.key).is_none() => {
-                attributes.set(self.key, value)
+                attributes.set(self.key, value);
             }
             What::SetDefault(_) => {}
             What::Remove => {

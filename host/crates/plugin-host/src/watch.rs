@@ -1,8 +1,9 @@
 //! The thread that owns the registry: waits for an event or the timer, lets the folder settle, and scans.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::Duration;
 
 use notify::event::{AccessKind, AccessMode};
@@ -16,41 +17,42 @@ const SETTLE: Duration = Duration::from_millis(150);
 /// Most looks before a file that never rests is left alone for this time.
 const LOOKS: usize = 20;
 
-/// What the thread is told.
-pub(crate) enum Signal {
-    /// Something may have changed.
-    Look,
-    /// Nobody needs the thread any more.
-    Stop,
-}
+/// A reminder to look at the folder. One is enough: a second that finds it waiting is dropped.
+#[derive(PartialEq, Eq)]
+pub(crate) struct Reminder;
 
-/// Runs until told to stop. The first scan is done when `ready` hears of it.
+/// Runs until `stop`. The first scan is done when `ready` hears of it.
 pub(crate) fn run(
-    folder: &PathBuf,
+    folder: &Path,
     rescan_every: Duration,
     mut registry: Registry,
-    signals: (&Sender<Signal>, &Receiver<Signal>),
-    ready: &Sender<()>,
+    reminders: (SyncSender<Reminder>, &Receiver<Reminder>),
+    stop: &AtomicBool,
+    ready: &SyncSender<()>,
 ) {
-    let (sender, receiver) = signals;
+    let (sender, receiver) = reminders;
     // Before the first scan, so that no change falls between the two.
-    let _watcher = watcher(folder, sender.clone());
+    let _watcher = watcher(folder, sender);
     let mut again = scan(folder, &mut registry, &HashSet::new());
     if ready.send(()).is_err() {
         return;
     }
     loop {
         let patience = if again { SETTLE } else { rescan_every.max(SETTLE) };
-        match receiver.recv_timeout(patience) {
-            Ok(Signal::Look) | Err(RecvTimeoutError::Timeout) => {}
-            Ok(Signal::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+        let wait = receiver.recv_timeout(patience);
+        if stop.load(Ordering::Acquire) {
+            return;
         }
-        let Some(unsettled) = settle(folder, receiver) else { return };
+        if wait == Err(RecvTimeoutError::Disconnected) {
+            // No watcher, and the handle is gone.
+            return;
+        }
+        let unsettled = settle(folder, receiver);
         again = scan(folder, &mut registry, &unsettled);
     }
 }
 
-fn scan(folder: &PathBuf, registry: &mut Registry, unsettled: &HashSet<String>) -> bool {
+fn scan(folder: &Path, registry: &mut Registry, unsettled: &HashSet<String>) -> bool {
     match folder::list(folder) {
         Ok(listing) => registry.scan(&listing, unsettled),
         Err(error) => {
@@ -61,19 +63,15 @@ fn scan(folder: &PathBuf, registry: &mut Registry, unsettled: &HashSet<String>) 
     }
 }
 
-/// Looks at the folder until nothing changes between two looks. Answers which files still do; none when told to stop.
-fn settle(folder: &PathBuf, receiver: &Receiver<Signal>) -> Option<HashSet<String>> {
+/// Looks at the folder until nothing changes between two looks. Answers which files still do.
+fn settle(folder: &Path, receiver: &Receiver<Reminder>) -> HashSet<String> {
     let look = || folder::list(folder).unwrap_or_default();
     let mut before = look();
     let mut unsettled = HashSet::new();
     for _ in 0..LOOKS {
         std::thread::sleep(SETTLE);
         // What is about to be looked at needs no further reminder.
-        while let Ok(signal) = receiver.try_recv() {
-            if matches!(signal, Signal::Stop) {
-                return None;
-            }
-        }
+        while receiver.try_recv().is_ok() {}
         let after = look();
         unsettled = changed(&before, &after);
         if unsettled.is_empty() {
@@ -81,7 +79,7 @@ fn settle(folder: &PathBuf, receiver: &Receiver<Signal>) -> Option<HashSet<Strin
         }
         before = after;
     }
-    Some(unsettled)
+    unsettled
 }
 
 /// Names that are in both and differ, or only in the later one.
@@ -93,15 +91,14 @@ fn changed(before: &Listing, after: &Listing) -> HashSet<String> {
         .collect()
 }
 
-fn watcher(folder: &PathBuf, sender: Sender<Signal>) -> Option<notify::RecommendedWatcher> {
+fn watcher(folder: &Path, sender: SyncSender<Reminder>) -> Option<notify::RecommendedWatcher> {
     let watch = || {
         let mut watcher = notify::recommended_watcher(
             move |event: notify::Result<notify::Event>| {
                 // Our own reading is an event too.
                 let is_reading = |kind: EventKind| matches!(kind, EventKind::Access(access) if access != AccessKind::Close(AccessMode::Write));
                 if !event.is_ok_and(|event| is_reading(event.kind)) {
-                    // The thread may be gone already.
-                    let _ = sender.send(Signal::Look);
+                    let _ = sender.try_send(Reminder);
                 }
             },
         )?;

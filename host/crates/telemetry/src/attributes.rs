@@ -66,7 +66,7 @@ fn gen_ai_request(record: &Record, to: &mut Attributes) {
 
 fn gen_ai_response(record: &Record, to: &mut Attributes) {
     if let Some(by) = &record.served_by {
-        to.set(gen_ai::RESPONSE_ID, record.id.0.as_str());
+        to.set(gen_ai::RESPONSE_ID, record.operation.answer_id(&record.id));
         to.set(gen_ai::RESPONSE_MODEL, by.model.as_str());
     }
     if let Outcome::Completed { reason } = record.outcome {

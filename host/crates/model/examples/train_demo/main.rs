@@ -36,7 +36,7 @@ use tollgate_model::llama::{Kernels, Llama};
 #[derive(Parser)]
 pub struct Options {
     /// Optimizer steps; the learning rate falls to nearly nothing over them.
-    #[arg(long, default_value_t = 3000)]
+    #[arg(long, default_value_t = 5500)]
     steps: usize,
     /// Everything random follows from it.
     #[arg(long, default_value_t = 7)]
@@ -70,6 +70,9 @@ pub struct Options {
 
 fn main() -> std::result::Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let options = Options::parse();
+    if std::env::var_os(THREADS).is_none() {
+        return in_single_threads();
+    }
     let topics = corpus::read(&options.corpus)?;
     let (training, held_out) = corpus::split(topics);
     let tokenizer = match &options.resume {
@@ -121,6 +124,17 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error + Send + Sync>> {
         }
     }
     Ok(())
+}
+
+/// How many threads candle shares one multiplication among.
+const THREADS: &str = "RAYON_NUM_THREADS";
+
+/// Runs this program again with one thread for each multiplication. The workers already keep every
+/// core busy; more threads than cores make a step several times slower.
+fn in_single_threads() -> std::result::Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let mut again = std::process::Command::new(std::env::current_exe()?);
+    let status = again.args(std::env::args_os().skip(1)).env(THREADS, "1").status()?;
+    if status.success() { Ok(()) } else { Err(format!("training ended with {status}").into()) }
 }
 
 fn shape(vocabulary: usize) -> LlamaConfig {
