@@ -1,5 +1,6 @@
 """Prices come from plugins: exact to the last digit, replaced under load, and never at the mercy of a bad one."""
 
+import hashlib
 import os
 import shutil
 import threading
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT, component, exact, read_events, replace_file, until
+from conftest import ROOT, Gateway, component, exact, read_events, replace_file, until
 
 # The tutorial's table, USD per 1 000 tokens; `default` is reached by the served model's own name.
 TABLE = {
@@ -74,8 +75,6 @@ def test_the_cost_says_which_build_computed_it(gateway):
 
 
 def digest(content):
-    import hashlib
-
     return hashlib.sha256(content).hexdigest()
 
 
@@ -145,16 +144,18 @@ def test_a_new_price_list_under_load(start_gateway):
 
 
 def test_a_new_build_under_load(start_gateway):
-    if not COMPONENT_BUILD.is_file():
-        skip_unless_required()
     gateway = start_gateway(plugins=["cost-per-token"])
     file = gateway.plugins / "cost-per-token.wasm"
-    builds = {digest(path.read_bytes()): path for path in (component("cost-per-token"), COMPONENT_BUILD)}
-    assert len(builds) == 2, "the two builds are the same file"
+    first = component("cost-per-token").read_bytes()
+    # A section that says nothing makes another build of it.
+    contents = [first, first + b"\0\x05\x04note"]
+    if COMPONENT_BUILD.is_file():
+        contents.append(COMPONENT_BUILD.read_bytes())
+    builds = {digest(content): content for content in contents}
     with Load(gateway) as load:
         load.more()
-        for wanted, path in list(reversed(builds.items())) + list(builds.items()):
-            replace_file(file, path.read_bytes())
+        for wanted, content in list(reversed(builds.items())) + list(builds.items()):
+            replace_file(file, content)
             until(lambda wanted=wanted: last_digest(load) == wanted, 30, "an answer by the new build")
             load.more()
         load.check(1)
@@ -181,31 +182,38 @@ def skip_unless_required():
     pytest.skip(f"{COMPONENT_BUILD} is missing: `cargo xtask test component` builds it")
 
 
+# What it does in every call, and a word of the reason for which it is refused.
 HOSTILE_ACTS = {
     "loop": "deadline",
-    "memory-bomb": None,
+    "memory-bomb": "",
     "trap": "trap",
     "panic": "trap",
-    "recursion": "stack",
+    "recursion": "",
+    "exit": "",
     "too-few": "wrong_length",
     "too-many": "wrong_length",
-    "greatest-amounts": None,
-    "huge-error": None,
-    "many-lines": None,
+    "greatest-amounts": "overflow",
+    "least-amounts": "overflow",
+    "huge-error": "too_large",
+    "many-lines": "",
+    "bad-currency": "",
     "error": "reported",
 }
 
+# What it does only after it was taken in, and the kinds of fault that may follow.
+LATER_ACTS = {
+    'act = "trap-at", n = 4': {"trap", "unavailable"},
+}
 
-def hostile(act):
-    more = f'[[plugin]]\nfile = "hostile.wasm"\norder = -1\nconfig = {{ act = "{act}", on = "price" }}\n'
+
+def hostile(file, act):
+    more = f'[[plugin]]\nfile = "{file}"\norder = -1\nconfig = {{ {act}, on = "price" }}\n'
     return manifest(more=more)
 
 
 @pytest.fixture(scope="module")
 def besieged(tmp_path_factory):
     """A gateway that goes through every hostile act, one after the other."""
-    from conftest import Gateway
-
     gateway = Gateway(tmp_path_factory.mktemp("besieged"), plugins=["cost-per-token"], plugins_toml=manifest())
     try:
         yield gateway.wait_until_ready()
@@ -214,33 +222,75 @@ def besieged(tmp_path_factory):
         gateway.kill()
 
 
-@pytest.mark.parametrize("act", HOSTILE_ACTS)
-def test_a_hostile_cost_model_costs_its_own_answer_only(besieged, act):
-    gateway, file = besieged, besieged.plugins / "hostile.wasm"
-    replace_file(gateway.plugins / "plugins.toml", hostile(act))
-    replace_file(file, component("hostile").read_bytes())
-    try:
-        answer = until(lambda: (a := gateway.complete())["cost"]["status"] == "plugin_failed" and a, 30, "plugin_failed")
-        assert answer["text"] and answer["completion_tokens"] > 0, "the request itself is served"
-        assert answer["estimated_cost_usd"] is None, "no silent zero"
-        assert HOSTILE_ACTS[act] in (None, answer["cost"]["reason"])
-        attributes = gateway.root_span(answer["trace_id"])["attributes"]
-        assert attributes["tollgate.cost.status"] == "plugin_failed" and "llm.estimated_cost_usd" not in attributes
-    finally:
+@pytest.fixture
+def intruder(besieged):
+    """Puts a file into the plugin folder, and takes it out again."""
+    files = []
+
+    def put(name, content, act=None):
+        files.append(besieged.plugins / name)
+        if act:
+            replace_file(besieged.plugins / "plugins.toml", hostile(name, act))
+        replace_file(files[-1], content)
+
+    yield put
+    for file in files:
         file.unlink()
-        replace_file(gateway.plugins / "plugins.toml", manifest())
-    until(lambda: gateway.complete()["cost"]["status"] == "priced", 30, "a price once it is gone")
+    replace_file(besieged.plugins / "plugins.toml", manifest())
+    until(lambda: priced_by_table(besieged), 30, "the usual price once it is gone")
 
 
-@pytest.mark.parametrize("content", [b"", b"not wasm", b"\0asm\x01\0\0\0", bytes(1 << 20)], ids=["empty", "text", "core", "zeros"])
-def test_what_is_no_plugin_changes_nothing(besieged, content):
-    replace_file(besieged.plugins / "junk.wasm", content)
-    try:
-        seen = len(besieged.log())
-        until(lambda: "junk" in besieged.log()[seen:], 30, "a word about junk.wasm in the log")
-        assert besieged.complete()["cost"]["status"] == "priced"
-    finally:
-        (besieged.plugins / "junk.wasm").unlink()
+def priced_by_table(gateway):
+    answer = gateway.complete()
+    return answer["cost"]["status"] == "priced" and answer["estimated_cost_usd"] == price("mistral-7b", answer)
+
+
+def complaint(gateway, file):
+    """What the log says of a file."""
+    return next((line for line in gateway.log().splitlines() if file in line and "refused" in line), None)
+
+
+@pytest.mark.parametrize("act", HOSTILE_ACTS)
+def test_a_hostile_plugin_is_refused_before_it_prices_anything(besieged, intruder, act):
+    file = f"hostile-{act}.wasm"
+    intruder(file, component("hostile").read_bytes(), f'act = "{act}"')
+
+    def refused():
+        assert priced_by_table(besieged), "the others go on pricing"
+        return complaint(besieged, file)
+
+    assert HOSTILE_ACTS[act] in until(refused, 30, f"a word about {file} in the log")
+
+
+@pytest.mark.parametrize("act", LATER_ACTS)
+def test_one_that_turns_hostile_costs_its_own_answers_only(besieged, intruder, act):
+    file = f"later-{list(LATER_ACTS).index(act)}.wasm"
+    intruder(file, component("hostile").read_bytes(), act)
+
+    def failed():
+        answer = besieged.complete()
+        assert answer["text"] and answer["completion_tokens"] > 0, "every request is served"
+        assert answer["cost"]["status"] in ("priced", "plugin_failed")
+        return answer["cost"]["status"] == "plugin_failed" and answer
+
+    answer = until(failed, 30, "plugin_failed")
+    assert answer["estimated_cost_usd"] is None, "no silent zero"
+    assert answer["cost"]["plugin"]["name"] == "tollgate/hostile"
+    assert answer["cost"]["reason"] in LATER_ACTS[act]
+    attributes = besieged.root_span(answer["trace_id"])["attributes"]
+    assert attributes["tollgate.cost.status"] == "plugin_failed"
+    assert attributes["tollgate.cost.reason"] == answer["cost"]["reason"]
+    assert "llm.estimated_cost_usd" not in attributes
+
+
+JUNK = {"empty": b"", "text": b"not wasm", "core": b"\0asm\x01\0\0\0", "zeros": bytes(1 << 20)}
+
+
+@pytest.mark.parametrize("kind", JUNK)
+def test_what_is_no_plugin_changes_nothing(besieged, intruder, kind):
+    intruder(f"junk-{kind}.wasm", JUNK[kind])
+    until(lambda: complaint(besieged, f"junk-{kind}.wasm"), 30, "a word about it in the log")
+    assert priced_by_table(besieged)
 
 
 def test_a_broken_price_list_keeps_the_last_good_one(start_gateway):

@@ -107,7 +107,10 @@ impl Request {
 
 impl From<Invalid> for Refusal {
     fn from(Invalid { message, param }: Invalid) -> Self {
-        Self { param: param.map(String::into_boxed_str), ..Self::new(ErrorKind::InvalidRequest, message) }
+        Self {
+            param: param.map(String::into_boxed_str),
+            ..Self::new(ErrorKind::InvalidRequest, message)
+        }
     }
 }
 

@@ -97,8 +97,10 @@ struct Raw {
 
 #[derive(Deserialize)]
 struct RawRope {
-    #[serde(alias = "type")]
     rope_type: Option<String>,
+    /// What `rope_type` was called before; many files hold both.
+    #[serde(rename = "type")]
+    old_type: Option<String>,
     rope_theta: Option<f64>,
     factor: Option<f64>,
     low_freq_factor: Option<f64>,
@@ -235,7 +237,7 @@ impl Raw {
             }
             None => Err(ModelError::malformed(FILE, format!("rope_scaling lacks `{name}`"))),
         };
-        match rope.rope_type.as_deref() {
+        match rope.rope_type.as_deref().or(rope.old_type.as_deref()) {
             None | Some("default") => Ok(RopeScaling::None),
             Some("linear") => Ok(RopeScaling::Linear { factor: need("factor", rope.factor)? }),
             Some("llama3") => Ok(RopeScaling::Llama3 {
@@ -289,7 +291,10 @@ mod tests {
     fn both_places_for_rotary_settings_are_read() {
         let old = serde_json::json!({"rope_theta": 5e5, "rope_scaling": {"type": "linear", "factor": 4.0}});
         let new = serde_json::json!({"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 5e5}});
+        let both = serde_json::json!({"rope_theta": 5e5,
+            "rope_scaling": {"type": "linear", "rope_type": "linear", "factor": 4.0}});
         assert_eq!(read(&old).unwrap(), read(&new).unwrap());
+        assert_eq!(read(&both).unwrap(), read(&new).unwrap());
         let llama3 = serde_json::json!({"rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
             "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}});
         let expected =

@@ -62,7 +62,10 @@ impl ModelFiles {
 
     fn on_hub(id: &str, revision: &str) -> Result<Self, ModelError> {
         let repo = HubRepo::open(id, revision)?;
-        Self::gather(id.to_owned(), |file| repo.file(file), |file| repo.optional(file))
+        let files =
+            Self::gather(id.to_owned(), |file| repo.file(file), |file| repo.optional(file))?;
+        repo.remember();
+        Ok(files)
     }
 
     fn gather(

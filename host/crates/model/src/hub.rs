@@ -8,7 +8,7 @@
 use std::path::PathBuf;
 
 use hf_hub::api::sync::{ApiBuilder, ApiRepo};
-use hf_hub::{Cache, Repo, RepoType};
+use hf_hub::{Cache, CacheRepo, Repo, RepoType};
 
 use crate::ModelError;
 
@@ -24,6 +24,9 @@ pub(crate) struct HubRepo {
 struct Online {
     api: ApiRepo,
     files: Vec<String>,
+    /// The revision as it was asked for, in the cache, and its commit.
+    revision: CacheRepo,
+    commit: String,
 }
 
 impl HubRepo {
@@ -71,6 +74,16 @@ impl HubRepo {
         };
         there.then(|| self.file(name)).transpose()
     }
+
+    /// Notes in the cache which commit the revision is, once all its files are there: what is used
+    /// when the hub cannot be reached.
+    pub(crate) fn remember(&self) {
+        if let Some(online) = &self.online
+            && let Err(error) = online.revision.create_ref(&online.commit)
+        {
+            tracing::warn!(model = self.id, %error, "the cache cannot note the revision's commit");
+        }
+    }
 }
 
 fn fetched(id: &str, revision: &str) -> Result<HubRepo, String> {
@@ -83,8 +96,14 @@ fn fetched(id: &str, revision: &str) -> Result<HubRepo, String> {
         |revision: &str| Repo::with_revision(id.to_owned(), RepoType::Model, revision.to_owned());
     let info = api.repo(at(revision)).info().map_err(|error| error.to_string())?;
     let files = info.siblings.into_iter().map(|file| file.rfilename).collect();
-    let online = Online { api: api.repo(at(&info.sha)), files };
-    Ok(HubRepo { id: id.to_owned(), snapshot: snapshot(id, &info.sha), online: Some(online) })
+    let snapshot = snapshot(id, &info.sha);
+    let online = Online {
+        api: api.repo(at(&info.sha)),
+        files,
+        revision: Cache::from_env().repo(at(revision)),
+        commit: info.sha,
+    };
+    Ok(HubRepo { id: id.to_owned(), snapshot, online: Some(online) })
 }
 
 fn cached(id: &str, revision: &str) -> Option<HubRepo> {
