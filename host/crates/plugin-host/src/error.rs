@@ -125,10 +125,13 @@ impl PluginHostError {
 
     /// Whether the same bytes with the same configuration would fail again, so that there is no point in another try.
     pub(crate) fn is_lasting(&self) -> bool {
-        !matches!(
-            self,
-            Self::Read(_) | Self::NotAFile(_) | Self::Engine(_) | Self::Duplicate { .. }
-        )
+        match self {
+            Self::Read(_) | Self::NotAFile(_) | Self::Engine(_) | Self::Duplicate { .. } => false,
+            Self::Describe(fault) | Self::Configure(fault) | Self::Trial { source: fault, .. } => {
+                fault.kind != FaultKind::Unavailable
+            }
+            _ => true,
+        }
     }
 }
 

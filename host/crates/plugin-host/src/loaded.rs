@@ -134,12 +134,14 @@ impl Loaded {
         if self.described.max_batch == 0 { host } else { self.described.max_batch.min(host) }.max(1)
     }
 
-    /// One call with a batch of `items`, on a warm instance or a fresh one.
-    pub fn call<R>(
+    /// One call with a batch of `items`, on a warm instance or a fresh one. An answer that `lift` refuses costs the
+    /// instance like a trap does; an error that the plugin reports in due form does not.
+    pub fn call<R, T>(
         &self,
         items: usize,
         call: impl FnOnce(&mut Instance) -> wasmtime::Result<R>,
-    ) -> Result<R, CallFault> {
+        lift: impl FnOnce(R) -> Result<T, CallFault>,
+    ) -> Result<T, CallFault> {
         let limits = &self.prepared.runtime.limits;
         let mut instance = match self.take() {
             Some(instance) => instance,
@@ -148,9 +150,11 @@ impl Loaded {
         let items = u32::try_from(items).unwrap_or(u32::MAX);
         let budget =
             limits.deadline_call.saturating_add(limits.deadline_per_item.saturating_mul(items));
-        let answer = instance.call(budget, call)?;
-        self.put_back(instance);
-        Ok(answer)
+        let answer = instance.call(budget, call).and_then(lift);
+        if answer.as_ref().err().is_none_or(|fault| fault.kind == FaultKind::Reported) {
+            self.put_back(instance);
+        }
+        answer
     }
 
     fn take(&self) -> Option<Instance> {

@@ -80,16 +80,24 @@ fn ask(
         arena: &[],
     };
     let item = lower(usage, &units);
-    let answer = model.call(1, |instance| match &instance.cost_model {
-        Some(guest) => guest.call_price(&mut instance.store, context, std::slice::from_ref(&item)),
-        None => Ok(Ok(Vec::new())),
-    })?;
-    let answers = answer.map_err(|error| reported(&error))?;
-    let count = answers.len();
-    let Ok([answer]) = <[wit::Priced; 1]>::try_from(answers) else {
-        return Err(CallFault::new(FaultKind::WrongLength, format!("{count} answers to 1 item")));
-    };
-    lift(answer, model, limits)
+    model.call(
+        1,
+        |instance| match &instance.cost_model {
+            Some(guest) => {
+                guest.call_price(&mut instance.store, context, std::slice::from_ref(&item))
+            }
+            None => Err(wasmtime::Error::msg("not a cost model")),
+        },
+        |answer| {
+            let answers = answer.map_err(|error| reported(&error))?;
+            let count = answers.len();
+            let Ok([answer]) = <[wit::Priced; 1]>::try_from(answers) else {
+                let why = format!("{count} answers to 1 item");
+                return Err(CallFault::new(FaultKind::WrongLength, why));
+            };
+            lift(answer, model, limits)
+        },
+    )
 }
 
 fn lower<'a>(usage: &'a Usage, units: &'a [wit::UnitUsage<'a>]) -> wit::Usage<'a> {

@@ -170,12 +170,17 @@ fn ask_enricher(
     limits: &Limits,
 ) -> Result<Vec<Change>, CallFault> {
     let context = chunk.lowered.context(batch.tenant, batch.exporter, now(spans));
-    let answer = enricher.call(chunk.places.len(), |instance| match &instance.enricher {
-        Some(guest) => guest.call_enrich(&mut instance.store, context, chunk.lowered.batch()),
-        None => Ok(Ok(EditList { edits: Vec::new(), keys: Vec::new(), arena: Vec::new() })),
-    })?;
-    let edits = answer.map_err(|error| reported(&error))?;
-    changes(&edits, chunk, enricher, Reserved::Keep, limits)
+    enricher.call(
+        chunk.places.len(),
+        |instance| match &instance.enricher {
+            Some(guest) => guest.call_enrich(&mut instance.store, context, chunk.lowered.batch()),
+            None => Err(wasmtime::Error::msg("not an enricher")),
+        },
+        |answer| {
+            let edits = answer.map_err(|error| reported(&error))?;
+            changes(&edits, chunk, enricher, Reserved::Keep, limits)
+        },
+    )
 }
 
 fn ask_filter(
@@ -186,19 +191,22 @@ fn ask_filter(
     limits: &Limits,
 ) -> Result<(Vec<Verdict>, Vec<Change>), CallFault> {
     let context = chunk.lowered.context(batch.tenant, batch.exporter, now(spans));
-    let answer = filter.call(chunk.places.len(), |instance| match &instance.filter {
-        Some(guest) => guest.call_filter(&mut instance.store, context, chunk.lowered.batch()),
-        None => Err(wasmtime::Error::msg("not a filter")),
-    })?;
-    let Judged { verdicts, edits } = answer.map_err(|error| reported(&error))?;
-    let (given, wanted) = (verdicts.len(), chunk.places.len());
-    if given != wanted {
-        return Err(CallFault::new(
-            FaultKind::WrongLength,
-            format!("{given} verdicts on {wanted} spans"),
-        ));
-    }
-    Ok((verdicts, changes(&edits, chunk, filter, Reserved::MayRemove, limits)?))
+    filter.call(
+        chunk.places.len(),
+        |instance| match &instance.filter {
+            Some(guest) => guest.call_filter(&mut instance.store, context, chunk.lowered.batch()),
+            None => Err(wasmtime::Error::msg("not a filter")),
+        },
+        |answer| {
+            let Judged { verdicts, edits } = answer.map_err(|error| reported(&error))?;
+            let (given, wanted) = (verdicts.len(), chunk.places.len());
+            if given != wanted {
+                let why = format!("{given} verdicts on {wanted} spans");
+                return Err(CallFault::new(FaultKind::WrongLength, why));
+            }
+            Ok((verdicts, changes(&edits, chunk, filter, Reserved::MayRemove, limits)?))
+        },
+    )
 }
 
 /// Checked edits, with places in the whole of the spans.

@@ -92,22 +92,27 @@ fn changed(before: &Listing, after: &Listing) -> HashSet<String> {
 }
 
 fn watcher(folder: &Path, sender: SyncSender<Reminder>) -> Option<notify::RecommendedWatcher> {
+    let remind = move |event: notify::Result<notify::Event>| {
+        if !event.is_ok_and(|event| is_reading(event.kind)) {
+            let _ = sender.try_send(Reminder);
+        }
+    };
     let watch = || {
-        let mut watcher = notify::recommended_watcher(
-            move |event: notify::Result<notify::Event>| {
-                // Our own reading is an event too.
-                let is_reading = |kind: EventKind| matches!(kind, EventKind::Access(access) if access != AccessKind::Close(AccessMode::Write));
-                if !event.is_ok_and(|event| is_reading(event.kind)) {
-                    let _ = sender.try_send(Reminder);
-                }
-            },
-        )?;
+        let mut watcher = notify::recommended_watcher(remind)?;
         watcher.watch(folder, RecursiveMode::NonRecursive)?;
         Ok::<_, notify::Error>(watcher)
     };
     watch()
         .inspect_err(|error| {
-            tracing::warn!(%error, "no events from the plugin folder: changes are seen at the next timed scan");
+            tracing::warn!(%error, "no events from the plugin folder: only timed scans see changes");
         })
         .ok()
+}
+
+/// Our own reading is an event too.
+fn is_reading(kind: EventKind) -> bool {
+    match kind {
+        EventKind::Access(access) => access != AccessKind::Close(AccessMode::Write),
+        _ => false,
+    }
 }

@@ -6,12 +6,8 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use support::{Fixture, amount, usage};
-use tollgate_domain::span::{Attributes, SpanKind, SpanStatus};
-use tollgate_domain::time::Interval;
-use tollgate_domain::{
-    CostOutcome, FaultKind, Resource, Span, SpanContext, SpanId, TraceId, UnixNanos,
-};
+use support::{Fixture, amount, span, usage};
+use tollgate_domain::{CostOutcome, FaultKind, Resource};
 use tollgate_plugin_host::Limits;
 
 const HOSTILE: &str = "hostile.wasm";
@@ -20,27 +16,6 @@ const HOSTILE: &str = "hostile.wasm";
 /// also on a machine that is busy with other tests.
 fn lenient() -> Limits {
     Limits { trial_call: false, deadline_call: Duration::from_millis(300), ..Limits::default() }
-}
-
-fn span() -> Span {
-    let mut attributes = Attributes::new();
-    attributes.set("llm.model", "m");
-    Span {
-        context: SpanContext {
-            trace_id: TraceId(1),
-            span_id: SpanId(2),
-            sampled: true,
-            trace_state: None,
-        },
-        parent: None,
-        parent_is_remote: false,
-        name: "inference.request".into(),
-        kind: SpanKind::Server,
-        interval: Interval::new(UnixNanos(1), UnixNanos(2)),
-        status: SpanStatus::Unset,
-        attributes,
-        events: Vec::new(),
-    }
 }
 
 fn fault_of(outcome: &CostOutcome) -> Option<FaultKind> {
@@ -54,6 +29,7 @@ fn fault_of(outcome: &CostOutcome) -> Option<FaultKind> {
 fn each_act_in_price_is_its_own_fault() {
     let healthy = Fixture::new(&[("cost_per_token", "cost.wasm")], Limits::default());
     let hostile = Fixture::new(&[("hostile", HOSTILE)], lenient());
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
     let cases = [
         ("loop", FaultKind::Deadline),
         ("recursion", FaultKind::Trap),
@@ -78,7 +54,11 @@ fn each_act_in_price_is_its_own_fault() {
     for (act, expected) in cases {
         hostile.configure(HOSTILE, &format!("{{ act = \"{act}\", on = \"price\" }}"));
         let began = Instant::now();
-        let outcome = hostile.host.pin().price(None, &usage("m", 1, 1));
+        // On a worker of a runtime, in place: the gateway's own case, with the smallest stack.
+        let set = hostile.host.pin();
+        let outcome = runtime
+            .block_on(runtime.spawn(async move { set.price(None, &usage("m", 1, 1)) }))
+            .unwrap();
         let took = began.elapsed();
         let shown = format!("{act} after {took:?}: {outcome:?}");
         let kind = fault_of(&outcome);

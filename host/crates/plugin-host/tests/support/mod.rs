@@ -4,8 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use tollgate_domain::span::{Attributes, SpanKind, SpanStatus};
+use tollgate_domain::time::Interval;
 use tollgate_domain::usage::{Phase, TokenUsage, UsageSource};
-use tollgate_domain::{CostOutcome, UnixNanos, Usage};
+use tollgate_domain::{CostOutcome, Span, SpanContext, SpanId, TraceId, UnixNanos, Usage};
 use tollgate_plugin_host::{Limits, PluginHost, PluginHostSettings};
 
 /// The file of a plugin that was built from `plugins/`.
@@ -89,5 +91,27 @@ pub fn usage(model: &str, input: u64, output: u64) -> Usage {
         tokens: TokenUsage { input, output, ..TokenUsage::default() },
         compute: None,
         units: Vec::new(),
+    }
+}
+
+/// A span of a request.
+pub fn span() -> Span {
+    let mut attributes = Attributes::new();
+    attributes.set("llm.model", "m");
+    Span {
+        context: SpanContext {
+            trace_id: TraceId(1),
+            span_id: SpanId(2),
+            sampled: true,
+            trace_state: None,
+        },
+        parent: None,
+        parent_is_remote: false,
+        name: "inference.request".into(),
+        kind: SpanKind::Server,
+        interval: Interval::new(UnixNanos(1), UnixNanos(2)),
+        status: SpanStatus::Unset,
+        attributes,
+        events: Vec::new(),
     }
 }
