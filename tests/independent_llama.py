@@ -8,6 +8,7 @@ import os
 
 os.environ.setdefault("MLX_DISABLE_COMPILE", "1")
 
+import gguf
 import mlx.core as mx
 import numpy as np
 from mlx_lm.models import llama
@@ -66,6 +67,66 @@ def write_folder(folder, shape):
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.save(str(folder / "tokenizer.json"))
     return folder
+
+
+def write_gguf(folder, path, packing):
+    """The same model as GGUF, by llama.cpp's own writer. The folder then holds what is left of the weights once packed."""
+    config = json.loads((folder / "config.json").read_text())
+    kind = gguf.GGMLQuantizationType[packing]
+    writer = gguf.GGUFWriter(path, "llama")
+    head = config.get("head_dim", config["hidden_size"] // config["num_attention_heads"])
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_head_count(config["num_attention_heads"])
+    writer.add_head_count_kv(config["num_key_value_heads"])
+    writer.add_key_length(head)
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    writer.add_rope_freq_base(config["rope_theta"])
+    if "rope_scaling" in config:
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(config["rope_scaling"]["factor"])
+    tokens = ["<s>", "</s>", "\u0120", *(chr(code) for code in range(33, 127)), "th", "the"]
+    tokens += [f"<unused{i}>" for i in range(config["vocab_size"] - len(tokens))]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([3 if token.startswith("<") and len(token) > 1 else 1 for token in tokens])
+    writer.add_token_merges(["t h", "th e"])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(1)
+
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config["num_hidden_layers"])
+    weights = load_file(folder / "model.safetensors")
+    for name, value in weights.items():
+        target = names.get_name(name, try_suffixes=(".weight",))
+        heads = {"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}
+        turned = heads.get(name.split(".")[-2])
+        data = side_by_side(value, turned) if turned else value
+        if value.ndim == 1:
+            writer.add_tensor(target, data)
+            continue
+        packed = gguf.quants.quantize(data, kind)
+        writer.add_tensor(target, packed, raw_dtype=kind)
+        left = gguf.quants.dequantize(packed, kind).astype(np.float32)
+        weights[name] = half_apart(left, turned) if turned else left
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    save_file({name: np.ascontiguousarray(value) for name, value in weights.items()}, folder / "model.safetensors")
+    return path
+
+
+def side_by_side(weight, heads):
+    """Rotary pairs as GGUF lays them out."""
+    return weight.reshape(heads, 2, -1, weight.shape[1]).swapaxes(1, 2).reshape(weight.shape)
+
+
+def half_apart(weight, heads):
+    """And back."""
+    return weight.reshape(heads, -1, 2, weight.shape[1]).swapaxes(1, 2).reshape(weight.shape)
 
 
 def random_weights(config):

@@ -38,7 +38,7 @@ const READS: [&str; 14] = [
 const WRITE_PREFIXES: [&str; 2] = ["label.", "app."];
 
 /// Single keys that labels may have.
-const WRITES: [&str; 3] = ["deployment.environment.name", "service.namespace", "enduser.id"];
+const WRITES: [&str; 2] = ["deployment.environment.name", "enduser.id"];
 
 /// The plugin.
 #[derive(Debug)]

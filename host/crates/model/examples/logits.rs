@@ -1,5 +1,6 @@
-//! Prints what a model folder computes, for comparison with another implementation:
-//! `logits FOLDER [GREEDY-TOKENS] < prompt.json`, where the input is a JSON array of token ids.
+//! Prints what a model computes, for comparison with another implementation:
+//! `logits demo|FOLDER|FILE.gguf [GREEDY-TOKENS] < prompt.json`, where the input is a JSON array of
+//! token ids.
 //!
 //! The answer is one JSON object: `logits`, one row per position of the prompt, and `greedy`, the
 //! tokens that follow.
@@ -12,12 +13,10 @@ use tollgate_model::{Model, ModelSource, Sampler, SamplingOptions};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
-    let folder = args.next().ok_or("usage: logits FOLDER [GREEDY-TOKENS] < prompt.json")?;
+    let model = args.next().ok_or("usage: logits MODEL [GREEDY-TOKENS] < prompt.json")?;
     let count: usize = args.next().map_or(Ok(0), |count| count.parse())?;
     let prompt: Vec<u32> = serde_json::from_reader(std::io::stdin())?;
-    let source =
-        if folder == "demo" { ModelSource::Demo } else { ModelSource::Folder(folder.into()) };
-    let model = Model::load(&source)?;
+    let model = Model::load(&model.parse::<ModelSource>()?)?;
 
     let logits = model.forward_all(&mut model.start_sequence(), &prompt)?;
     let mut sequence = model.start_sequence();

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::hub::HubRepo;
-use crate::{ModelError, ModelSource, demo};
+use crate::{ModelError, ModelSource, demo, gguf};
 
 /// Everything needed to build a model.
 pub(crate) struct ModelFiles {
@@ -22,10 +22,14 @@ pub(crate) struct ModelFiles {
     pub(crate) weights: Vec<WeightFile>,
 }
 
-/// One safetensors file.
+/// One file of weights.
 pub(crate) enum WeightFile {
+    /// safetensors in the binary.
     Embedded(&'static [u8]),
+    /// safetensors on disk.
     Path(PathBuf),
+    /// GGUF on disk.
+    Gguf(PathBuf),
 }
 
 impl From<&'static [u8]> for WeightFile {
@@ -43,10 +47,7 @@ impl ModelFiles {
             ModelSource::Demo => Ok(demo::files()),
             ModelSource::Folder(folder) => Self::in_folder(folder),
             ModelSource::HuggingFace { id, revision } => Self::on_hub(id, revision),
-            ModelSource::Gguf(path) => Err(ModelError::Unsupported {
-                what: format!("GGUF ({})", path.display()),
-                instead: "a folder or a Hugging Face id with safetensors is".to_owned(),
-            }),
+            ModelSource::Gguf(path) => gguf::files(path),
         }
     }
 

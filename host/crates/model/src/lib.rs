@@ -1,4 +1,4 @@
-//! candle behind one handle: load a model folder, tokenize, forward, sample.
+//! candle behind one handle: load a model folder or GGUF file, tokenize, forward, sample.
 //!
 //! A [`Model`] comes from a [`ModelSource`] and belongs to one thread; its [`Tokenizer`] may go to
 //! any. What the forward pass runs is the Llama family (Llama, Mistral, TinyLlama, SmolLM);
@@ -14,6 +14,7 @@ pub mod estimate;
 mod files;
 #[cfg(feature = "fixture")]
 pub mod fixture;
+mod gguf;
 mod hub;
 pub mod llama;
 mod load;

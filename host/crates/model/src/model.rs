@@ -69,7 +69,7 @@ impl Model {
             context_length: config.context_length,
             vocabulary: config.vocabulary,
             parameters: loaded.parameters,
-            dtype: loaded.stored_dtype.as_str().to_owned(),
+            dtype: loaded.stored_dtype,
             device: "cpu",
         };
         Ok(Self { llama: loaded.llama, tokenizer, info })

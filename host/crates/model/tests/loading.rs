@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use candle_core::DType;
+use candle_core::quantized::gguf_file::{self, Value};
 use tollgate_model::fixture::{self, Shape};
 use tollgate_model::{ChatMessage, Model, ModelError, ModelSource};
 
@@ -105,8 +106,50 @@ fn a_model_without_a_template_says_so() {
     );
 }
 
+/// The little that `check` reads of a GGUF file, and no tensors.
+fn gguf(metadata: &[(&str, &str)]) -> Result<Model, ModelError> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    let values: Vec<(&str, Value)> =
+        metadata.iter().map(|(key, text)| (*key, Value::String((*text).to_owned()))).collect();
+    let pairs: Vec<(&str, &Value)> = values.iter().map(|(key, value)| (*key, value)).collect();
+    gguf_file::write(&mut std::fs::File::create(&path).unwrap(), &pairs, &[]).unwrap();
+    Model::load(&ModelSource::Gguf(path))
+}
+
 #[test]
-fn gguf_is_refused_by_name() {
-    let error = Model::load(&"model.gguf".parse().unwrap()).unwrap_err().to_string();
-    assert!(error.contains("GGUF") && error.contains("safetensors"), "{error}");
+fn gguf_that_is_not_run_exactly_is_refused_by_name() {
+    let cases: [(&[(&str, &str)], &str); 5] = [
+        (&[], "architecture"),
+        (&[("general.architecture", "qwen2")], "qwen2"),
+        (&[("general.architecture", "llama"), ("tokenizer.ggml.model", "llama")], "tokenizer"),
+        (
+            &[
+                ("general.architecture", "llama"),
+                ("tokenizer.ggml.model", "gpt2"),
+                ("tokenizer.ggml.pre", "unheard-of"),
+            ],
+            "unheard-of",
+        ),
+        (
+            &[
+                ("general.architecture", "llama"),
+                ("tokenizer.ggml.model", "gpt2"),
+                ("tokenizer.ggml.pre", "llama-bpe"),
+            ],
+            "tokenizer.ggml.tokens",
+        ),
+    ];
+    for (metadata, mention) in cases {
+        let message = gguf(metadata).unwrap_err().to_string();
+        assert!(message.contains(mention) && message.contains("model.gguf"), "{message}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    for bytes in [&b""[..], b"GGUF", b"nonsense", b"GGUF\x03\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff"]
+    {
+        std::fs::write(&path, bytes).unwrap();
+        let message = Model::load(&ModelSource::Gguf(path.clone())).unwrap_err().to_string();
+        assert!(message.contains("model.gguf"), "{message}");
+    }
 }
