@@ -29,6 +29,29 @@ def test_a_running_stream_is_finished(start_gateway, number):
     assert root["attributes"]["tollgate.cost.amount"] == events[-1]["cost"]["amount"]
 
 
+def test_what_does_not_finish_in_time_is_on_record_as_our_doing(start_gateway, in_background):
+    gateway = start_gateway(arguments=["--drain-seconds", "0"])
+    count = 24
+
+    def ask(seed):
+        body = LONG | {"seed": seed}
+        answer = httpx.post(f"{gateway.url}/v1/completions", json=body, timeout=60, trust_env=False)
+        assert answer.status_code == 200 or answer.json()["error"]["code"] == "shutting_down", answer.text
+
+    asking = [in_background(ask, seed) for seed in range(count)]
+    gateway.root_span(None)
+    gateway.stop(status=1)
+    for thread in asking:
+        thread.join()
+    roots = [span["attributes"] for span in gateway.spans() if span["name"] == "inference.request"]
+    assert len(roots) == count
+    cut_off = [root for root in roots if root["tollgate.outcome"] != "completed"]
+    assert cut_off, "everything had finished already"
+    for root in cut_off:
+        assert (root["tollgate.outcome"], root["error.type"]) == ("failed", "shutting_down")
+        assert root["tollgate.cost.status"] in ("priced", "unpriced")
+
+
 def test_everything_answered_is_in_the_file(start_gateway):
     gateway = start_gateway()
     traces = {gateway.complete(max_tokens=1)["trace_id"] for _ in range(50)}

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tollgate_engine::{Engine, EngineOptions};
 use tollgate_gateway::{Delivery, Gateway, Parts};
@@ -28,7 +27,8 @@ pub struct Running {
     gateway: Gateway,
     delivery: Delivery,
     engine: Engine,
-    server: tokio::task::JoinHandle<Result<(), HttpError>>,
+    /// None once it has ended.
+    server: Option<tokio::task::JoinHandle<Result<(), HttpError>>>,
     stop: CancellationToken,
     drain: Duration,
 }
@@ -105,40 +105,28 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
         stall: settings.stall,
     });
     let stop = CancellationToken::new();
-    let server = tokio::spawn(HttpServer::run(server, gateway.clone(), stop.clone()));
+    let server = Some(tokio::spawn(HttpServer::run(server, gateway.clone(), stop.clone())));
     Ok(Running { address, gateway, delivery, engine, server, stop, drain: settings.drain })
 }
 
 impl Running {
     /// Stops accepting, lets what is in flight finish, delivers every record, then closes the
     /// exporters. Returns whether nothing was left behind.
-    pub async fn shut_down(self) -> bool {
-        let deadline = Instant::now() + self.drain;
-        let mut clean = true;
+    pub async fn shut_down(mut self) -> bool {
         self.stop.cancel();
-        let drained = tokio::time::timeout_at(deadline, async {
-            let served = self.server.await;
-            self.gateway.drain().await;
-            served
-        });
-        match drained.await {
-            Ok(Ok(Ok(()))) => {}
-            Ok(Ok(Err(error))) => {
-                tracing::error!(%error, "the server ended with an error");
-                clean = false;
-            }
-            Ok(Err(error)) => {
-                tracing::error!(%error, "the server's task failed");
-                clean = false;
-            }
-            Err(_) => {
-                tracing::warn!("requests still ran at the deadline; --drain-seconds allows more");
-                clean = false;
+        let drain = self.drain;
+        let ended = tokio::time::timeout(drain, self.requests_end()).await;
+        if ended.is_err() {
+            tracing::warn!("requests still ran at the deadline; --drain-seconds allows more");
+            // What still runs is cancelled, told so, and accounted for.
+            self.engine.shutdown();
+            if tokio::time::timeout(FLUSH, self.requests_end()).await.is_err() {
+                tracing::error!("requests could not be cancelled in time; they are not on record");
             }
         }
         self.engine.shutdown();
-        // What still ran is cancelled now and accounted for; then no handle is left to add more.
-        let accounted = tokio::time::timeout(FLUSH, self.gateway.drain()).await.is_ok();
+        let mut clean = ended.unwrap_or(false);
+        // No handle is left to add more.
         drop(self.gateway);
         let Ok(exporters) = tokio::time::timeout(FLUSH, self.delivery.finish()).await else {
             tracing::error!("records were not delivered in time");
@@ -151,7 +139,28 @@ impl Running {
                 clean = false;
             }
         }
-        clean && accounted
+        clean
+    }
+
+    /// Waits for the last connection and the last record; whether the server ended well.
+    async fn requests_end(&mut self) -> bool {
+        let mut well = true;
+        if let Some(server) = &mut self.server {
+            well = match server.await {
+                Ok(Ok(())) => true,
+                Ok(Err(error)) => {
+                    tracing::error!(%error, "the server ended with an error");
+                    false
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the server's task failed");
+                    false
+                }
+            };
+            self.server = None;
+        }
+        self.gateway.drain().await;
+        well
     }
 }
 

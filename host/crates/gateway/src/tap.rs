@@ -78,6 +78,11 @@ pub(crate) async fn run(
                         tracing::error!(%error, "generation failed");
                         failure = Some(engine_failure("The model failed while answering."));
                     }
+                    // We cancelled because the client left; else the engine did, to shut down.
+                    tollgate_engine::End::Cancelled if client_is_here => {
+                        let message = "The gateway shut down while answering.";
+                        failure = Some(Refusal::new(ErrorKind::ShuttingDown, message));
+                    }
                     // The client left, if only in the last moment: it has not seen the end.
                     tollgate_engine::End::Finished(_) | tollgate_engine::End::Cancelled => {}
                 }
