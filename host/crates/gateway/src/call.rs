@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::mpsc;
 use tollgate_domain::record::{FinishReason, Operation};
+use tollgate_domain::time::Interval;
 use tollgate_domain::usage::UsageSource;
 use tollgate_domain::{CostOutcome, ErrorKind, RequestId, TokenUsage, TraceId, UnixNanos};
 pub use tollgate_model::ChatMessage;
@@ -51,6 +52,16 @@ impl Moment {
     #[must_use]
     pub fn at(&self, later: Instant) -> UnixNanos {
         self.wall.plus(later.saturating_duration_since(self.steady))
+    }
+
+    /// From `start` to `end`, two moments after this one.
+    pub(crate) fn interval(&self, start: Instant, end: Instant) -> Interval {
+        Interval::new(self.at(start), self.at(end))
+    }
+
+    /// From here until now.
+    pub(crate) fn until_now(&self) -> Interval {
+        self.interval(self.steady, Instant::now())
     }
 }
 

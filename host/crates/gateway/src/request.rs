@@ -4,9 +4,10 @@ use rand::random;
 use tollgate_domain::record::{
     Asked, HttpExchange, Operation, Phases, Record, ServedBy, TracePlace,
 };
-use tollgate_domain::time::Interval;
-use tollgate_domain::usage::Phase;
-use tollgate_domain::{CostOutcome, Outcome, RequestId, SpanId, TraceId, UnpricedReason, Usage};
+use tollgate_domain::usage::{Phase, UsageSource};
+use tollgate_domain::{
+    CostOutcome, Outcome, RequestId, SpanId, TokenUsage, TraceId, UnpricedReason, Usage,
+};
 use tollgate_telemetry::propagation;
 
 use crate::call::{Arrival, Call, Moment, Prompt, Refusal};
@@ -63,9 +64,9 @@ impl Request {
             operation: self.operation.name().to_owned(),
             service_tier: None,
             phase: Phase::Final,
-            source: tollgate_domain::usage::UsageSource::Reported,
+            source: UsageSource::Reported,
             start: self.arrived.wall(),
-            tokens: tollgate_domain::TokenUsage::default(),
+            tokens: TokenUsage::default(),
             compute: None,
             units: Vec::new(),
         }
@@ -78,9 +79,8 @@ impl Request {
 
     /// The record of a request that was not served.
     pub(crate) fn refused(self, refusal: &Refusal) -> Record {
-        let now = self.arrived.at(std::time::Instant::now());
         let phases = Phases {
-            request: Interval::new(self.arrived.wall(), now),
+            request: self.arrived.until_now(),
             tokenize: None,
             queue: None,
             prefill: None,

@@ -5,16 +5,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
+use tollgate_domain::ErrorKind;
 use tollgate_domain::record::{Asked, Operation};
 use tollgate_domain::time::Interval;
-use tollgate_domain::{ErrorKind, UnixNanos};
 use tollgate_engine::{GenerateRequest, Generation, SamplingOptions, SubmitError};
 use tollgate_plugin_host::PluginSet;
 
 use crate::call::{Answer, AnswerEvent, Arrival, Call, Ending, Prompt, Refusal};
 use crate::deliver::Finished;
 use crate::request::{End, Request, asked};
-use crate::tap::{self, Ran, Tapped};
+use crate::tap::{self, Ran};
 use crate::{Gateway, Inner};
 
 /// Pieces of an answer that may wait for the client. Policy when it is full: generation's reader
@@ -44,7 +44,7 @@ impl Gateway {
         let model = call.model.clone().unwrap_or_else(|| inner.models.default_name().to_owned());
         let request = Request::begin(&call.arrival, asked(&call, model), call.user.clone());
         let plugins = inner.plugins.pin();
-        let admitted = match inner.admit(&call, request.arrived.wall()) {
+        let admitted = match inner.admit(&call) {
             Ok(admitted) => admitted,
             Err(refusal) => return Err(inner.put_refusal_on_record(request, plugins, refusal)),
         };
@@ -107,7 +107,7 @@ async fn finish(
 
 impl Inner {
     /// From a well-formed call to one the engine works on.
-    fn admit(&self, call: &Call, arrived: UnixNanos) -> Result<Admitted, Refusal> {
+    fn admit(&self, call: &Call) -> Result<Admitted, Refusal> {
         if self.running.is_closed() {
             return Err(Refusal::new(ErrorKind::ShuttingDown, "The gateway is shutting down."));
         }
@@ -130,12 +130,11 @@ impl Inner {
                 stop: call.stop.clone(),
             })
             .map_err(|error| busy(&error))?;
-        let at = |moment| call.arrival.at.at(moment).max(arrived);
         Ok(Admitted {
             generation,
             served: model.root.clone(),
             prompt_tokens: u64::from(used),
-            tokenize: Interval::new(at(began), at(submitted)),
+            tokenize: call.arrival.at.interval(began, submitted),
             submitted,
         })
     }
@@ -222,18 +221,6 @@ fn busy(error: &SubmitError) -> Refusal {
         .retry_after(Duration::from_secs(1)),
         SubmitError::Stopped => {
             Refusal::new(ErrorKind::ShuttingDown, "The engine has stopped; restart the gateway.")
-        }
-    }
-}
-
-impl Tapped {
-    /// Whether the client saw the whole answer.
-    pub(crate) fn outcome(&self, failure: Option<Refusal>) -> tollgate_domain::Outcome {
-        use tollgate_domain::Outcome;
-        match (failure, self.reason) {
-            (Some(refusal), _) => Outcome::Failed { kind: refusal.kind, message: refusal.message },
-            (None, Some(reason)) => Outcome::Completed { reason },
-            (None, None) => Outcome::ClientGone,
         }
     }
 }

@@ -6,8 +6,8 @@ use tokio::sync::mpsc;
 use tollgate_domain::record::{FinishReason, Phases};
 use tollgate_domain::time::{Interval, nanos};
 use tollgate_domain::usage::{ComputeUsage, Phase};
-use tollgate_domain::{ErrorKind, TokenUsage, Usage};
-use tollgate_engine::{Engine, Event, Generation};
+use tollgate_domain::{ErrorKind, Outcome, TokenUsage, Usage};
+use tollgate_engine::{End, Engine, Event, Generation};
 
 use crate::call::{AnswerEvent, Moment, Refusal};
 
@@ -51,7 +51,7 @@ pub(crate) async fn run(
             }
         };
         let Some(event) = event else {
-            failure = Some(engine_failure("The engine stopped."));
+            failure = Some(Refusal::new(ErrorKind::Internal, "The engine stopped."));
             break;
         };
         match event {
@@ -71,20 +71,21 @@ pub(crate) async fn run(
                 tapped.device_time = device_time;
                 tapped.ended = Some(at);
                 match end {
-                    tollgate_engine::End::Finished(reason) if client_is_here => {
+                    End::Finished(reason) if client_is_here => {
                         tapped.reason = Some(reason);
                     }
-                    tollgate_engine::End::Failed(error) => {
+                    End::Failed(error) => {
                         tracing::error!(%error, "generation failed");
-                        failure = Some(engine_failure("The model failed while answering."));
+                        let message = "The model failed while answering.";
+                        failure = Some(Refusal::new(ErrorKind::Internal, message));
                     }
                     // We cancelled because the client left; else the engine did, to shut down.
-                    tollgate_engine::End::Cancelled if client_is_here => {
+                    End::Cancelled if client_is_here => {
                         let message = "The gateway shut down while answering.";
                         failure = Some(Refusal::new(ErrorKind::ShuttingDown, message));
                     }
                     // The client left, if only in the last moment: it has not seen the end.
-                    tollgate_engine::End::Finished(_) | tollgate_engine::End::Cancelled => {}
+                    End::Finished(_) | End::Cancelled => {}
                 }
                 break;
             }
@@ -93,11 +94,16 @@ pub(crate) async fn run(
     Ran { tapped, failure }
 }
 
-fn engine_failure(message: &str) -> Refusal {
-    Refusal::new(ErrorKind::Internal, message)
-}
-
 impl Tapped {
+    /// Whether the client saw the whole answer.
+    pub(crate) fn outcome(&self, failure: Option<Refusal>) -> Outcome {
+        match (failure, self.reason) {
+            (Some(refusal), _) => Outcome::Failed { kind: refusal.kind, message: refusal.message },
+            (None, Some(reason)) => Outcome::Completed { reason },
+            (None, None) => Outcome::ClientGone,
+        }
+    }
+
     /// `base` with the counts filled in.
     pub(crate) fn usage(&self, base: Usage, prompt_tokens: u64, engine: &Engine) -> Usage {
         let was_read = self.prefilled.is_some() || self.output_tokens > 0;
@@ -126,20 +132,14 @@ impl Tapped {
         tokenize: Interval,
         submitted: Instant,
     ) -> Phases {
-        let now = Instant::now();
-        let ended = self.ended.unwrap_or(now);
-        let span = |from: Instant, to: Instant| Interval::new(arrived.at(from), arrived.at(to));
+        let ended = self.ended.unwrap_or_else(Instant::now);
         Phases {
-            request: span_from(arrived, now),
+            request: arrived.until_now(),
             tokenize: Some(tokenize),
-            queue: Some(span(submitted, self.started.unwrap_or(ended))),
-            prefill: self.started.map(|from| span(from, self.prefilled.unwrap_or(ended))),
-            decode: self.prefilled.map(|from| span(from, ended)),
+            queue: Some(arrived.interval(submitted, self.started.unwrap_or(ended))),
+            prefill: self.started.map(|at| arrived.interval(at, self.prefilled.unwrap_or(ended))),
+            decode: self.prefilled.map(|at| arrived.interval(at, ended)),
             first_token: self.first_text.map(|at| arrived.at(at)),
         }
     }
-}
-
-fn span_from(arrived: &Moment, to: Instant) -> Interval {
-    Interval::new(arrived.wall(), arrived.at(to))
 }

@@ -26,7 +26,6 @@ mod text_stream;
 mod tokenizer;
 
 pub use chat::ChatMessage;
-pub use demo::NAME as DEMO_NAME;
 pub use error::{ErrorKind, ModelError};
 pub use model::{Model, ModelInfo, Sequence};
 pub use sample::{Sampler, SamplingOptions};

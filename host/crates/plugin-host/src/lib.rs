@@ -111,11 +111,6 @@ impl PluginHost {
     pub fn status(&self) -> Vec<PluginStatus> {
         self.0.shared.status.load().to_vec()
     }
-
-    /// Asks for a look at the folder now, not at the next event or timer.
-    pub fn rescan(&self) {
-        let _ = self.0.reminders.try_send(Reminder);
-    }
 }
 
 impl fmt::Debug for PluginHost {
