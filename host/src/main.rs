@@ -1,5 +1,7 @@
 //! The `tollgate` command.
 
+mod plugin;
+
 use std::io::{IsTerminal, Read};
 use std::process::ExitCode;
 
@@ -26,12 +28,29 @@ enum Command {
         /// The text; standard input if absent
         text: Option<String>,
     },
+    /// Check and inspect plugins
+    #[command(subcommand)]
+    Plugin(plugin::PluginCommand),
+    /// What a gateway runs to compile a plugin: WebAssembly in, machine code out
+    #[command(hide = true)]
+    PluginCompiler {
+        /// Address space
+        #[arg(long)]
+        memory_bytes: u64,
+        /// Processor time
+        #[arg(long)]
+        cpu_seconds: u64,
+    },
 }
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Serve(given) => serve(*given),
         Command::Count { model, text } => count(&model, text),
+        Command::Plugin(command) => plugin::run(command),
+        Command::PluginCompiler { memory_bytes, cpu_seconds } => {
+            tollgate_plugin_host::run_compiler(memory_bytes, cpu_seconds).into()
+        }
     }
 }
 

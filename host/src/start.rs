@@ -9,7 +9,7 @@ use tollgate_engine::{Engine, EngineOptions};
 use tollgate_gateway::{Delivery, Gateway, Parts};
 use tollgate_http_api::{HttpError, HttpServer, HttpSettings};
 use tollgate_model::{Model, ModelError, ModelSource};
-use tollgate_plugin_host::{PluginHost, PluginHostError, PluginHostSettings};
+use tollgate_plugin_host::{Compiler, PluginHost, PluginHostError, PluginHostSettings};
 use tollgate_settings::{Console, Settings};
 use tollgate_telemetry::{ConsoleFormat, ExporterSettings, TelemetryError};
 
@@ -50,6 +50,9 @@ pub enum StartError {
     /// The engine's thread cannot be started.
     #[error("cannot start the engine's thread: {0}")]
     Engine(#[source] std::io::Error),
+    /// The system does not tell which program this is, to compile plugins with.
+    #[error("cannot find this program's own file, which compiles plugins: {0}")]
+    Program(#[source] std::io::Error),
     /// The plugin folder cannot be used.
     #[error("cannot start the plugin host: {0}")]
     Plugins(#[from] PluginHostError),
@@ -74,7 +77,7 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
     let exporters =
         tollgate_telemetry::start_exporters(exporter_settings(&settings)?, resource.clone())
             .await?;
-    let plugins = PluginHost::start(PluginHostSettings::new(settings.plugins.clone()))?;
+    let plugins = PluginHost::start(plugin_settings(&settings)?)?;
     warn_without_plugins(&plugins, &settings);
 
     let source: ModelSource = settings.model.parse()?;
@@ -171,6 +174,14 @@ fn http_settings(settings: &Settings) -> HttpSettings {
         write_stall: settings.stall,
         ..HttpSettings::default()
     }
+}
+
+fn plugin_settings(settings: &Settings) -> Result<PluginHostSettings, StartError> {
+    Ok(PluginHostSettings {
+        state: Some(settings.data_dir.join("plugins")),
+        compiler: Compiler::this_program().map_err(StartError::Program)?,
+        ..PluginHostSettings::new(settings.plugins.clone())
+    })
 }
 
 fn exporter_settings(settings: &Settings) -> Result<ExporterSettings, TelemetryError> {

@@ -80,6 +80,12 @@ impl Selection {
         self.prefixes.iter().any(|prefix| key.starts_with(prefix)).then_some(Selected::Prefix)
     }
 
+    /// What the list says, prefixes with a `*` behind them; first the keys.
+    pub fn names(&self) -> Vec<String> {
+        let keys = self.by_index.iter().flatten().cloned();
+        keys.chain(self.prefixes.iter().map(|prefix| format!("{prefix}*"))).collect()
+    }
+
     /// The key at a place of the list; none if a prefix stands there or nothing.
     pub fn key_at(&self, index: u32) -> Option<&str> {
         self.by_index.get(usize::try_from(index).ok()?)?.as_deref()

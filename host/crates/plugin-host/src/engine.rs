@@ -3,16 +3,23 @@
 //! Invariants: one engine for a host; the epoch thread is a plain thread, since a runtime that a guest can block must
 //! not police the guest, and it holds the engine weakly, so that it ends when the last plugin set is gone.
 
+use std::hash::{Hash, Hasher};
+use std::io;
 use std::num::NonZeroUsize;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sha2::{Digest, Sha256};
 use wasmtime::{
     Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Strategy,
 };
 
 use crate::error::PluginHostError;
-use crate::limits::Limits;
+use crate::folder::hexadecimal;
+use crate::limits::{Compiler, Limits, PluginHostSettings};
+use crate::signature::TrustedKey;
+use crate::state::State;
 
 /// Length of one epoch.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
@@ -27,12 +34,21 @@ pub(crate) const TABLE_ELEMENTS: usize = 100_000;
 #[derive(Clone)]
 pub(crate) struct Runtime {
     pub engine: Engine,
+    /// Engines with the same one take each other's machine code.
+    pub fingerprint: String,
     pub limits: Arc<Limits>,
+    pub compiler: Compiler,
+    pub trusted_keys: Arc<[TrustedKey]>,
+    /// What is kept over a restart, if anything is.
+    pub state: Option<Arc<State>>,
 }
 
 impl Runtime {
-    /// Starts an engine and its clock.
-    pub fn start(limits: &Limits) -> Result<Self, PluginHostError> {
+    /// Starts an engine and its clock, and opens the folder for what is kept.
+    pub fn start(settings: &PluginHostSettings) -> Result<Self, PluginHostError> {
+        let limits = &settings.limits;
+        let state =
+            settings.state.as_ref().map(|folder| open(folder, &settings.folder)).transpose()?;
         let broken = |error: wasmtime::Error| PluginHostError::Engine(error.into_boxed_dyn_error());
         let engine = Engine::new(&pooled(limits)).or_else(|error| {
             // The pool reserves address space up front, and some machines limit that.
@@ -52,12 +68,20 @@ impl Runtime {
                 }
             })
             .map_err(|error| PluginHostError::Engine(Box::new(error)))?;
-        Ok(Self { engine, limits: Arc::new(limits.clone()) })
+        Ok(Self {
+            fingerprint: fingerprint(&engine),
+            engine,
+            limits: Arc::new(limits.clone()),
+            compiler: settings.compiler.clone(),
+            trusted_keys: settings.trusted_keys.clone().into(),
+            state,
+        })
     }
 }
 
 /// Everything that components need and nothing else: each proposal that is off is a part of the engine that no guest reaches.
-fn base() -> Config {
+/// Where instances live is not settled here, since it changes nothing about their machine code.
+pub(crate) fn base() -> Config {
     let mut config = Config::new();
     config
         .strategy(Strategy::Cranelift)
@@ -74,6 +98,41 @@ fn base() -> Config {
         .memory_init_cow(true)
         .wasm_backtrace_max_frames(NonZeroUsize::new(16));
     config
+}
+
+/// What is kept does not lie where plugins arrive.
+fn open(folder: &Path, plugins: &Path) -> Result<Arc<State>, PluginHostError> {
+    let same = matches!((folder.canonicalize(), plugins.canonicalize()), (Ok(a), Ok(b)) if a == b);
+    let opened = if same {
+        Err(io::Error::other("it is the plugin folder; name another one for either"))
+    } else {
+        State::open(folder).map(Arc::new)
+    };
+    let shown = folder.display().to_string();
+    opened.map_err(|source| PluginHostError::State { folder: shown, source })
+}
+
+/// What decides whether machine code fits: wasmtime's version, its settings and the processor.
+fn fingerprint(engine: &Engine) -> String {
+    let mut hasher = Fingerprint(Sha256::new());
+    engine.precompile_compatibility_hash().hash(&mut hasher);
+    let mut text = hexadecimal(&hasher.0.finalize());
+    text.truncate(32);
+    text
+}
+
+/// A hash that is the same in every process, as the standard library's need not be.
+struct Fingerprint(Sha256);
+
+impl Hasher for Fingerprint {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    fn finish(&self) -> u64 {
+        // Asked for by nobody who hashes into it.
+        0
+    }
 }
 
 fn pooled(limits: &Limits) -> Config {
@@ -99,4 +158,21 @@ fn pooled(limits: &Limits) -> Config {
     let mut config = base();
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     config
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_compilers_engine_makes_code_for_the_one_that_serves() {
+        let settings = PluginHostSettings::new("unused");
+        let serving = Runtime::start(&settings).unwrap();
+        assert_eq!(serving.fingerprint.len(), 32);
+        // What `child` makes its machine code with.
+        assert_eq!(fingerprint(&Engine::new(&base()).unwrap()), serving.fingerprint);
+        let mut with_fuel = base();
+        with_fuel.consume_fuel(true);
+        assert_ne!(fingerprint(&Engine::new(&with_fuel).unwrap()), serving.fingerprint);
+    }
 }

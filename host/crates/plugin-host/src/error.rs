@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::io;
+use std::time::Duration;
 
 use tollgate_domain::{FaultKind, PluginFault, PluginIdentity};
 use wasmtime::Trap;
@@ -63,6 +64,71 @@ pub enum PluginHostError {
     /// The compiler refused it.
     #[error("it does not compile; it may be truncated or damaged, so copy it again")]
     Compile(#[source] Cause),
+    /// Compiling it took too long.
+    #[error(
+        "compiling it took longer than {limit:?}, so it was stopped; make it smaller, or raise `child_time`"
+    )]
+    CompileTime {
+        /// The limit.
+        limit: Duration,
+    },
+    /// Compiling it took too much memory, or made too much of it.
+    #[error(
+        "compiling it takes more than {limit} bytes of {what}, so it was stopped; make it smaller, or raise \
+         `child_memory_bytes`"
+    )]
+    CompileMemory {
+        /// What there is too much of.
+        what: &'static str,
+        /// The limit.
+        limit: u64,
+    },
+    /// The compiler broke over it.
+    #[error(
+        "the compiler crashed on it ({0}); nothing else is affected, but such a file should not be used: build it again"
+    )]
+    CompilerCrash(String),
+    /// The compiler's process cannot be used at all.
+    #[error(
+        "cannot run the compiler {program}; see that it can be executed and that there are processes to spare"
+    )]
+    Compiler {
+        /// The program.
+        program: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Not the content that `plugins.toml` pins.
+    #[error(
+        "its SHA-256 is {found}, and plugins.toml has sha256 = {pinned:?}; put the pinned file here, or change the pin if \
+         this one is wanted"
+    )]
+    Pin {
+        /// Its digest.
+        found: String,
+        /// The digest asked for.
+        pinned: String,
+    },
+    /// Its signature is missing or wrong.
+    #[error(
+        "its signature {file} {what}; sign it with `minisign -S` and a key of which the public half is trusted"
+    )]
+    Signature {
+        /// The signature's file.
+        file: String,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// The folder for what the host keeps cannot be used.
+    #[error(
+        "cannot use {folder} to keep compiled code and the last good plugins; make it writable for this user"
+    )]
+    State {
+        /// The folder.
+        folder: String,
+        /// Why.
+        source: io::Error,
+    },
     /// Its imports or exports have the wrong types.
     #[error("it does not fit the contract; build it again with the plugin SDK")]
     Link(#[source] Cause),
@@ -115,6 +181,13 @@ impl PluginHostError {
             Self::ApiVersion { .. } => "api_version",
             Self::Exports(_) | Self::Import(_) | Self::Link(_) => "interface",
             Self::Compile(_) => "compile",
+            Self::CompileTime { .. } => "compile_time",
+            Self::CompileMemory { .. } => "compile_memory",
+            Self::CompilerCrash(_) => "compile_crash",
+            Self::Compiler { .. } => "compiler",
+            Self::Pin { .. } => "pin",
+            Self::Signature { .. } => "signature",
+            Self::State { .. } => "state",
             Self::Describe(_) | Self::Described(_) => "describe",
             Self::Configure(_) | Self::Configuration(_) | Self::Currency(_) => "configure",
             Self::Trial { .. } => "trial",
@@ -127,6 +200,8 @@ impl PluginHostError {
     pub(crate) fn is_lasting(&self) -> bool {
         match self {
             Self::Read(_) | Self::NotAFile(_) | Self::Engine(_) | Self::Duplicate { .. } => false,
+            // The pin and the signature change without the file.
+            Self::Pin { .. } | Self::Signature { .. } | Self::Compiler { .. } => false,
             Self::Describe(fault) | Self::Configure(fault) | Self::Trial { source: fault, .. } => {
                 fault.kind != FaultKind::Unavailable
             }

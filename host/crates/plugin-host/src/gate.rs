@@ -1,60 +1,122 @@
 //! What a file goes through before its plugin serves: each step is cheaper or safer than the next, and each refusal is a
 //! sentence for the operator.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use tollgate_domain::PluginIdentity;
 use wasmtime::Engine;
-use wasmtime::component::{Component, types::Component as ComponentType};
+use wasmtime::component::Component;
 
 use crate::bindings::{attribute_enricher, cost_model, export_filter, lifecycle};
+use crate::compile;
 use crate::describe::Described;
 use crate::engine::Runtime;
 use crate::error::PluginHostError;
+use crate::folder::Content;
 use crate::instance::{Exports, Instance};
+use crate::interface::{API, Interface};
 use crate::loaded::{Loaded, Prepared, Role};
 use crate::log::PluginLog;
-use crate::{price, spans, wasi};
-
-/// Version of the contract that the bindings speak.
-const API: &str = "0.1.0";
+use crate::manifest::Entry;
+use crate::steps::{Step, Steps};
+use crate::{price, schema, signature, spans, wasi};
 
 /// What `describe` may hand over.
 const DESCRIBE_BYTES: usize = 256 << 10;
 
-/// The parts of WASI 0.2 that are there, and empty.
-const WASI: [&str; 7] = [
-    "wasi:cli/",
-    "wasi:clocks/",
-    "wasi:filesystem/",
-    "wasi:http/",
-    "wasi:io/",
-    "wasi:random/",
-    "wasi:sockets/",
-];
+/// A file that asks to serve.
+pub(crate) struct Candidate<'a> {
+    /// Its name in the folder.
+    pub file: &'a str,
+    pub content: &'a Content,
+    /// What `plugins.toml` says of it.
+    pub entry: &'a Entry,
+    /// The text of its detached signature, if there is one.
+    pub signature: Option<&'a str>,
+}
 
 /// Checks a file's content and makes a plugin of it.
 pub(crate) fn load(
     runtime: &Runtime,
-    file: &str,
-    bytes: &[u8],
-    digest: &str,
-    config: &str,
+    candidate: &Candidate<'_>,
 ) -> Result<Arc<Loaded>, PluginHostError> {
-    check_format(bytes)?;
-    let component = compile(&runtime.engine, bytes)?;
-    check_interfaces(&component.component_type(), &runtime.engine)?;
-    let prepared = prepare(runtime, &component, file)?;
-    let described = describe(&prepared)?;
+    Ok(examine(runtime, candidate, &mut Steps::default())?.loaded)
+}
+
+/// A plugin that passed, and what is known of it besides.
+pub(crate) struct Passed {
+    pub loaded: Arc<Loaded>,
+    /// Size of its machine code.
+    pub compiled_bytes: usize,
+}
+
+/// [`load`], step by step.
+pub(crate) fn examine(
+    runtime: &Runtime,
+    candidate: &Candidate<'_>,
+    steps: &mut Steps,
+) -> Result<Passed, PluginHostError> {
+    let Candidate { file, content, entry, .. } = *candidate;
+    let config = entry.config.as_str();
+    let none = |(): &()| String::new();
+    steps.take(Step::Format, || check_format(&content.bytes), none)?;
+    steps.take(Step::Pin, || check_pin(&content.digest, entry), |()| pinned(entry).to_owned())?;
+    let keys = &runtime.trusted_keys;
+    steps.take(
+        Step::Signature,
+        || signature::check(keys, file, &content.bytes, candidate.signature),
+        |()| {
+            if keys.is_empty() { "no key is trusted, so none is needed" } else { "valid" }
+                .to_owned()
+        },
+    )?;
+    steps.take(
+        Step::Interface,
+        || Interface::read(&content.bytes).and_then(|interface| interface.check()),
+        |()| format!("tollgate:plugin {API}"),
+    )?;
+    let compiled = steps.take(
+        Step::Compile,
+        || compile::compile(runtime, content),
+        |made| {
+            let from = if made.cached { ", from the cache" } else { "" };
+            format!("{} bytes of machine code{from}", made.bytes)
+        },
+    )?;
+    let prepared = steps.take(
+        Step::Link,
+        || prepare(runtime, &compiled.component, file),
+        |_| String::new(),
+    )?;
+    let described = steps.take(
+        Step::Describe,
+        || describe(&prepared),
+        |described| format!("{} {}", described.name, described.version),
+    )?;
     prepared.log.rename(&described.name);
+    steps.take(
+        Step::Schema,
+        || check_config(&described, config),
+        |()| if described.config_schema.is_some() { "fits" } else { "it has none" }.to_owned(),
+    )?;
     let identity = PluginIdentity {
         name: described.name.clone(),
         version: described.version.clone(),
-        digest: digest.to_owned(),
+        digest: content.digest.clone(),
     };
-    let loaded = Loaded::new(prepared, identity, described, config.to_owned())?;
-    tried(loaded, runtime)
+    let loaded = steps.take(
+        Step::Configure,
+        || Loaded::new(prepared, identity, described, config.to_owned()),
+        |_| String::new(),
+    )?;
+    if runtime.limits.trial_call {
+        steps.take(
+            Step::Trial,
+            || try_out(&loaded, runtime),
+            |()| loaded.roles().iter().map(|role| role.name()).collect::<Vec<_>>().join(", "),
+        )?;
+    }
+    Ok(Passed { loaded: Arc::new(loaded), compiled_bytes: compiled.bytes })
 }
 
 /// A plugin of the same content with another configuration.
@@ -63,14 +125,31 @@ pub(crate) fn reconfigure(
     loaded: &Loaded,
     config: &str,
 ) -> Result<Arc<Loaded>, PluginHostError> {
-    tried(loaded.configured(config)?, runtime)
-}
-
-fn tried(loaded: Loaded, runtime: &Runtime) -> Result<Arc<Loaded>, PluginHostError> {
+    check_config(&loaded.described, config)?;
+    let loaded = loaded.configured(config)?;
     if runtime.limits.trial_call {
         try_out(&loaded, runtime)?;
     }
     Ok(Arc::new(loaded))
+}
+
+/// Whether a content is the one that `plugins.toml` pins, if it pins one.
+pub(crate) fn check_pin(digest: &str, entry: &Entry) -> Result<(), PluginHostError> {
+    match &entry.sha256 {
+        Some(pinned) if !pinned.eq_ignore_ascii_case(digest) => Err(PluginHostError::Pin {
+            found: digest.to_owned(),
+            pinned: crate::error::one_line(pinned, 64),
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn pinned(entry: &Entry) -> &'static str {
+    if entry.sha256.is_some() { "as pinned" } else { "none is pinned" }
+}
+
+fn check_config(described: &Described, config: &str) -> Result<(), PluginHostError> {
+    described.config_schema.as_deref().map_or(Ok(()), |schema| schema::check(schema, config))
 }
 
 /// A component, and not one of the things that look like it.
@@ -92,65 +171,6 @@ fn check_format(bytes: &[u8]) -> Result<(), PluginHostError> {
             "it is not WebAssembly; build it for wasm32-wasip2, or copy it again",
         )),
     }
-}
-
-fn compile(engine: &Engine, bytes: &[u8]) -> Result<Component, PluginHostError> {
-    match catch_unwind(AssertUnwindSafe(|| Component::from_binary(engine, bytes))) {
-        Ok(Ok(component)) => Ok(component),
-        Ok(Err(error)) => Err(PluginHostError::Compile(error.into_boxed_dyn_error())),
-        Err(_) => Err(PluginHostError::Compile("the compiler panicked".into())),
-    }
-}
-
-/// Only what is known comes in, and the exports are of a version that is spoken here.
-fn check_interfaces(component: &ComponentType, engine: &Engine) -> Result<(), PluginHostError> {
-    for (name, _) in component.imports(engine) {
-        let (interface, version) = name.split_once('@').unwrap_or((name, ""));
-        if interface.starts_with("tollgate:plugin/") {
-            spoken(interface, version)?;
-            if !matches!(
-                interface,
-                "tollgate:plugin/log" | "tollgate:plugin/types" | "tollgate:plugin/edits"
-            ) {
-                return Err(PluginHostError::Import(name.to_owned()));
-            }
-        } else if !(WASI.iter().any(|known| interface.starts_with(known))
-            && version.starts_with("0.2."))
-        {
-            return Err(PluginHostError::Import(name.to_owned()));
-        }
-    }
-    let mut lifecycle = false;
-    let mut roles = false;
-    for (name, _) in component.exports(engine) {
-        let (interface, version) = name.split_once('@').unwrap_or((name, ""));
-        let Some(own) = interface.strip_prefix("tollgate:plugin/") else { continue };
-        spoken(interface, version)?;
-        lifecycle |= own == "lifecycle";
-        roles |= matches!(own, "cost-model" | "attribute-enricher" | "export-filter");
-    }
-    match (lifecycle, roles) {
-        (false, false) => Err(PluginHostError::Exports(
-            "nothing of tollgate:plugin, so it is no plugin of this gateway",
-        )),
-        (false, true) => Err(PluginHostError::Exports("a role but not tollgate:plugin/lifecycle")),
-        (true, false) => Err(PluginHostError::Exports(
-            "no role: no cost-model, attribute-enricher or export-filter",
-        )),
-        (true, true) => Ok(()),
-    }
-}
-
-fn spoken(interface: &str, version: &str) -> Result<(), PluginHostError> {
-    if version == API {
-        return Ok(());
-    }
-    let found = if version.is_empty() { "no version" } else { version };
-    Err(PluginHostError::ApiVersion {
-        interface: interface.to_owned(),
-        found: found.to_owned(),
-        spoken: API,
-    })
 }
 
 fn prepare(

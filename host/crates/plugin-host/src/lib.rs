@@ -8,14 +8,21 @@
 //! Three lifetimes are three types: what is made once (`engine`), for each file (`loaded`), and for each running copy
 //! (`instance`). Nothing outside this crate knows of wasmtime.
 
+mod artefact;
 mod bindings;
+mod cache;
+mod child;
+mod compile;
 mod deadline;
 mod describe;
 mod engine;
 mod error;
 mod folder;
 mod gate;
+mod inspect;
 mod instance;
+mod interface;
+mod keeping;
 mod lift;
 mod limits;
 mod loaded;
@@ -24,8 +31,12 @@ mod lower;
 mod manifest;
 mod price;
 mod registry;
+mod schema;
 mod set;
+mod signature;
 mod spans;
+mod state;
+mod steps;
 #[cfg(test)]
 mod testing;
 mod wasi;
@@ -38,14 +49,18 @@ use std::sync::mpsc::{self, SyncSender};
 
 use arc_swap::ArcSwap;
 
+pub use crate::child::run_compiler;
 use crate::engine::Runtime;
 pub use crate::error::{CallFault, PluginHostError, chain};
-pub use crate::limits::{Limits, PluginHostSettings};
+pub use crate::inspect::{Inspection, Rejection, inspect, inspect_in_folder};
+pub use crate::limits::{Compiler, Limits, PluginHostSettings};
 pub use crate::loaded::Role;
 pub use crate::registry::{PluginRefusal, PluginStatus};
 use crate::registry::{Registry, Shared};
 pub use crate::set::PluginSet;
+pub use crate::signature::{KeyError, TrustedKey};
 pub use crate::spans::Filtered;
+pub use crate::steps::{Step, StepTaken};
 use crate::watch::Reminder;
 
 /// Stack of the thread that compiles.
@@ -68,13 +83,13 @@ impl PluginHost {
     ///
     /// # Errors
     ///
-    /// When the folder cannot be read, or the engine cannot start.
+    /// When the folder cannot be read, what is kept cannot be kept where it should, or the engine cannot start.
     pub fn start(settings: PluginHostSettings) -> Result<Self, PluginHostError> {
         folder::list(&settings.folder).map_err(|source| PluginHostError::Folder {
             folder: settings.folder.display().to_string(),
             source,
         })?;
-        let runtime = Runtime::start(&settings.limits)?;
+        let runtime = Runtime::start(&settings)?;
         let first = PluginSet::new(0, Vec::new(), Arc::clone(&runtime.limits));
         let shared = Arc::new(Shared {
             set: ArcSwap::from_pointee(first),

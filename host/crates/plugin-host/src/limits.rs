@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::signature::TrustedKey;
+
 /// Where plugins are and how they are held.
 #[derive(Clone, Debug)]
 pub struct PluginHostSettings {
@@ -12,16 +14,51 @@ pub struct PluginHostSettings {
     pub rescan_every: Duration,
     /// What each plugin may use.
     pub limits: Limits,
+    /// Where the host keeps compiled code, the last good contents and what the operator holds back. Made if it is not
+    /// there; none: nothing is kept.
+    pub state: Option<PathBuf>,
+    /// Who turns WebAssembly into machine code.
+    pub compiler: Compiler,
+    /// When there are any, every plugin needs a signature by one of them: `NAME.wasm.minisig` beside `NAME.wasm`.
+    pub trusted_keys: Vec<TrustedKey>,
+}
+
+/// Who turns WebAssembly into machine code.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Compiler {
+    /// This process. A component made for it can take any amount of time and memory: for tests and for tools that
+    /// handle one's own components.
+    InProcess,
+    /// A process of its own with limits on memory and time: `PROGRAM plugin-compiler`, which calls
+    /// [`crate::run_compiler`].
+    Child(PathBuf),
+}
+
+impl Compiler {
+    /// A child that runs the same program as this process, also when its file was replaced meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// When the system does not tell where the program is.
+    pub fn this_program() -> std::io::Result<Self> {
+        // The link leads to the very file that runs, even if another one has its name by now.
+        let link = PathBuf::from("/proc/self/exe");
+        if link.exists() { Ok(Self::Child(link)) } else { std::env::current_exe().map(Self::Child) }
+    }
 }
 
 impl PluginHostSettings {
-    /// `folder` with the default limits, looked at every ten seconds at least.
+    /// `folder` with the default limits, looked at every ten seconds at least, compiled in this process, nothing kept,
+    /// no signatures asked for.
     #[must_use]
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Self {
             folder: folder.into(),
             rescan_every: Duration::from_secs(10),
             limits: Limits::default(),
+            state: None,
+            compiler: Compiler::InProcess,
+            trusted_keys: Vec::new(),
         }
     }
 }
@@ -42,6 +79,10 @@ pub struct Limits {
     pub result_bytes: usize,
     /// Size of a component file.
     pub component_bytes: u64,
+    /// Address space of a compiler's process, its program included.
+    pub child_memory_bytes: u64,
+    /// Wall-clock time of a compiler's process.
+    pub child_time: Duration,
     /// Most instances of a plugin kept between calls.
     pub warm_instances: usize,
     /// Fewest and most calls that an instance serves before a fresh one takes its place.
@@ -74,6 +115,8 @@ impl Default for Limits {
             memory_bytes: 64 << 20,
             result_bytes: 1 << 20,
             component_bytes: 16 << 20,
+            child_memory_bytes: 1 << 30,
+            child_time: Duration::from_secs(10),
             warm_instances: threads.max(4),
             calls_per_instance: (500, 2000),
             batch_items: 512,

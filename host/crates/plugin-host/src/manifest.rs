@@ -27,11 +27,13 @@ pub(crate) struct Entry {
     pub order: i64,
     /// JSON.
     pub config: String,
+    /// SHA-256 of the only content that may serve, in hexadecimal.
+    pub sha256: Option<String>,
 }
 
 impl Default for Entry {
     fn default() -> Self {
-        Self { enabled: true, order: 0, config: "{}".to_owned() }
+        Self { enabled: true, order: 0, config: "{}".to_owned(), sha256: None }
     }
 }
 
@@ -52,6 +54,7 @@ struct WrittenEntry {
     order: i64,
     #[serde(default)]
     config: toml::Table,
+    sha256: Option<String>,
 }
 
 fn yes() -> bool {
@@ -75,7 +78,8 @@ impl Manifest {
                     "file {file:?} is not the name of a .wasm file in this folder"
                 )));
             }
-            let known = Entry { enabled: entry.enabled, order: entry.order, config };
+            let known =
+                Entry { enabled: entry.enabled, order: entry.order, config, sha256: entry.sha256 };
             if files.insert(file.clone(), known).is_some() {
                 return Err(PluginHostError::Manifest(format!("file {file:?} stands in it twice")));
             }

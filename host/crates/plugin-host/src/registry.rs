@@ -15,7 +15,7 @@ use tollgate_domain::PluginIdentity;
 use crate::engine::Runtime;
 use crate::error::{PluginHostError, chain};
 use crate::folder::{self, Content, Listing, Stamp};
-use crate::gate;
+use crate::gate::{self, Candidate};
 use crate::limits::PluginHostSettings;
 use crate::loaded::{Loaded, Role};
 use crate::manifest::{self, Entry, Manifest};
@@ -217,6 +217,7 @@ impl Registry {
                 digest
             }
         };
+        gate::check_pin(&digest, entry).map_err(|error| PluginRefusal::of(&error))?;
         let elsewhere = self.files.values().filter_map(|other| other.loaded.as_ref());
         let same: Vec<&Arc<Loaded>> = known
             .loaded
@@ -255,7 +256,13 @@ impl Registry {
         read: &Content,
         entry: &Entry,
     ) -> Result<Arc<Loaded>, PluginHostError> {
-        gate::load(&self.runtime, name, &read.bytes, &read.digest, &entry.config)
+        let signature = if self.runtime.trusted_keys.is_empty() {
+            None
+        } else {
+            folder::signature(&self.settings.folder, name)?
+        };
+        let signature = signature.as_deref();
+        gate::load(&self.runtime, &Candidate { file: name, content: read, entry, signature })
     }
 
     /// Drops what is missing for the second time; whether something is missing for the first time.

@@ -36,6 +36,7 @@ impl Fixture {
             folder: folder.path().to_owned(),
             rescan_every: Duration::from_secs(1),
             limits,
+            ..PluginHostSettings::new("")
         };
         Self { host: PluginHost::start(settings).unwrap(), folder }
     }

@@ -1,0 +1,278 @@
+//! What the host keeps over a restart, in a folder of its own:
+//!
+//! ```text
+//! holds.json                     what the operator and the breaker decided, and what served last
+//! originals/SHA256.wasm          contents that served
+//! compiled/SHA256-ENGINE.bin     their machine code
+//! ```
+//!
+//! Machine code is run as it is found, so it is neither read nor written where another user could have put it. The rest is
+//! checked when it is read: an original by the digest that is its name, and by the whole gate after that.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use crate::cache::Cache;
+use crate::folder::digest_of;
+use crate::keeping;
+
+/// Most originals kept; what serves is kept in any case.
+const ORIGINALS: usize = 64;
+const ORIGINAL_BYTES: u64 = 1 << 30;
+/// Most bytes of one.
+const ORIGINAL: u64 = 256 << 20;
+/// Most bytes of `holds.json`.
+const HOLDS: u64 = 4 << 20;
+
+/// What is held back or held on to, by the name of the file in the plugin folder.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Holds {
+    #[serde(default)]
+    pub files: BTreeMap<String, Hold>,
+}
+
+/// What is held of one file. Digests are SHA-256 in hexadecimal.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Hold {
+    /// The operator switched it off.
+    pub disabled: bool,
+    /// Contents that were rolled back from.
+    pub rejected: BTreeSet<String>,
+    /// The content that served last.
+    pub serving: Option<String>,
+}
+
+/// The folder.
+#[derive(Debug)]
+pub(crate) struct State {
+    folder: PathBuf,
+    /// None: another user could write to it.
+    compiled: Option<Cache>,
+    holds: Mutex<Holds>,
+}
+
+impl State {
+    /// Makes the folder if there is none.
+    pub fn open(folder: &Path) -> io::Result<Self> {
+        make(folder)?;
+        let state = Self {
+            folder: folder.to_owned(),
+            compiled: None,
+            holds: Mutex::new(read_holds(&folder.join("holds.json"))?),
+        };
+        make(&state.originals())?;
+        let compiled = folder.join("compiled");
+        make(&compiled)?;
+        let open_to_others = [folder, &compiled].into_iter().find(|folder| !is_private(folder));
+        if let Some(open) = open_to_others {
+            tracing::warn!(
+                folder = %open.display(),
+                "compiled code is not kept: the folder must belong to this user alone, for whoever can write there could \
+                 run any code; empty it and `chmod 700` it"
+            );
+        }
+        let compiled = open_to_others.is_none().then(|| Cache::new(compiled));
+        Ok(Self { compiled, ..state })
+    }
+
+    /// Machine code that was kept under this key.
+    pub fn artefact(&self, key: &str) -> Option<Vec<u8>> {
+        self.compiled.as_ref()?.get(key)
+    }
+
+    /// Keeps machine code.
+    pub fn put_artefact(&self, key: &str, code: &[u8]) {
+        if let Some(cache) = &self.compiled {
+            cache.put(key, code);
+        }
+    }
+
+    /// Keeps a content that serves, so that it can serve again when its file holds another or is broken.
+    pub fn keep(&self, digest: &str, bytes: &[u8]) -> io::Result<()> {
+        let path = self.original_path(digest)?;
+        if path.exists() {
+            keeping::touch(&path);
+            return Ok(());
+        }
+        keeping::write(&path, &[bytes])?;
+        let holds = self.holds();
+        let serves = |name: &str| {
+            let digest = name.strip_suffix(".wasm");
+            holds.files.values().any(|hold| hold.serving.as_deref() == digest)
+        };
+        let added = |name: &str| path.file_name().is_some_and(|added| added == name);
+        keeping::prune(&self.originals(), ORIGINALS, ORIGINAL_BYTES, |name| {
+            added(name) || serves(name)
+        })
+    }
+
+    /// A content that was kept.
+    pub fn original(&self, digest: &str) -> Option<Vec<u8>> {
+        let path = self.original_path(digest).ok()?;
+        let read = keeping::read_own(&path, ORIGINAL).and_then(|found| match found {
+            Some(bytes) if digest_of(&bytes) != digest => Err(io::Error::other("it is damaged")),
+            found => Ok(found),
+        });
+        read.unwrap_or_else(|error| {
+            tracing::error!(file = %path.display(), %error, "a kept plugin is not used");
+            None
+        })
+    }
+
+    /// What is held.
+    pub fn holds(&self) -> Holds {
+        self.holds.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Changes what is held, in memory and on disk. It is in force even if it could not be written.
+    pub fn set_holds(&self, holds: &Holds) -> io::Result<()> {
+        let mut present = self.holds.lock().unwrap_or_else(PoisonError::into_inner);
+        present.clone_from(holds);
+        let text = serde_json::to_vec_pretty(holds)?;
+        keeping::write(&self.folder.join("holds.json"), &[&text])
+    }
+
+    fn originals(&self) -> PathBuf {
+        self.folder.join("originals")
+    }
+
+    fn original_path(&self, digest: &str) -> io::Result<PathBuf> {
+        // It may be from a file, and becomes part of a path.
+        let is_digest = digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if is_digest {
+            Ok(self.originals().join(format!("{digest}.wasm")))
+        } else {
+            Err(io::Error::new(io::ErrorKind::InvalidInput, "not a SHA-256"))
+        }
+    }
+}
+
+/// Damaged decisions are no reason not to serve, but nothing may pass over them in silence.
+fn read_holds(path: &Path) -> io::Result<Holds> {
+    let parsed = keeping::read_own(path, HOLDS).and_then(|found| match found {
+        None => Ok(Holds::default()),
+        Some(text) => Ok(serde_json::from_slice(&text)?),
+    });
+    parsed.or_else(|error| {
+        let aside = path.with_extension("json.damaged");
+        tracing::error!(
+            file = %path.display(), %error, aside = %aside.display(),
+            "what was held back is lost: plugins that were disabled or rolled back may serve again"
+        );
+        fs::rename(path, aside)?;
+        Ok(Holds::default())
+    })
+}
+
+fn make(folder: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder)
+}
+
+/// Whether it is a real folder of this user that no other can even enter.
+fn is_private(folder: &Path) -> bool {
+    let Ok(metadata) = fs::symlink_metadata(folder) else { return false };
+    #[cfg(unix)]
+    if std::os::unix::fs::MetadataExt::mode(&metadata) & 0o077 != 0 {
+        return false;
+    }
+    metadata.is_dir() && keeping::is_ours_alone(&metadata)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn digest(byte: u8) -> String {
+        digest_of(&[byte])
+    }
+
+    #[test]
+    fn everything_is_there_again_after_a_restart() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("data/plugins");
+        let state = State::open(&folder).unwrap();
+        assert_eq!(state.holds(), Holds::default());
+        let hold = Hold {
+            disabled: true,
+            rejected: BTreeSet::from([digest(1)]),
+            serving: Some(digest(2)),
+        };
+        let holds = Holds { files: BTreeMap::from([("a.wasm".to_owned(), hold)]) };
+        state.set_holds(&holds).unwrap();
+        state.keep(&digest(2), &[2]).unwrap();
+        state.keep(&digest(2), &[2]).unwrap();
+        state.put_artefact("k", b"code");
+        drop(state);
+
+        let state = State::open(&folder).unwrap();
+        assert_eq!(state.holds(), holds);
+        assert_eq!(state.original(&digest(2)), Some(vec![2]));
+        assert_eq!(state.original(&digest(3)), None);
+        assert_eq!(state.artefact("k").as_deref(), Some(&b"code"[..]));
+    }
+
+    #[test]
+    fn what_is_damaged_or_misnamed_is_not_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = State::open(folder.path()).unwrap();
+        state.keep(&digest(1), &[1]).unwrap();
+        let path = folder.path().join("originals").join(format!("{}.wasm", digest(1)));
+        fs::write(&path, [9]).unwrap();
+        assert_eq!(state.original(&digest(1)), None);
+        let upwards = format!("../{}", &digest(1)[3..]);
+        for name in ["", "../../etc/passwd", &upwards] {
+            assert_eq!(state.original(name), None);
+            assert!(state.keep(name, &[1]).is_err());
+        }
+        fs::write(folder.path().join("holds.json"), "{").unwrap();
+        assert_eq!(State::open(folder.path()).unwrap().holds(), Holds::default());
+        assert!(folder.path().join("holds.json.damaged").exists());
+    }
+
+    #[test]
+    fn what_serves_is_never_pruned() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = State::open(folder.path()).unwrap();
+        let hold = Hold { serving: Some(digest(0)), ..Hold::default() };
+        state.set_holds(&Holds { files: [("a.wasm".to_owned(), hold)].into() }).unwrap();
+        for byte in 0..100 {
+            state.keep(&digest(byte), &[byte]).unwrap();
+        }
+        assert_eq!(state.original(&digest(0)), Some(vec![0]));
+        assert_eq!(state.original(&digest(99)), Some(vec![99]));
+        assert_eq!(fs::read_dir(folder.path().join("originals")).unwrap().count(), ORIGINALS);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn compiled_code_stays_away_from_folders_that_others_can_enter() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        State::open(folder.path()).unwrap().put_artefact("k", b"code");
+        let compiled = folder.path().join("compiled");
+        for (open, mode) in [(folder.path(), 0o777), (&compiled, 0o750), (&compiled, 0o701)] {
+            fs::set_permissions(open, fs::Permissions::from_mode(mode)).unwrap();
+            let state = State::open(folder.path()).unwrap();
+            assert_eq!(state.artefact("k"), None, "read in spite of {mode:o}");
+            state.put_artefact("l", b"code");
+            assert!(!compiled.join("l.bin").exists(), "written in spite of {mode:o}");
+            fs::set_permissions(open, fs::Permissions::from_mode(0o700)).unwrap();
+        }
+        assert!(State::open(folder.path()).unwrap().artefact("k").is_some());
+        // A link to a private folder is somebody else's idea of where it is.
+        let elsewhere = tempfile::tempdir().unwrap();
+        fs::rename(&compiled, elsewhere.path().join("compiled")).unwrap();
+        std::os::unix::fs::symlink(elsewhere.path().join("compiled"), &compiled).unwrap();
+        assert_eq!(State::open(folder.path()).unwrap().artefact("k"), None);
+    }
+}

@@ -1,0 +1,104 @@
+//! `tollgate plugin inspect FILE`: what is in this file?
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+use tollgate_plugin_host::{Inspection, inspect};
+
+use super::offline::Gate;
+use crate::fail;
+
+/// What to inspect, and how.
+#[derive(clap::Args)]
+pub struct Inspect {
+    /// Plugin file
+    file: PathBuf,
+    #[command(flatten)]
+    gate: Gate,
+    /// Answer in JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Inspect {
+    pub(super) fn run(self) -> ExitCode {
+        let (settings, config) = match (self.gate.settings(), self.gate.config()) {
+            (Ok(settings), Ok(config)) => (settings, config),
+            (Err(error), _) | (_, Err(error)) => return fail(&error, 2),
+        };
+        let found = match inspect(&settings, &self.file, config.as_ref()) {
+            Ok(found) => found,
+            Err(rejection) => {
+                return fail(&format!("{}: {rejection}", self.file.display()), 1);
+            }
+        };
+        let mut out = io::stdout().lock();
+        let written = if self.json {
+            writeln!(out, "{:#}", as_json(&found))
+        } else {
+            write_text(&mut out, &found)
+        };
+        match written {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error, 1),
+        }
+    }
+}
+
+fn write_text(out: &mut impl Write, found: &Inspection) -> io::Result<()> {
+    let roles: Vec<&str> = found.roles.iter().map(|role| role.name()).collect();
+    let schema = found.config_schema.as_ref().map(|schema| schema_text(schema));
+    let lines = [
+        ("plugin", format!("{} {}", found.identity.name, found.identity.version)),
+        ("description", found.description.clone()),
+        ("sha256", found.identity.digest.clone()),
+        ("roles", roles.join(", ")),
+        ("contract", format!("tollgate:plugin {}", found.api_version)),
+        ("imports", found.imports.join(", ")),
+        ("size", format!("{} bytes, {} compiled", found.bytes, found.compiled_bytes)),
+        ("reads", found.reads.join(", ")),
+        ("writes", found.writes.join(", ")),
+        ("operations", found.operations.join(", ")),
+        ("batch", format!("{} items at most", found.max_batch)),
+        ("currency", found.currency.map(|currency| currency.to_string()).unwrap_or_default()),
+        ("schema", schema.unwrap_or_default()),
+    ];
+    for (name, value) in lines {
+        if !value.is_empty() {
+            writeln!(out, "{name:<12} {value}")?;
+        }
+    }
+    Ok(())
+}
+
+/// On several lines, as far as it is JSON.
+fn schema_text(schema: &str) -> String {
+    match serde_json::from_str::<Value>(schema) {
+        Ok(value) => format!("{value:#}"),
+        Err(_) => schema.to_owned(),
+    }
+}
+
+fn as_json(found: &Inspection) -> Value {
+    json!({
+        "plugin": found.identity.name,
+        "version": found.identity.version,
+        "sha256": found.identity.digest,
+        "description": found.description,
+        "roles": found.roles.iter().map(|role| role.name()).collect::<Vec<_>>(),
+        "api_version": found.api_version,
+        "imports": found.imports,
+        "bytes": found.bytes,
+        "compiled_bytes": found.compiled_bytes,
+        "reads": found.reads,
+        "writes": found.writes,
+        "operations": found.operations,
+        "max_batch": found.max_batch,
+        "currency": found.currency.map(|currency| currency.to_string()),
+        "config_schema": found.config_schema.as_deref().map(|schema| {
+            serde_json::from_str::<Value>(schema).unwrap_or_else(|_| schema.into())
+        }),
+    })
+}
