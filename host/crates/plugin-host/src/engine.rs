@@ -12,7 +12,8 @@ use wasmtime::{
 };
 
 use crate::error::PluginHostError;
-use crate::limits::Limits;
+use crate::limits::{Limits, MOST_MEMORY};
+use crate::manifest::Entry;
 
 /// Length of one epoch.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
@@ -54,6 +55,11 @@ impl Runtime {
             .map_err(|error| PluginHostError::Engine(Box::new(error)))?;
         Ok(Self { engine, limits: Arc::new(limits.clone()) })
     }
+
+    /// The same engine with the limits of one plugin.
+    pub fn limited(&self, entry: &Entry) -> Self {
+        Self { engine: self.engine.clone(), limits: entry.limits(&self.limits) }
+    }
 }
 
 /// Everything that components need and nothing else: each proposal that is off is a part of the engine that no guest reaches.
@@ -86,7 +92,7 @@ fn pooled(limits: &Limits) -> Config {
         .total_core_instances(instances.saturating_mul(8))
         .total_memories(instances)
         .total_tables(instances.saturating_mul(2))
-        .max_memory_size(limits.memory_bytes)
+        .max_memory_size(limits.memory_bytes.max(MOST_MEMORY))
         .table_elements(TABLE_ELEMENTS)
         .max_core_instances_per_component(200)
         .max_memories_per_component(4)

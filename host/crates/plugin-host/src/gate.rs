@@ -13,12 +13,14 @@ use crate::describe::Described;
 use crate::engine::Runtime;
 use crate::error::PluginHostError;
 use crate::instance::{Exports, Instance};
-use crate::loaded::{Loaded, Prepared, Role};
+use crate::loaded::{Loaded, Prepared};
 use crate::log::PluginLog;
+use crate::manifest::Entry;
+use crate::role::Role;
 use crate::{price, spans, wasi};
 
 /// Version of the contract that the bindings speak.
-const API: &str = "0.1.0";
+pub(crate) const API: &str = "0.1.0";
 
 /// What `describe` may hand over.
 const DESCRIBE_BYTES: usize = 256 << 10;
@@ -40,8 +42,9 @@ pub(crate) fn load(
     file: &str,
     bytes: &[u8],
     digest: &str,
-    config: &str,
+    entry: &Entry,
 ) -> Result<Arc<Loaded>, PluginHostError> {
+    let runtime = &runtime.limited(entry);
     check_format(bytes)?;
     let component = compile(&runtime.engine, bytes)?;
     check_interfaces(&component.component_type(), &runtime.engine)?;
@@ -53,24 +56,35 @@ pub(crate) fn load(
         version: described.version.clone(),
         digest: digest.to_owned(),
     };
-    let loaded = Loaded::new(prepared, identity, described, config.to_owned())?;
+    let loaded = Loaded::new(prepared, identity, described, entry)?;
     tried(loaded, runtime)
 }
 
-/// A plugin of the same content with another configuration.
+/// A plugin of the same content with another configuration, limits or isolation.
 pub(crate) fn reconfigure(
     runtime: &Runtime,
     loaded: &Loaded,
-    config: &str,
+    entry: &Entry,
 ) -> Result<Arc<Loaded>, PluginHostError> {
-    tried(loaded.configured(config)?, runtime)
+    let runtime = &runtime.limited(entry);
+    tried(loaded.configured(runtime, entry)?, runtime)
 }
 
 fn tried(loaded: Loaded, runtime: &Runtime) -> Result<Arc<Loaded>, PluginHostError> {
     if runtime.limits.trial_call {
-        try_out(&loaded, runtime)?;
+        try_out(&loaded)?;
     }
     Ok(Arc::new(loaded))
+}
+
+/// Whether a content is the one that `plugins.toml` pins, if it pins one.
+pub(crate) fn check_pin(digest: &str, entry: &Entry) -> Result<(), PluginHostError> {
+    match &entry.sha256 {
+        Some(pinned) if pinned != digest => {
+            Err(PluginHostError::Pin { found: digest.to_owned(), pinned: pinned.clone() })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A component, and not one of the things that look like it.
@@ -204,12 +218,12 @@ fn describe(prepared: &Prepared) -> Result<Described, PluginHostError> {
 }
 
 /// One made-up item for each role: any well-formed answer will do.
-fn try_out(loaded: &Loaded, runtime: &Runtime) -> Result<(), PluginHostError> {
+fn try_out(loaded: &Loaded) -> Result<(), PluginHostError> {
     for role in loaded.roles() {
         let tried = match role {
-            Role::CostModel => price::try_out(loaded, &runtime.limits),
-            Role::AttributeEnricher => spans::try_enrich(loaded, &runtime.limits),
-            Role::ExportFilter => spans::try_filter(loaded, &runtime.limits),
+            Role::CostModel => price::try_out(loaded),
+            Role::AttributeEnricher => spans::try_enrich(loaded),
+            Role::ExportFilter => spans::try_filter(loaded),
         };
         tried.map_err(|source| PluginHostError::Trial { role: role.name(), source })?;
     }
