@@ -24,6 +24,8 @@ pub enum ErrorKind {
     Overloaded,
     /// The gateway is shutting down; worth another try elsewhere.
     ShuttingDown,
+    /// What must price a request has failed lately; worth another try later.
+    PricingUnavailable,
     /// The backend failed.
     Backend,
     /// A bug of ours.
@@ -46,6 +48,7 @@ impl ErrorKind {
             Self::UnsupportedMediaType => "unsupported_media_type",
             Self::Overloaded => "overloaded",
             Self::ShuttingDown => "shutting_down",
+            Self::PricingUnavailable => "pricing_unavailable",
             Self::Backend => "backend_error",
             Self::Internal => "internal_error",
             Self::Timeout => "timeout",
@@ -65,7 +68,7 @@ impl ErrorKind {
             Self::Overloaded => 429,
             Self::Internal => 500,
             Self::Backend => 502,
-            Self::ShuttingDown => 503,
+            Self::ShuttingDown | Self::PricingUnavailable => 503,
         }
     }
 }

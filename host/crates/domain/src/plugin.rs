@@ -37,9 +37,26 @@ pub enum FaultKind {
     Reported,
     /// No instance of it could be started.
     Unavailable,
+    /// It was not asked: it has failed too often lately.
+    BreakerOpen,
 }
 
 impl FaultKind {
+    /// All of them.
+    pub const ALL: [Self; 11] = [
+        Self::Trap,
+        Self::Deadline,
+        Self::Memory,
+        Self::Stack,
+        Self::ResultTooLarge,
+        Self::WrongLength,
+        Self::InvalidAnswer,
+        Self::Overflow,
+        Self::Reported,
+        Self::Unavailable,
+        Self::BreakerOpen,
+    ];
+
     /// Its name on spans and in logs.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -54,6 +71,7 @@ impl FaultKind {
             Self::Overflow => "overflow",
             Self::Reported => "reported",
             Self::Unavailable => "unavailable",
+            Self::BreakerOpen => "breaker_open",
         }
     }
 }
@@ -67,4 +85,16 @@ pub struct PluginFault {
     pub kind: FaultKind,
     /// For people: what happened, in one line.
     pub message: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_stands_at_its_own_place() {
+        for (place, kind) in FaultKind::ALL.into_iter().enumerate() {
+            assert_eq!(kind as usize, place, "{}", kind.name());
+        }
+    }
 }

@@ -7,9 +7,12 @@ use std::sync::Arc;
 use futures::future::join_all;
 use tokio::sync::mpsc;
 use tokio::task::block_in_place;
-use tollgate_domain::{PluginFault, Record, Resource};
-use tollgate_plugin_host::PluginSet;
-use tollgate_telemetry::ExporterHandle;
+use tollgate_domain::{PluginFault, Record, Resource, Span, SpanId};
+use tollgate_plugin_host::{PluginSet, Role};
+use tollgate_telemetry::{ExporterHandle, plugin_failed};
+
+/// Most faults of one role that are marked on a trace; all are in the log.
+const FAULTS_MARKED: usize = 8;
 
 /// A record and the plugin set its request was admitted under.
 pub(crate) struct Finished {
@@ -39,20 +42,33 @@ async fn deliver(
 ) {
     let tenant = record.tenant.as_deref();
     let mut spans = tollgate_telemetry::spans(&record, Some(address));
-    report(block_in_place(|| plugins.enrich(tenant, resource, &mut spans)));
+    let faults = block_in_place(|| plugins.enrich(tenant, resource, &mut spans));
+    report(&faults);
+    mark(&mut spans, record.trace.root, &faults, Role::AttributeEnricher);
     // All at once: an exporter whose queue is full holds up the next trace, not the other exporters.
     join_all(exporters.iter().map(async |exporter| {
         let bound = spans.clone();
         let filtered = block_in_place(|| plugins.filter(exporter.name(), tenant, resource, bound));
-        report(filtered.faults);
-        if !filtered.kept.is_empty() {
-            exporter.deliver(filtered.kept).await;
+        report(&filtered.faults);
+        let mut kept = filtered.kept;
+        // Where the filter fails closed its spans are not there to be marked.
+        mark(&mut kept, record.trace.root, &filtered.faults, Role::ExportFilter);
+        if !kept.is_empty() {
+            exporter.deliver(kept).await;
         }
     }))
     .await;
 }
 
-fn report(faults: Vec<PluginFault>) {
+/// Says on the root span, if it leaves at all, who failed on the trace.
+fn mark(spans: &mut [Span], root: SpanId, faults: &[PluginFault], role: Role) {
+    let Some(root) = spans.iter_mut().find(|span| span.context.span_id == root) else { return };
+    let ended = root.interval.end;
+    let events = faults.iter().take(FAULTS_MARKED);
+    root.events.extend(events.map(|fault| plugin_failed(fault, role.name(), ended)));
+}
+
+fn report(faults: &[PluginFault]) {
     for fault in faults {
         tracing::warn!(
             plugin = fault.plugin.name,

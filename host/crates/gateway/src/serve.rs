@@ -9,7 +9,7 @@ use tollgate_domain::ErrorKind;
 use tollgate_domain::record::{Asked, Operation};
 use tollgate_domain::time::Interval;
 use tollgate_engine::{GenerateRequest, Generation, SamplingOptions, SubmitError};
-use tollgate_plugin_host::PluginSet;
+use tollgate_plugin_host::{NotAdmitted, PluginSet};
 
 use crate::call::{Answer, AnswerEvent, Arrival, Call, Ending, Prompt, Refusal};
 use crate::deliver::Finished;
@@ -44,7 +44,7 @@ impl Gateway {
         let model = call.model.clone().unwrap_or_else(|| inner.models.default_name().to_owned());
         let request = Request::begin(&call.arrival, asked(&call, model), call.user.clone());
         let plugins = inner.plugins.pin();
-        let admitted = match inner.admit(&call) {
+        let admitted = match inner.admit(&call, &request, &plugins) {
             Ok(admitted) => admitted,
             Err(refusal) => return Err(inner.put_refusal_on_record(request, plugins, refusal)),
         };
@@ -107,11 +107,19 @@ async fn finish(
 
 impl Inner {
     /// From a well-formed call to one the engine works on.
-    fn admit(&self, call: &Call) -> Result<Admitted, Refusal> {
+    fn admit(
+        &self,
+        call: &Call,
+        request: &Request,
+        plugins: &PluginSet,
+    ) -> Result<Admitted, Refusal> {
         if self.running.is_closed() {
             return Err(Refusal::new(ErrorKind::ShuttingDown, "The gateway is shutting down."));
         }
         let model = self.models.resolve(call.model.as_deref())?;
+        plugins
+            .admits(request.tenant(), &request.usage_base(&model.root))
+            .map_err(|refused| unpriceable(&refused))?;
         let began = Instant::now();
         let prompt_tokens = tokio::task::block_in_place(|| self.tokenize(&call.prompt))?;
         let submitted = Instant::now();
@@ -210,6 +218,19 @@ fn sampling(call: &Call) -> SamplingOptions {
         top_k: call.top_k.map(|k| k as usize),
         seed: call.seed.unwrap_or_else(rand::random),
     }
+}
+
+/// The operator wants no request served that cannot be priced.
+fn unpriceable(refused: &NotAdmitted) -> Refusal {
+    let plugin = &refused.fault.plugin;
+    tracing::warn!(
+        plugin = plugin.name,
+        version = plugin.version,
+        message = refused.fault.message,
+        "request refused, since its cost model fails closed"
+    );
+    let message = "This request cannot be priced at the moment. Try again shortly.";
+    Refusal::new(ErrorKind::PricingUnavailable, message).retry_after(refused.retry_after)
 }
 
 fn busy(error: &SubmitError) -> Refusal {

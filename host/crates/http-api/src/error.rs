@@ -82,7 +82,10 @@ fn class(kind: ErrorKind) -> &'static str {
         | ErrorKind::UnsupportedMediaType => "invalid_request_error",
         ErrorKind::Timeout => "timeout_error",
         ErrorKind::Overloaded => "rate_limit_error",
-        ErrorKind::ShuttingDown | ErrorKind::Backend | ErrorKind::Internal => "server_error",
+        ErrorKind::ShuttingDown
+        | ErrorKind::PricingUnavailable
+        | ErrorKind::Backend
+        | ErrorKind::Internal => "server_error",
     }
 }
 

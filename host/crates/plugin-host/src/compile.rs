@@ -39,7 +39,7 @@ pub(crate) struct Compiled {
 /// Compiles, unless these bytes were compiled for this engine before.
 pub(crate) fn compile(runtime: &Runtime, content: &Content) -> Result<Compiled, PluginHostError> {
     let key = format!("{}-{}", content.digest, runtime.fingerprint);
-    if let Some(found) = runtime.state.as_ref().and_then(|state| state.artefact(&key)) {
+    if let Some(found) = runtime.state.artefact(&key) {
         match artefact::load(&runtime.engine, &found) {
             Ok(component) => return Ok(Compiled { component, bytes: found.len(), cached: true }),
             Err(error) => {
@@ -54,9 +54,7 @@ pub(crate) fn compile(runtime: &Runtime, content: &Content) -> Result<Compiled, 
     };
     let component = artefact::load(&runtime.engine, &made)
         .map_err(|error| PluginHostError::Compile(error.into_boxed_dyn_error()))?;
-    if let Some(state) = &runtime.state {
-        state.put_artefact(&key, &made);
-    }
+    runtime.state.put_artefact(&key, &made);
     Ok(Compiled { component, bytes: made.len(), cached: false })
 }
 

@@ -17,7 +17,8 @@ use wasmtime::{
 
 use crate::error::PluginHostError;
 use crate::folder::hexadecimal;
-use crate::limits::{Compiler, Limits, PluginHostSettings};
+use crate::limits::{Compiler, Limits, MOST_MEMORY, PluginHostSettings};
+use crate::manifest::Entry;
 use crate::signature::TrustedKey;
 use crate::state::State;
 
@@ -39,16 +40,17 @@ pub(crate) struct Runtime {
     pub limits: Arc<Limits>,
     pub compiler: Compiler,
     pub trusted_keys: Arc<[TrustedKey]>,
-    /// What is kept over a restart, if anything is.
-    pub state: Option<Arc<State>>,
+    pub state: Arc<State>,
 }
 
 impl Runtime {
     /// Starts an engine and its clock, and opens the folder for what is kept.
     pub fn start(settings: &PluginHostSettings) -> Result<Self, PluginHostError> {
         let limits = &settings.limits;
-        let state =
-            settings.state.as_ref().map(|folder| open(folder, &settings.folder)).transpose()?;
+        let state = match &settings.state {
+            Some(folder) => open(folder, &settings.folder)?,
+            None => Arc::new(State::in_memory()),
+        };
         let broken = |error: wasmtime::Error| PluginHostError::Engine(error.into_boxed_dyn_error());
         let engine = Engine::new(&pooled(limits)).or_else(|error| {
             // The pool reserves address space up front, and some machines limit that.
@@ -76,6 +78,11 @@ impl Runtime {
             trusted_keys: settings.trusted_keys.clone().into(),
             state,
         })
+    }
+
+    /// The same engine with the limits of one plugin.
+    pub fn limited(&self, entry: &Entry) -> Self {
+        Self { limits: entry.limits(&self.limits), ..self.clone() }
     }
 }
 
@@ -145,7 +152,7 @@ fn pooled(limits: &Limits) -> Config {
         .total_core_instances(instances.saturating_mul(8))
         .total_memories(instances)
         .total_tables(instances.saturating_mul(2))
-        .max_memory_size(limits.memory_bytes)
+        .max_memory_size(limits.memory_bytes.max(MOST_MEMORY))
         .table_elements(TABLE_ELEMENTS)
         .max_core_instances_per_component(200)
         .max_memories_per_component(4)

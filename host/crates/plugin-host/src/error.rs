@@ -163,6 +163,24 @@ pub enum PluginHostError {
         /// The file that has it.
         other: String,
     },
+    /// `plugins.toml` asks for a role that it does not have.
+    #[error("`roles` in plugins.toml names {role}, which it does not export; it has {has}")]
+    Roles {
+        /// The role.
+        role: &'static str,
+        /// What it exports.
+        has: String,
+    },
+    /// This very content was rolled back from.
+    #[error(
+        "this content was rolled back: {why}; drop another build, or try it again with `tollgate plugin enable {file}`"
+    )]
+    Rejected {
+        /// The file.
+        file: String,
+        /// Who rolled it back, and why.
+        why: String,
+    },
     /// `plugins.toml` is not acceptable.
     #[error("plugins.toml: {0}; the last good settings stay in force")]
     Manifest(String),
@@ -192,6 +210,8 @@ impl PluginHostError {
             Self::Configure(_) | Self::Configuration(_) | Self::Currency(_) => "configure",
             Self::Trial { .. } => "trial",
             Self::Duplicate { .. } => "duplicate",
+            Self::Roles { .. } => "roles",
+            Self::Rejected { .. } => "rejected",
             Self::Manifest(_) => "manifest",
         }
     }
@@ -199,9 +219,16 @@ impl PluginHostError {
     /// Whether the same bytes with the same configuration would fail again, so that there is no point in another try.
     pub(crate) fn is_lasting(&self) -> bool {
         match self {
-            Self::Read(_) | Self::NotAFile(_) | Self::Engine(_) | Self::Duplicate { .. } => false,
             // The pin and the signature change without the file.
-            Self::Pin { .. } | Self::Signature { .. } | Self::Compiler { .. } => false,
+            Self::Read(_)
+            | Self::NotAFile(_)
+            | Self::Engine(_)
+            | Self::Compiler { .. }
+            | Self::Duplicate { .. }
+            | Self::Pin { .. }
+            | Self::Signature { .. }
+            | Self::Roles { .. }
+            | Self::Rejected { .. } => false,
             Self::Describe(fault) | Self::Configure(fault) | Self::Trial { source: fault, .. } => {
                 fault.kind != FaultKind::Unavailable
             }
@@ -234,11 +261,19 @@ pub struct CallFault {
     pub kind: FaultKind,
     /// What happened, in one line.
     pub message: String,
+    /// Whether the plugin as a whole is to blame, so that its breaker counts it.
+    pub(crate) blames_plugin: bool,
 }
 
 impl CallFault {
     pub(crate) fn new(kind: FaultKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        Self { kind, message: message.into(), blames_plugin: true }
+    }
+
+    /// The same, but of one item, or of the host: not a reason to stop asking the plugin.
+    pub(crate) fn blameless(mut self) -> Self {
+        self.blames_plugin = false;
+        self
     }
 
     pub(crate) fn invalid(message: impl Into<String>) -> Self {

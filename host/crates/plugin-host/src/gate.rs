@@ -15,9 +15,10 @@ use crate::error::PluginHostError;
 use crate::folder::Content;
 use crate::instance::{Exports, Instance};
 use crate::interface::{API, Interface};
-use crate::loaded::{Loaded, Prepared, Role};
+use crate::loaded::{Loaded, Prepared};
 use crate::log::PluginLog;
 use crate::manifest::Entry;
+use crate::role::Role;
 use crate::steps::{Step, Steps};
 use crate::{price, schema, signature, spans, wasi};
 
@@ -57,6 +58,7 @@ pub(crate) fn examine(
     steps: &mut Steps,
 ) -> Result<Passed, PluginHostError> {
     let Candidate { file, content, entry, .. } = *candidate;
+    let runtime = &runtime.limited(entry);
     let config = entry.config.as_str();
     let none = |(): &()| String::new();
     steps.take(Step::Format, || check_format(&content.bytes), none)?;
@@ -106,29 +108,30 @@ pub(crate) fn examine(
     };
     let loaded = steps.take(
         Step::Configure,
-        || Loaded::new(prepared, identity, described, config.to_owned()),
+        || Loaded::new(prepared, identity, described, entry),
         |_| String::new(),
     )?;
     if runtime.limits.trial_call {
         steps.take(
             Step::Trial,
-            || try_out(&loaded, runtime),
+            || try_out(&loaded),
             |()| loaded.roles().iter().map(|role| role.name()).collect::<Vec<_>>().join(", "),
         )?;
     }
     Ok(Passed { loaded: Arc::new(loaded), compiled_bytes: compiled.bytes })
 }
 
-/// A plugin of the same content with another configuration.
+/// A plugin of the same content with another configuration, limits or isolation.
 pub(crate) fn reconfigure(
     runtime: &Runtime,
     loaded: &Loaded,
-    config: &str,
+    entry: &Entry,
 ) -> Result<Arc<Loaded>, PluginHostError> {
-    check_config(&loaded.described, config)?;
-    let loaded = loaded.configured(config)?;
+    let runtime = &runtime.limited(entry);
+    check_config(&loaded.described, &entry.config)?;
+    let loaded = loaded.configured(runtime, entry)?;
     if runtime.limits.trial_call {
-        try_out(&loaded, runtime)?;
+        try_out(&loaded)?;
     }
     Ok(Arc::new(loaded))
 }
@@ -224,12 +227,12 @@ fn describe(prepared: &Prepared) -> Result<Described, PluginHostError> {
 }
 
 /// One made-up item for each role: any well-formed answer will do.
-fn try_out(loaded: &Loaded, runtime: &Runtime) -> Result<(), PluginHostError> {
+fn try_out(loaded: &Loaded) -> Result<(), PluginHostError> {
     for role in loaded.roles() {
         let tried = match role {
-            Role::CostModel => price::try_out(loaded, &runtime.limits),
-            Role::AttributeEnricher => spans::try_enrich(loaded, &runtime.limits),
-            Role::ExportFilter => spans::try_filter(loaded, &runtime.limits),
+            Role::CostModel => price::try_out(loaded),
+            Role::AttributeEnricher => spans::try_enrich(loaded),
+            Role::ExportFilter => spans::try_filter(loaded),
         };
         tried.map_err(|source| PluginHostError::Trial { role: role.name(), source })?;
     }

@@ -14,8 +14,8 @@ use crate::folder::{self, Content};
 use crate::gate::{self, Candidate};
 use crate::interface::{API, Interface};
 use crate::limits::PluginHostSettings;
-use crate::loaded::Role;
 use crate::manifest::{self, Entry, Manifest};
+use crate::role::Role;
 use crate::steps::{Step, StepTaken, Steps};
 
 /// A plugin that would serve.

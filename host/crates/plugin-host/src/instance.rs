@@ -16,6 +16,7 @@ use crate::deadline::Deadline;
 use crate::engine::{Runtime, TABLE_ELEMENTS};
 use crate::error::CallFault;
 use crate::log::PluginLog;
+use crate::meter::InstanceMeter;
 use crate::wasi::Wasi;
 
 /// Most resource handles of an instance.
@@ -47,6 +48,11 @@ pub(crate) struct Instance {
     pub filter: Option<export_filter::Guest>,
     /// Calls it may still serve.
     pub calls_left: u32,
+    /// The only tenant it may serve, where instances are kept apart by tenant.
+    pub tenant: Option<Box<str>>,
+    /// When it was last used, in calls of its pool.
+    pub last_used: u64,
+    pub meter: InstanceMeter,
 }
 
 impl Instance {
@@ -85,7 +91,18 @@ impl Instance {
         }));
         match started {
             Ok(Ok((lifecycle, cost_model, enricher, filter))) => {
-                Ok(Self { store, lifecycle, cost_model, enricher, filter, calls_left })
+                let (tenant, last_used, meter) = (None, 0, InstanceMeter::default());
+                Ok(Self {
+                    store,
+                    lifecycle,
+                    cost_model,
+                    enricher,
+                    filter,
+                    calls_left,
+                    tenant,
+                    last_used,
+                    meter,
+                })
             }
             Ok(Err(error)) => Err(fault_at_start(&store, &error)),
             Err(_) => Err(CallFault::new(
@@ -112,6 +129,11 @@ impl Instance {
         }
     }
 
+    /// Bytes of its memories and tables.
+    pub fn memory(&self) -> usize {
+        self.store.data().memory.used
+    }
+
     /// Whether it has grown so much that a fresh one should take its place.
     pub fn is_swollen(&self) -> bool {
         let memory = &self.store.data().memory;
@@ -133,7 +155,8 @@ fn fault_at_start(store: &Store<State>, error: &wasmtime::Error) -> CallFault {
         return CallFault::new(
             FaultKind::Unavailable,
             "too many plugin instances are running at the same time",
-        );
+        )
+        .blameless();
     }
     let state = store.data();
     let fault = CallFault::classify(error, state.memory.refused, state.wasi.last_words());

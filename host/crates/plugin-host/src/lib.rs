@@ -10,9 +10,11 @@
 
 mod artefact;
 mod bindings;
+mod breaker;
 mod cache;
 mod child;
 mod compile;
+mod control;
 mod deadline;
 mod describe;
 mod engine;
@@ -29,13 +31,19 @@ mod loaded;
 mod log;
 mod lower;
 mod manifest;
+mod matching;
+mod meter;
+mod pool;
 mod price;
+mod publish;
 mod registry;
+mod role;
 mod schema;
 mod set;
 mod signature;
 mod spans;
 mod state;
+mod status;
 mod steps;
 #[cfg(test)]
 mod testing;
@@ -48,18 +56,25 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, SyncSender};
 
 use arc_swap::ArcSwap;
+use tollgate_domain::{CostOutcome, Usage};
 
+pub use crate::breaker::BreakerState;
 pub use crate::child::run_compiler;
+use crate::control::Command;
+pub use crate::control::ControlError;
 use crate::engine::Runtime;
 pub use crate::error::{CallFault, PluginHostError, chain};
 pub use crate::inspect::{Inspection, Rejection, inspect, inspect_in_folder};
 pub use crate::limits::{Compiler, Limits, PluginHostSettings};
-pub use crate::loaded::Role;
-pub use crate::registry::{PluginRefusal, PluginStatus};
+pub use crate::manifest::{Isolation, OnFailure};
+use crate::meter::Meters;
+pub use crate::meter::{LatencyHistogram, PluginMeter};
 use crate::registry::{Registry, Shared};
-pub use crate::set::PluginSet;
+pub use crate::role::Role;
+pub use crate::set::{NotAdmitted, PluginSet, ShadowPrice};
 pub use crate::signature::{KeyError, TrustedKey};
 pub use crate::spans::Filtered;
+pub use crate::status::{PluginRefusal, PluginStatus};
 pub use crate::steps::{Step, StepTaken};
 use crate::watch::Reminder;
 
@@ -74,6 +89,7 @@ pub struct PluginHost(Arc<Inner>);
 struct Inner {
     shared: Arc<Shared>,
     reminders: SyncSender<Reminder>,
+    commands: SyncSender<Command>,
     stop: Arc<AtomicBool>,
 }
 
@@ -90,11 +106,12 @@ impl PluginHost {
             source,
         })?;
         let runtime = Runtime::start(&settings)?;
-        let first = PluginSet::new(0, Vec::new(), Arc::clone(&runtime.limits));
         let shared = Arc::new(Shared {
-            set: ArcSwap::from_pointee(first),
+            set: ArcSwap::from_pointee(PluginSet::new(0, Vec::new())),
             status: ArcSwap::from_pointee(Vec::new()),
+            meters: Meters::default(),
         });
+        let (commands, obeyed) = mpsc::sync_channel(control::WAITING);
         let (reminders, receiver) = mpsc::sync_channel(1);
         let (ready, loaded) = mpsc::sync_channel(1);
         let stop = Arc::new(AtomicBool::new(false));
@@ -107,12 +124,13 @@ impl PluginHost {
             .stack_size(WATCHER_STACK)
             .spawn(move || {
                 let (folder, every) = (settings.folder.clone(), settings.rescan_every);
-                let registry = Registry::new(settings, runtime, of_registry);
+                let registry =
+                    Registry::new(settings, runtime, of_registry, obeyed, sender.clone());
                 watch::run(&folder, every, registry, (sender, &receiver), &stopped, &ready);
             })
             .map_err(|error| broken(Box::new(error)))?;
         loaded.recv().map_err(|_| broken("the watcher's thread ended".into()))?;
-        Ok(Self(Arc::new(Inner { shared, reminders, stop })))
+        Ok(Self(Arc::new(Inner { shared, reminders, commands, stop })))
     }
 
     /// The set that serves now. Hold on to it for as long as one request or one batch lasts.
@@ -124,7 +142,92 @@ impl PluginHost {
     /// Every file of the folder and what became of it.
     #[must_use]
     pub fn status(&self) -> Vec<PluginStatus> {
-        self.0.shared.status.load().to_vec()
+        self.0.shared.status.load().iter().map(status::Reported::now).collect()
+    }
+
+    /// What each plugin did since the gateway started, by its name for itself and by role.
+    #[must_use]
+    pub fn meters(&self) -> Vec<PluginMeter> {
+        self.0.shared.meters.snapshot()
+    }
+
+    /// Looks at the whole folder now and tries again what was refused. Returns when that is done: call it where waiting is
+    /// no harm.
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be read, or the host is stopping. A file that is refused is no error.
+    pub fn rescan(&self) -> Result<(), PluginHostError> {
+        self.command(Command::Rescan)
+            .unwrap_or_else(|busy| Err(PluginHostError::Engine(Box::new(busy))))
+    }
+
+    /// Has nothing serve from a file, now and after a restart, until it is enabled.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such file, or it is done but could not be written down.
+    pub fn disable(&self, file: &str) -> Result<(), ControlError> {
+        self.command(|answer| Command::Disable(file.to_owned(), answer))?
+    }
+
+    /// Allows a file again that was disabled, and contents of it that were rolled back from.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such file, or it is done but could not be written down.
+    pub fn enable(&self, file: &str) -> Result<(), ControlError> {
+        self.command(|answer| Command::Enable(file.to_owned(), answer))?
+    }
+
+    /// Has the content serve again that served from a file before the present one. The present one is not used again, also
+    /// after a restart, until [`PluginHost::enable`] allows it; any other content of the file is.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such file, or nothing to go back to, or that cannot serve now.
+    pub fn roll_back(&self, file: &str) -> Result<PluginStatus, ControlError> {
+        self.command(|answer| Command::RollBack(file.to_owned(), answer))?
+    }
+
+    /// What a cost model, named by its file or by itself, says of a request. It is on no bill and in no figures, whatever
+    /// the plugin's `match` and breaker say.
+    ///
+    /// # Errors
+    ///
+    /// When no such plugin serves, or it is no cost model.
+    pub fn try_price(
+        &self,
+        file_or_plugin: &str,
+        tenant: Option<&str>,
+        usage: &Usage,
+    ) -> Result<CostOutcome, ControlError> {
+        let set = self.pin();
+        let named = || file_or_plugin.to_owned();
+        let Some(member) = set.find(file_or_plugin) else {
+            let is_known = self.0.shared.status.load().iter().any(|r| r.status.file == named());
+            return Err(if is_known {
+                ControlError::NotACostModel { name: named() }
+            } else {
+                ControlError::Unknown { name: named() }
+            });
+        };
+        if !member.loaded.has(Role::CostModel) {
+            return Err(ControlError::NotACostModel { name: named() });
+        }
+        Ok(price::one(&member.loaded, tenant, usage, true))
+    }
+
+    /// Hands a command to the watcher's thread and waits for its answer.
+    fn command<R>(
+        &self,
+        command: impl FnOnce(SyncSender<R>) -> Command,
+    ) -> Result<R, ControlError> {
+        let (answer, answered) = mpsc::sync_channel(1);
+        self.0.commands.try_send(command(answer)).map_err(|_| ControlError::Busy)?;
+        // One that waits already will do.
+        let _ = self.0.reminders.try_send(Reminder);
+        answered.recv_timeout(control::PATIENCE).map_err(|_| ControlError::Busy)
     }
 }
 

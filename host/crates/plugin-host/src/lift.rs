@@ -15,12 +15,13 @@ use crate::lower::PREFIXED;
 
 /// What only the gateway itself says: identity of the service, counts, and money. No plugin can forge these, whatever it declares.
 const RESERVED_PREFIXES: [&str; 4] = ["service.", "gen_ai.usage.", "tollgate.", "telemetry."];
-const RESERVED_KEYS: [&str; 5] = [
+const RESERVED_KEYS: [&str; 6] = [
     "llm.estimated_cost_usd",
     "llm.prompt_tokens",
     "llm.completion_tokens",
     "llm.total_tokens",
     "llm.trace_id",
+    "llm.request_id",
 ];
 
 /// Whether a key may be written by the gateway alone.
@@ -70,6 +71,14 @@ impl Change {
     }
 }
 
+/// What may be applied, and how many edits may not.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Lifted {
+    pub changes: Vec<Change>,
+    /// Edits of keys that are reserved or were not announced.
+    pub refused: usize,
+}
+
 /// Checks the edits to a batch of `spans` spans.
 pub(crate) fn lift(
     list: &EditList,
@@ -77,7 +86,7 @@ pub(crate) fn lift(
     writes: &Selection,
     reserved: Reserved,
     limits: &Limits,
-) -> Result<Vec<Change>, CallFault> {
+) -> Result<Lifted, CallFault> {
     let most = limits.edits_per_span.saturating_mul(spans);
     if list.edits.len() > most {
         return Err(CallFault::invalid(format!(
@@ -86,6 +95,7 @@ pub(crate) fn lift(
         )));
     }
     let mut changes: Vec<Change> = Vec::with_capacity(list.edits.len());
+    let mut refused = 0;
     let mut previous: Option<(u32, u32)> = None;
     for edit in &list.edits {
         let span = usize::try_from(edit.span).unwrap_or(usize::MAX);
@@ -96,6 +106,7 @@ pub(crate) fn lift(
         previous = Some((edit.span, edit.slot.key));
         let Some(key) = key(edit.slot.key, list, writes)? else {
             previous = None;
+            refused += 1;
             continue;
         };
         let what = what(edit, list, limits)?;
@@ -105,6 +116,7 @@ pub(crate) fn lift(
             (true, Reserved::MayRemove, What::Set(_) | What::Remove) => What::Remove,
             (true, _, _) => {
                 previous = None;
+                refused += 1;
                 continue;
             }
         };
@@ -118,7 +130,7 @@ pub(crate) fn lift(
             (_, _, what) => changes.push(Change { span, key: key.to_owned(), what }),
         }
     }
-    Ok(changes)
+    Ok(Lifted { changes, refused })
 }
 
 /// The key of a slot; none if the plugin has not declared that it writes it.
@@ -249,7 +261,7 @@ mod tests {
         Edit { span, op, slot: Slot { key, kind, bits } }
     }
 
-    fn run(edits: Vec<Edit>, keys: Vec<TextRef>, arena: &[u8]) -> Result<Vec<Change>, CallFault> {
+    fn run(edits: Vec<Edit>, keys: Vec<TextRef>, arena: &[u8]) -> Result<Lifted, CallFault> {
         let writes = Selection::of(&["a", "service.name"], &["p.", "tollgate."]);
         let list = EditList { edits, keys, arena: arena.to_vec() };
         lift(&list, 2, &writes, Reserved::MayRemove, &Limits::default())
@@ -259,7 +271,7 @@ mod tests {
     fn edits_come_back_as_written() {
         let at = TextRef { offset: 0, length: 3 };
         let undeclared = TextRef { offset: 2, length: 2 };
-        let changes = run(
+        let Lifted { changes, refused } = run(
             vec![
                 edit(0, EditOp::Set, 0, ValueKind::Int, 1),
                 edit(0, EditOp::Set, 0, ValueKind::Int, 2),
@@ -284,6 +296,60 @@ mod tests {
                 change(1, "service.name", What::Remove),
             ]
         );
+        assert_eq!(refused, 2, "the undeclared one, and the default for a reserved key");
+    }
+
+    #[test]
+    fn no_role_forges_what_the_gateway_says() {
+        let keys = [
+            ("service.name", true),
+            ("service.instance.id", true),
+            ("telemetry.sdk.name", true),
+            ("gen_ai.usage.input_tokens", true),
+            ("gen_ai.usage.cost.amount", true),
+            ("tollgate.cost.amount", true),
+            ("tollgate.cost.status", true),
+            ("tollgate.tenant", true),
+            ("tollgate.plugin.name", true),
+            ("llm.estimated_cost_usd", true),
+            ("llm.prompt_tokens", true),
+            ("llm.completion_tokens", true),
+            ("llm.total_tokens", true),
+            ("llm.trace_id", true),
+            ("llm.request_id", true),
+            ("llm.user", false),
+            ("gen_ai.request.model", false),
+            ("services.name", false),
+            ("tollgate", false),
+        ];
+        for (key, reserved) in keys {
+            // Declared by name and by prefix: a declaration gives no right to it.
+            for writes in [Selection::of(&[key], &[]), Selection::of(&[], &[""])] {
+                let name = TextRef { offset: 0, length: u32::try_from(key.len()).unwrap() };
+                let place = if writes.key_at(0).is_some() { 0 } else { PREFIXED };
+                for op in [EditOp::Set, EditOp::SetDefault, EditOp::Remove] {
+                    let list = EditList {
+                        edits: vec![edit(0, op, place, ValueKind::Int, 7)],
+                        keys: vec![name],
+                        arena: key.as_bytes().to_vec(),
+                    };
+                    for role in [Reserved::Keep, Reserved::MayRemove] {
+                        let lifted = lift(&list, 1, &writes, role, &Limits::default()).unwrap();
+                        let written = |c: &Change| c.what != What::Remove;
+                        let shown = format!("{key} {op:?} {role:?}: {lifted:?}");
+                        if !reserved {
+                            assert_eq!((lifted.changes.len(), lifted.refused), (1, 0), "{shown}");
+                            continue;
+                        }
+                        assert!(!lifted.changes.iter().any(written), "{shown}");
+                        // A filter takes away what must not leave; an enricher changes nothing.
+                        let removes = role == Reserved::MayRemove && op != EditOp::SetDefault;
+                        assert_eq!(lifted.changes.len(), usize::from(removes), "{shown}");
+                        assert_eq!(lifted.refused, usize::from(!removes), "{shown}");
+                    }
+                }
+            }
+        }
     }
 
     #[test]
@@ -357,7 +423,7 @@ mod tests {
                 })
                 .collect();
             let keys = keys.into_iter().map(|(offset, length)| TextRef { offset, length }).collect();
-            if let Ok(changes) = run(edits, keys, &arena) {
+            if let Ok(Lifted { changes, .. }) = run(edits, keys, &arena) {
                 let mut attributes = Attributes::new();
                 for change in changes {
                     prop_assert!(change.span < 2);

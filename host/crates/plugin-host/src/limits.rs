@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::signature::TrustedKey;
+/// Most memory that `plugins.toml` may allow one instance.
+pub(crate) const MOST_MEMORY: usize = 1 << 30;
 
 /// Where plugins are and how they are held.
 #[derive(Clone, Debug)]
@@ -65,7 +67,7 @@ impl PluginHostSettings {
 
 /// What one plugin may use. A deadline is processor time: a call that merely waits for a busy machine is not blamed,
 /// up to twenty times its deadline.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Time for one call.
     pub deadline_call: Duration,
@@ -85,6 +87,9 @@ pub struct Limits {
     pub child_time: Duration,
     /// Most instances of a plugin kept between calls.
     pub warm_instances: usize,
+    /// Most instances of a plugin with `isolation = "tenant"` kept between calls, and so most tenants that have one; the
+    /// one that was not used for longest goes first.
+    pub warm_tenants: usize,
     /// Fewest and most calls that an instance serves before a fresh one takes its place.
     pub calls_per_instance: (u32, u32),
     /// Most items in a batch.
@@ -118,6 +123,7 @@ impl Default for Limits {
             child_memory_bytes: 1 << 30,
             child_time: Duration::from_secs(10),
             warm_instances: threads.max(4),
+            warm_tenants: 32,
             calls_per_instance: (500, 2000),
             batch_items: 512,
             batch_bytes: 1 << 20,

@@ -1,52 +1,27 @@
-//! What is made once for each file and configuration: the compiled component, what it says about itself, and a few warm
-//! instances.
-//!
-//! Policy of the pool: a call takes a warm instance or starts one, and never waits for another call; an instance goes back
-//! unless it failed, served its number of calls, has grown too much, or there are enough.
+//! What is made once for each file and configuration: the compiled component, what it says about itself, its warm
+//! instances, its breaker and its figures.
 
-use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use tollgate_domain::{Currency, FaultKind, PluginIdentity};
 use wasmtime::component::InstancePre;
 
 use crate::bindings::lifecycle::{ConfigError, HostInfo};
+use crate::breaker::{Breaker, Pass};
 use crate::describe::Described;
 use crate::engine::Runtime;
 use crate::error::{CallFault, PluginHostError, one_line};
 use crate::instance::{Exports, Instance, State};
+use crate::limits::Limits;
 use crate::log::PluginLog;
-
-/// What a plugin does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Role {
-    /// Says what a request cost.
-    CostModel,
-    /// Adds attributes to spans.
-    AttributeEnricher,
-    /// Says which spans leave, and with what removed.
-    ExportFilter,
-}
-
-impl Role {
-    /// Its name in the contract.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::CostModel => "cost-model",
-            Self::AttributeEnricher => "attribute-enricher",
-            Self::ExportFilter => "export-filter",
-        }
-    }
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
+use crate::manifest::{Entry, Isolation};
+use crate::meter::{InstanceMeter, Tally};
+use crate::pool::Pool;
+use crate::role::Role;
+use crate::watch::Reminder;
 
 /// The parts that exist before the plugin has said anything: what a file makes, whatever its configuration.
 #[derive(Clone)]
@@ -65,8 +40,24 @@ pub(crate) struct Loaded {
     /// Of a cost model.
     pub currency: Currency,
     config: String,
-    warm: Mutex<Vec<Instance>>,
+    pub isolation: Isolation,
+    shadow: bool,
+    pool: Pool,
+    pub breaker: Breaker,
+    pub tally: Arc<Tally>,
+    /// Wakes whoever decides about a rollback when the breaker opens.
+    alarm: OnceLock<SyncSender<Reminder>>,
     started: AtomicU64,
+}
+
+/// For whom a call is.
+#[derive(Clone, Copy)]
+pub(crate) struct Caller<'a> {
+    pub role: Role,
+    pub tenant: Option<&'a str>,
+    pub items: usize,
+    /// A trial is counted nowhere and asks no breaker.
+    pub trial: bool,
 }
 
 impl Prepared {
@@ -82,41 +73,49 @@ impl Loaded {
         prepared: Prepared,
         identity: PluginIdentity,
         described: Described,
-        config: String,
+        entry: &Entry,
     ) -> Result<Self, PluginHostError> {
         let mut instance = prepared.instance(1).map_err(PluginHostError::Configure)?;
-        let currency = configure(&prepared, &mut instance, &config)?;
+        let currency = configure(&prepared, &mut instance, &entry.config)?;
         Ok(Self {
+            pool: Pool::new(entry.isolation, &prepared.runtime.limits),
             prepared,
             identity,
             described,
             currency,
-            config,
-            warm: Mutex::new(Vec::new()),
+            config: entry.config.clone(),
+            isolation: entry.isolation,
+            shadow: entry.shadow,
+            breaker: Breaker::new(),
+            tally: Arc::default(),
+            alarm: OnceLock::new(),
             started: AtomicU64::new(0),
         })
     }
 
-    /// The same file with another configuration: nothing is compiled again.
-    pub fn configured(&self, config: &str) -> Result<Self, PluginHostError> {
-        let (prepared, identity) = (self.prepared.clone(), self.identity.clone());
-        Self::new(prepared, identity, self.described.clone(), config.to_owned())
+    /// The same file with another configuration or other limits: nothing is compiled again.
+    pub fn configured(&self, runtime: &Runtime, entry: &Entry) -> Result<Self, PluginHostError> {
+        let prepared = Prepared { runtime: runtime.clone(), ..self.prepared.clone() };
+        Self::new(prepared, self.identity.clone(), self.described.clone(), entry)
     }
 
-    /// The configuration, JSON.
-    pub fn config(&self) -> &str {
-        &self.config
+    /// Whether it was made with these settings. What runs in the shadow is never the same as what does not, so that each
+    /// has figures and a breaker of its own.
+    pub fn is_set_up_as(&self, entry: &Entry, host: &Arc<Limits>) -> bool {
+        self.config == entry.config
+            && self.isolation == entry.isolation
+            && self.shadow == entry.shadow
+            && *self.limits() == *entry.limits(host)
+    }
+
+    /// What it may use.
+    pub fn limits(&self) -> &Limits {
+        &self.prepared.runtime.limits
     }
 
     /// What it does.
     pub fn roles(&self) -> Vec<Role> {
-        let exports = &self.prepared.exports;
-        let roles = [
-            (exports.cost_model.is_some(), Role::CostModel),
-            (exports.enricher.is_some(), Role::AttributeEnricher),
-            (exports.filter.is_some(), Role::ExportFilter),
-        ];
-        roles.into_iter().filter_map(|(has, role)| has.then_some(role)).collect()
+        Role::ALL.into_iter().filter(|role| self.has(*role)).collect()
     }
 
     /// Whether it does this.
@@ -130,54 +129,104 @@ impl Loaded {
 
     /// Most items in one batch of its.
     pub fn max_batch(&self) -> usize {
-        let host = self.prepared.runtime.limits.batch_items;
+        let host = self.limits().batch_items;
         if self.described.max_batch == 0 { host } else { self.described.max_batch.min(host) }.max(1)
     }
 
-    /// One call with a batch of `items`, on a warm instance or a fresh one. An answer that `lift` refuses costs the
+    /// From now on `alarm` hears when the breaker opens.
+    pub fn raise(&self, alarm: &SyncSender<Reminder>) {
+        self.alarm.get_or_init(|| alarm.clone());
+    }
+
+    /// Lets its warm instances go. It can still be called.
+    pub fn rest(&self) {
+        self.pool.clear();
+    }
+
+    /// One call, on a warm instance or a fresh one, unless the breaker is open. An answer that `lift` refuses costs the
     /// instance like a trap does; an error that the plugin reports in due form does not.
     pub fn call<R, T>(
         &self,
-        items: usize,
+        caller: Caller<'_>,
         call: impl FnOnce(&mut Instance) -> wasmtime::Result<R>,
         lift: impl FnOnce(R) -> Result<T, CallFault>,
     ) -> Result<T, CallFault> {
-        let limits = &self.prepared.runtime.limits;
-        let mut instance = match self.take() {
-            Some(instance) => instance,
-            None => self.start()?,
-        };
-        let items = u32::try_from(items).unwrap_or(u32::MAX);
-        let budget =
-            limits.deadline_call.saturating_add(limits.deadline_per_item.saturating_mul(items));
-        let answer = instance.call(budget, call).and_then(lift);
-        if answer.as_ref().err().is_none_or(|fault| fault.kind == FaultKind::Reported) {
-            self.put_back(instance);
+        if caller.trial {
+            return self.run(caller, call, lift);
+        }
+        let pass = self.breaker.admit().map_err(|refused| {
+            self.tally.fault(caller.role, FaultKind::BreakerOpen);
+            refused.fault
+        })?;
+        let answer = self.run(caller, call, lift);
+        match &answer {
+            Ok(_) => self.breaker.succeeded(pass),
+            Err(fault) => self.failed(caller.role, pass, fault),
         }
         answer
     }
 
-    fn take(&self) -> Option<Instance> {
-        self.warm.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop()
+    fn run<R, T>(
+        &self,
+        caller: Caller<'_>,
+        call: impl FnOnce(&mut Instance) -> wasmtime::Result<R>,
+        lift: impl FnOnce(R) -> Result<T, CallFault>,
+    ) -> Result<T, CallFault> {
+        let Caller { role, tenant, items, trial } = caller;
+        let began = Instant::now();
+        let taken = self.pool.take(tenant).map_or_else(|| self.start(tenant), Ok);
+        let mut instance = taken.inspect_err(|_| {
+            if !trial {
+                self.tally.ended_without_instance(role, items, began.elapsed());
+            }
+        })?;
+        instance.meter.at_work(true);
+        let limits = self.limits();
+        let factor = u32::try_from(items).unwrap_or(u32::MAX);
+        let budget =
+            limits.deadline_call.saturating_add(limits.deadline_per_item.saturating_mul(factor));
+        let answer = instance.call(budget, call).and_then(lift);
+        if !trial {
+            instance.meter.ended(role, items, began.elapsed());
+        }
+        instance.meter.memory(instance.memory());
+        instance.meter.at_work(false);
+        if answer.as_ref().err().is_none_or(|fault| fault.kind == FaultKind::Reported) {
+            self.pool.put_back(instance);
+        }
+        answer
     }
 
-    fn put_back(&self, mut instance: Instance) {
-        instance.calls_left = instance.calls_left.saturating_sub(1);
-        if instance.calls_left == 0 || instance.is_swollen() {
-            return;
-        }
-        let mut warm = self.warm.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if warm.len() < self.prepared.runtime.limits.warm_instances {
-            warm.push(instance);
+    #[cold]
+    fn failed(&self, role: Role, pass: Pass, fault: &CallFault) {
+        self.tally.fault(role, fault.kind);
+        if fault.kind == FaultKind::Reported && !fault.blames_plugin {
+            // It answered, if only that it cannot price this one.
+            self.breaker.succeeded(pass);
+        } else if fault.blames_plugin && self.breaker.failed(pass, fault) {
+            tracing::error!(
+                plugin = self.identity.name,
+                version = self.identity.version,
+                digest = self.identity.digest,
+                role = role.name(),
+                fault = %fault,
+                "plugin failed too often; it is not asked for a while"
+            );
+            if let Some(alarm) = self.alarm.get() {
+                // A reminder that waits already will do.
+                let _ = alarm.try_send(Reminder);
+            }
         }
     }
 
-    fn start(&self) -> Result<Instance, CallFault> {
+    fn start(&self, tenant: Option<&str>) -> Result<Instance, CallFault> {
         let unavailable = |why: String| CallFault::new(FaultKind::Unavailable, why);
-        let mut instance = self
-            .prepared
-            .instance(self.lifetime())
-            .map_err(|fault| unavailable(format!("no instance of it could be started: {fault}")))?;
+        let mut instance = self.prepared.instance(self.lifetime()).map_err(|fault| {
+            let blames_plugin = fault.blames_plugin;
+            let why = format!("no instance of it could be started: {fault}");
+            CallFault { blames_plugin, ..unavailable(why) }
+        })?;
+        instance.meter = InstanceMeter::new(&self.tally);
         let currency = configure(&self.prepared, &mut instance, &self.config)
             .map_err(|error| unavailable(crate::error::chain(&error)))?;
         if currency != self.currency {
@@ -186,12 +235,13 @@ impl Loaded {
                 self.currency
             )));
         }
+        self.pool.bind(&mut instance, tenant);
         Ok(instance)
     }
 
     /// Spread over the allowed range, so that instances do not retire together.
     fn lifetime(&self) -> u32 {
-        let (least, most) = self.prepared.runtime.limits.calls_per_instance;
+        let (least, most) = self.limits().calls_per_instance;
         let range = u64::from(most.saturating_sub(least)).saturating_add(1);
         let n =
             self.started.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;

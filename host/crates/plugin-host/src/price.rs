@@ -10,8 +10,8 @@ use tollgate_domain::{
 
 use crate::bindings::{cost_model as wit, types};
 use crate::error::{CallFault, one_line};
-use crate::limits::Limits;
-use crate::loaded::Loaded;
+use crate::loaded::{Caller, Loaded};
+use crate::role::Role;
 
 /// What one cost model answered.
 pub(crate) enum Answer {
@@ -25,29 +25,38 @@ pub(crate) fn price<'a>(
     models: impl Iterator<Item = &'a Loaded>,
     tenant: Option<&str>,
     usage: &Usage,
-    limits: &Limits,
 ) -> CostOutcome {
     let mut reason = UnpricedReason::NoCostPlugin;
     for model in models {
-        match ask(model, tenant, usage, limits) {
-            Ok(Answer::Cost(lines, total)) => {
-                let cost = Cost { total, lines, plugin: model.identity.clone() };
-                return match usage.source {
-                    UsageSource::Estimated => CostOutcome::Estimated(cost),
-                    UsageSource::Reported | UsageSource::Counted => CostOutcome::Priced(cost),
-                };
-            }
+        match one(model, tenant, usage, false) {
             // The first answer is the most telling: it comes from the model that the operator put first.
-            Ok(Answer::Unpriced(why)) if reason == UnpricedReason::NoCostPlugin => reason = why,
-            Ok(Answer::Unpriced(_)) => {}
-            Err(fault) => return CostOutcome::PluginFailed(fault.of(&model.identity)),
+            CostOutcome::Unpriced { reason: why } if reason == UnpricedReason::NoCostPlugin => {
+                reason = why;
+            }
+            CostOutcome::Unpriced { .. } => {}
+            decided => return decided,
         }
     }
     CostOutcome::Unpriced { reason }
 }
 
+/// What one cost model says. A trial is counted nowhere and asks no breaker.
+pub(crate) fn one(model: &Loaded, tenant: Option<&str>, usage: &Usage, trial: bool) -> CostOutcome {
+    match ask(model, tenant, usage, trial) {
+        Ok(Answer::Cost(lines, total)) => {
+            let cost = Cost { total, lines, plugin: model.identity.clone() };
+            match usage.source {
+                UsageSource::Estimated => CostOutcome::Estimated(cost),
+                UsageSource::Reported | UsageSource::Counted => CostOutcome::Priced(cost),
+            }
+        }
+        Ok(Answer::Unpriced(reason)) => CostOutcome::Unpriced { reason },
+        Err(fault) => CostOutcome::PluginFailed(fault.of(&model.identity)),
+    }
+}
+
 /// Whether a cost model can answer at all.
-pub(crate) fn try_out(model: &Loaded, limits: &Limits) -> Result<(), CallFault> {
+pub(crate) fn try_out(model: &Loaded) -> Result<(), CallFault> {
     let usage = Usage {
         provider: "tollgate".to_owned(),
         request_model: "tollgate-trial".to_owned(),
@@ -61,14 +70,14 @@ pub(crate) fn try_out(model: &Loaded, limits: &Limits) -> Result<(), CallFault> 
         compute: None,
         units: Vec::new(),
     };
-    ask(model, None, &usage, limits).map(|_| ())
+    ask(model, None, &usage, true).map(|_| ())
 }
 
 fn ask(
     model: &Loaded,
     tenant: Option<&str>,
     usage: &Usage,
-    limits: &Limits,
+    trial: bool,
 ) -> Result<Answer, CallFault> {
     let units: Vec<wit::UnitUsage<'_>> = usage.units.iter().map(unit).collect();
     let context = types::BatchContext {
@@ -81,7 +90,7 @@ fn ask(
     };
     let item = lower(usage, &units);
     model.call(
-        1,
+        Caller { role: Role::CostModel, tenant, items: 1, trial },
         |instance| match &instance.cost_model {
             Some(guest) => {
                 guest.call_price(&mut instance.store, context, std::slice::from_ref(&item))
@@ -95,7 +104,7 @@ fn ask(
                 let why = format!("{count} answers to 1 item");
                 return Err(CallFault::new(FaultKind::WrongLength, why));
             };
-            lift(answer, model, limits)
+            lift(answer, model)
         },
     )
 }
@@ -150,15 +159,12 @@ fn unit(unit: &UnitUsage) -> wit::UnitUsage<'_> {
     wit::UnitUsage { unit: &unit.unit, quantity_micros: unit.quantity_micros }
 }
 
-fn lift(answer: wit::Priced, model: &Loaded, limits: &Limits) -> Result<Answer, CallFault> {
+fn lift(answer: wit::Priced, model: &Loaded) -> Result<Answer, CallFault> {
     match answer {
         wit::Priced::Cost(lines) => {
-            if lines.len() > limits.cost_lines {
-                let why = format!(
-                    "{} lines of cost; at most {} are taken",
-                    lines.len(),
-                    limits.cost_lines
-                );
+            let most = model.limits().cost_lines;
+            if lines.len() > most {
+                let why = format!("{} lines of cost; at most {most} are taken", lines.len());
                 return Err(CallFault::invalid(why));
             }
             let total = sum(&lines)?;
@@ -170,7 +176,9 @@ fn lift(answer: wit::Priced, model: &Loaded, limits: &Limits) -> Result<Answer, 
             wit::UnpricedReason::MissingUsage => UnpricedReason::MissingUsage,
             wit::UnpricedReason::NotBillable => UnpricedReason::NotBillable,
         })),
-        wit::Priced::Failed(why) => Err(CallFault::new(FaultKind::Reported, one_line(&why, 512))),
+        wit::Priced::Failed(why) => {
+            Err(CallFault::new(FaultKind::Reported, one_line(&why, 512)).blameless())
+        }
     }
 }
 

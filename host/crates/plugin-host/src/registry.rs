@@ -1,98 +1,114 @@
 //! From what lies in the folder to the set that serves.
 //!
 //! Level-triggered: each scan compares the whole folder with the whole set by content, so a lost or doubled event changes
-//! nothing. Invariants: a file that fails the gate leaves its last good version serving; a file must be missing in two
-//! scans before its plugin goes; content that failed once is not tried again; the set is replaced whole, and only when it
-//! is another one.
+//! nothing. Invariants: a file that fails the gate leaves its last good version serving; so does content that was rolled
+//! back from; a file must be missing in two scans before its plugin goes; content that failed once is not tried again; the
+//! set is replaced whole, and only when it is another one.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
-use tollgate_domain::PluginIdentity;
 
+use crate::control::{Command, Waiting};
 use crate::engine::Runtime;
-use crate::error::{PluginHostError, chain};
+use crate::error::PluginHostError;
 use crate::folder::{self, Content, Listing, Stamp};
 use crate::gate::{self, Candidate};
 use crate::limits::PluginHostSettings;
-use crate::loaded::{Loaded, Role};
+use crate::loaded::Loaded;
 use crate::manifest::{self, Entry, Manifest};
+use crate::meter::Meters;
 use crate::set::PluginSet;
+use crate::state::{Hold, Holds};
+use crate::status::{PluginRefusal, Reported};
+use crate::watch::Reminder;
 
 /// Most contents remembered as refused.
 const REFUSED: usize = 256;
 
-/// A file of the plugin folder and what became of it.
-#[derive(Clone, Debug)]
-pub struct PluginStatus {
-    /// Its name in the folder; `plugins.toml` has an entry of its own when it is broken.
-    pub file: String,
-    /// The plugin that serves from it: the last good version, if the present one was refused.
-    pub identity: Option<PluginIdentity>,
-    /// What that one does.
-    pub roles: Vec<Role>,
-    /// Since when it serves.
-    pub since: Option<SystemTime>,
-    /// Whether `plugins.toml` allows it.
-    pub enabled: bool,
-    /// Why the file as it is now is not used: every cause in one line.
-    pub error: Option<PluginRefusal>,
-}
-
-/// Why a file is not used.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PluginRefusal {
-    /// [`PluginHostError::kind`].
-    pub kind: &'static str,
-    /// The whole chain of causes, and what to do.
-    pub message: String,
-}
-
-impl PluginRefusal {
-    fn of(error: &PluginHostError) -> Self {
-        Self { kind: error.kind(), message: chain(error) }
-    }
-}
-
 /// What the handle and the watcher share.
 pub(crate) struct Shared {
     pub set: ArcSwap<PluginSet>,
-    pub status: ArcSwap<Vec<PluginStatus>>,
+    pub status: ArcSwap<Vec<Reported>>,
+    pub meters: Meters,
 }
 
 /// Owned by the watcher's thread.
 pub(crate) struct Registry {
-    settings: PluginHostSettings,
-    runtime: Runtime,
-    shared: Arc<Shared>,
+    pub settings: PluginHostSettings,
+    pub runtime: Runtime,
+    pub shared: Arc<Shared>,
+    pub commands: Receiver<Command>,
+    pub alarm: SyncSender<Reminder>,
+    pub waiting: Vec<Waiting>,
+    pub holds: Holds,
     manifest: Manifest,
-    manifest_error: Option<PluginRefusal>,
+    pub manifest_error: Option<PluginRefusal>,
     manifest_missing: bool,
-    files: BTreeMap<String, Known>,
+    pub files: BTreeMap<String, Known>,
+    /// By content and by what the gate makes of it.
     refused: HashMap<(String, String), PluginRefusal>,
 }
 
 /// What is known of one file.
 #[derive(Default)]
-struct Known {
-    loaded: Option<Arc<Loaded>>,
-    since: Option<SystemTime>,
-    error: Option<PluginRefusal>,
-    entry: Entry,
+pub(crate) struct Known {
+    pub loaded: Option<Arc<Loaded>>,
+    /// The good content that served before it.
+    pub previous: Option<Arc<Loaded>>,
+    pub since: Option<SystemTime>,
+    /// Set while its breaker may bring back what it took the place of.
+    pub newcomer: Option<Newcomer>,
+    pub error: Option<PluginRefusal>,
+    pub held: Option<String>,
+    pub entry: Entry,
     /// Missing in the last scan.
-    missing: bool,
-    /// Digest of the content, good while the stamp is the same.
-    hashed: Option<(Stamp, String)>,
+    pub missing: bool,
+    /// What the file held when it was read last.
+    pub digest: Option<String>,
+    /// Stamp of what the digest was made of, once it is old enough to be trusted.
+    hashed: Option<Stamp>,
+}
+
+/// How a content stood when it took another's place.
+#[derive(Clone, Copy)]
+pub(crate) struct Newcomer {
+    pub openings: u64,
+    pub calls: u64,
+}
+
+impl Known {
+    /// What is said of a file that the operator switched off.
+    pub const DISABLED: &str =
+        "it was disabled by command; `tollgate plugin enable` allows it again";
+
+    /// Nothing serves from it.
+    pub fn switch_off(&mut self) {
+        (self.loaded, self.previous, self.since) = (None, None, None);
+        (self.error, self.held, self.newcomer) = (None, None, None);
+    }
 }
 
 impl Registry {
-    pub fn new(settings: PluginHostSettings, runtime: Runtime, shared: Arc<Shared>) -> Self {
+    pub fn new(
+        settings: PluginHostSettings,
+        runtime: Runtime,
+        shared: Arc<Shared>,
+        commands: Receiver<Command>,
+        alarm: SyncSender<Reminder>,
+    ) -> Self {
+        let holds = runtime.state.holds();
         Self {
             settings,
             runtime,
             shared,
+            commands,
+            alarm,
+            waiting: Vec::new(),
+            holds,
             manifest: Manifest::default(),
             manifest_error: None,
             manifest_missing: false,
@@ -107,13 +123,17 @@ impl Registry {
         let mut again = !unsettled.is_empty();
         again |= self.read_manifest(listing, unsettled);
         for (name, stamp) in listing {
-            if name != manifest::FILE && !unsettled.contains(name) {
+            if folder::is_plugin_name(name) && !unsettled.contains(name) {
                 self.look_at(name, stamp);
             }
         }
         again |= self.forget_vanished(listing);
         self.publish();
-        again
+        // What could not be written is in force all the same, and was logged.
+        let _ = self.keep_holds();
+        self.answer_waiting(None);
+        // Meanwhile more may have come, and its reminder may have been taken for one to look at the folder.
+        again | self.obey()
     }
 
     /// A broken one leaves the last good one in force; one that vanished counts for one more scan.
@@ -156,43 +176,146 @@ impl Registry {
 
     /// Brings one file up to date.
     fn look_at(&mut self, name: &str, stamp: &Stamp) {
-        let entry = self.manifest.entry(name);
         let mut known = self.files.remove(name).unwrap_or_default();
         known.missing = false;
-        if entry.enabled {
-            match self.current(name, stamp, &entry, &mut known) {
-                Ok(loaded) => {
-                    let is_new = known.loaded.as_ref().is_none_or(|old| !Arc::ptr_eq(old, &loaded));
-                    if is_new {
-                        tracing::info!(
-                            file = name,
-                            plugin = loaded.identity.name,
-                            version = loaded.identity.version,
-                            digest = loaded.identity.digest,
-                            "plugin loaded"
-                        );
-                        known.since = Some(SystemTime::now());
-                        known.loaded = Some(loaded);
-                    }
-                    known.error = None;
-                }
-                Err(refusal) => {
-                    if known.error.as_ref() != Some(&refusal) {
-                        tracing::error!(
-                            file = name,
-                            error = refusal.message,
-                            keeps_last = known.loaded.is_some(),
-                            "plugin refused"
-                        );
-                    }
-                    known.error = Some(refusal);
-                }
-            }
+        known.entry = self.manifest.entry(name);
+        let disabled = self.holds.files.get(name).is_some_and(|hold| hold.disabled);
+        if !known.entry.enabled || disabled {
+            known.switch_off();
+            known.held = disabled.then(|| Known::DISABLED.to_owned());
         } else {
-            (known.loaded, known.since, known.error) = (None, None, None);
+            match self.current(name, stamp, &mut known) {
+                Ok(loaded) => {
+                    self.take_over(name, &mut known, loaded);
+                    (known.error, known.held) = (None, None);
+                }
+                Err(refusal) => self.refuse(name, &mut known, refusal),
+            }
         }
-        known.entry = entry;
         self.files.insert(name.to_owned(), known);
+    }
+
+    /// The file's own content serves from now on.
+    fn take_over(&mut self, name: &str, known: &mut Known, loaded: Arc<Loaded>) {
+        if known.loaded.as_ref().is_some_and(|old| Arc::ptr_eq(old, &loaded)) {
+            return;
+        }
+        tracing::info!(
+            file = name,
+            plugin = loaded.identity.name,
+            version = loaded.identity.version,
+            digest = loaded.identity.digest,
+            "plugin loaded"
+        );
+        let digest = &loaded.identity.digest;
+        let hold = self.holds.files.entry(name.to_owned()).or_default();
+        // Also after a restart: what served last may have been another content.
+        if hold.serving.as_ref().is_some_and(|before| before != digest) {
+            hold.previous = hold.serving.take();
+            known.previous = known.loaded.take();
+            let (openings, calls) = (loaded.breaker.openings(), loaded.tally.calls());
+            known.newcomer = Some(Newcomer { openings, calls });
+        }
+        hold.serving = Some(digest.clone());
+        if let Some(old) = known.loaded.replace(loaded).or_else(|| known.previous.clone()) {
+            old.rest();
+        }
+        known.since = Some(SystemTime::now());
+    }
+
+    /// The file's own content cannot serve: what served goes on, or what served before a restart serves again.
+    fn refuse(&mut self, name: &str, known: &mut Known, refusal: PluginRefusal) {
+        if known.loaded.is_none() {
+            self.bring_back(name, known);
+        } else {
+            self.keep_up(name, known);
+        }
+        if known.error.as_ref() != Some(&refusal) {
+            tracing::error!(
+                file = name,
+                error = refusal.message,
+                keeps_last = known.loaded.is_some(),
+                "plugin refused"
+            );
+        }
+        // Of a rollback more is said where it happens.
+        if known.loaded.is_none() {
+            known.held = None;
+        } else if refusal.kind != "rejected" || known.held.is_none() {
+            known.held = Some(format!("what was good before serves ({})", refusal.kind));
+        }
+        known.error = Some(refusal);
+    }
+
+    /// At start-up the last good content is in what is kept only.
+    fn bring_back(&mut self, name: &str, known: &mut Known) {
+        let Some(hold) = self.holds.files.get(name) else { return };
+        let kept: Vec<String> = [&hold.serving, &hold.previous]
+            .into_iter()
+            .flatten()
+            .filter(|digest| !hold.rejected.contains(*digest))
+            .cloned()
+            .collect();
+        for digest in kept {
+            match self.load_kept(name, &digest, &known.entry) {
+                Some(Ok(loaded)) => {
+                    tracing::warn!(
+                        file = name,
+                        version = loaded.identity.version,
+                        digest,
+                        "the last good content serves, not what the file holds"
+                    );
+                    known.since = Some(SystemTime::now());
+                    known.loaded = Some(loaded);
+                    return;
+                }
+                Some(Err(error)) => {
+                    let error = crate::error::chain(&error);
+                    tracing::error!(file = name, digest, error, "a kept content cannot serve");
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// A content that serves although the file holds another follows plugins.toml as far as it can.
+    fn keep_up(&mut self, name: &str, known: &mut Known) {
+        let Some(loaded) = &known.loaded else { return };
+        let (digest, entry) = (&loaded.identity.digest, &known.entry);
+        let key = (digest.clone(), entry.made_with());
+        if loaded.is_set_up_as(entry, &self.runtime.limits) || self.refused.contains_key(&key) {
+            return;
+        }
+        // Where it is the file's own content that does not take its configuration, that was tried already.
+        if known.digest.as_ref() == Some(digest) {
+            return;
+        }
+        match gate::reconfigure(&self.runtime, loaded, entry) {
+            Ok(loaded) => known.loaded = Some(loaded),
+            Err(error) => {
+                let refusal = PluginRefusal::of(&error);
+                tracing::error!(
+                    file = name,
+                    error = refusal.message,
+                    "the content that serves does not take its new settings, and keeps the old ones"
+                );
+                self.remember(key, refusal);
+            }
+        }
+    }
+
+    /// A content that is kept, through the gate. None: it is not kept.
+    pub fn load_kept(
+        &self,
+        name: &str,
+        digest: &str,
+        entry: &Entry,
+    ) -> Option<Result<Arc<Loaded>, PluginHostError>> {
+        let (bytes, signature) = self.runtime.state.original(digest)?;
+        let content = Content { bytes, digest: digest.to_owned() };
+        let signature = signature.as_deref();
+        let candidate = Candidate { file: name, content: &content, entry, signature };
+        Some(gate::load(&self.runtime, &candidate))
     }
 
     /// The plugin that the file holds now: one that is loaded already, or through the gate.
@@ -200,57 +323,75 @@ impl Registry {
         &mut self,
         name: &str,
         stamp: &Stamp,
-        entry: &Entry,
         known: &mut Known,
     ) -> Result<Arc<Loaded>, PluginRefusal> {
-        let limit = self.runtime.limits.component_bytes;
-        let mut content = None;
-        let digest = match &known.hashed {
-            Some((hashed, digest)) if hashed == stamp => digest.clone(),
-            _ => {
-                let read = folder::read(&self.settings.folder, name, limit)
-                    .map_err(|error| PluginRefusal::of(&error))?;
-                let digest = read.digest.clone();
-                known.hashed =
-                    (!stamp.is_fresh(SystemTime::now())).then(|| (stamp.clone(), digest.clone()));
-                content = Some(read);
-                digest
-            }
-        };
-        gate::check_pin(&digest, entry).map_err(|error| PluginRefusal::of(&error))?;
-        let elsewhere = self.files.values().filter_map(|other| other.loaded.as_ref());
+        let entry = known.entry.clone();
+        let (digest, content) =
+            self.digest(name, stamp, known).map_err(|e| PluginRefusal::of(&e))?;
+        let hold = self.holds.files.get(name);
+        if hold.is_some_and(|hold| hold.rejected.contains(&digest)) {
+            let same = |refusal: &&PluginRefusal| refusal.kind == "rejected";
+            return Err(known.error.iter().find(same).cloned().unwrap_or_else(|| {
+                let why = "before the last restart".to_owned();
+                PluginRefusal::of(&PluginHostError::Rejected { file: name.to_owned(), why })
+            }));
+        }
+        gate::check_pin(&digest, &entry).map_err(|error| PluginRefusal::of(&error))?;
+        let others = self.files.values().filter_map(|other| other.loaded.as_ref());
         let same: Vec<&Arc<Loaded>> = known
             .loaded
             .iter()
-            .chain(elsewhere)
+            .chain(&known.previous)
+            .chain(others)
             .filter(|loaded| loaded.identity.digest == digest)
             .collect();
-        if let Some(loaded) = same.iter().find(|loaded| loaded.config() == entry.config) {
+        let host = &self.runtime.limits;
+        if let Some(loaded) = same.iter().find(|loaded| loaded.is_set_up_as(&entry, host)) {
+            check_roles(loaded, &entry).map_err(|error| PluginRefusal::of(&error))?;
             return Ok(Arc::clone(loaded));
         }
-        let key = (digest, entry.config.clone());
+        let key = (digest, entry.made_with());
         if let Some(refusal) = self.refused.get(&key) {
             return Err(refusal.clone());
         }
+        let limit = entry.limits(host).component_bytes;
         let made = match (same.first(), content) {
-            (Some(loaded), _) => gate::reconfigure(&self.runtime, loaded, &entry.config),
-            (None, Some(read)) => self.load(name, &read, entry),
+            (Some(loaded), _) => gate::reconfigure(&self.runtime, loaded, &entry),
+            (None, Some(read)) => self.load_and_keep(name, &read, &entry),
             (None, None) => folder::read(&self.settings.folder, name, limit)
-                .and_then(|read| self.load(name, &read, entry)),
+                .and_then(|read| self.load_and_keep(name, &read, &entry)),
         };
+        let made = made.and_then(|loaded| check_roles(&loaded, &entry).map(|()| loaded));
         made.map_err(|error| {
             let refusal = PluginRefusal::of(&error);
             if error.is_lasting() {
-                if self.refused.len() >= REFUSED {
-                    self.refused.clear();
-                }
-                self.refused.insert(key, refusal.clone());
+                self.remember(key, refusal.clone());
             }
             refusal
         })
     }
 
-    fn load(
+    /// What the file holds: its digest, and its bytes if they had to be read.
+    fn digest(
+        &self,
+        name: &str,
+        stamp: &Stamp,
+        known: &mut Known,
+    ) -> Result<(String, Option<Content>), PluginHostError> {
+        if let (Some(hashed), Some(digest)) = (&known.hashed, &known.digest)
+            && hashed == stamp
+        {
+            return Ok((digest.clone(), None));
+        }
+        (known.hashed, known.digest) = (None, None);
+        let limit = known.entry.limits(&self.runtime.limits).component_bytes;
+        let read = folder::read(&self.settings.folder, name, limit)?;
+        known.hashed = (!stamp.is_fresh(SystemTime::now())).then(|| stamp.clone());
+        known.digest = Some(read.digest.clone());
+        Ok((read.digest.clone(), Some(read)))
+    }
+
+    fn load_and_keep(
         &self,
         name: &str,
         read: &Content,
@@ -262,18 +403,40 @@ impl Registry {
             folder::signature(&self.settings.folder, name)?
         };
         let signature = signature.as_deref();
-        gate::load(&self.runtime, &Candidate { file: name, content: read, entry, signature })
+        let candidate = Candidate { file: name, content: read, entry, signature };
+        let loaded = gate::load(&self.runtime, &candidate)?;
+        if let Err(error) = self.runtime.state.keep(&read.digest, &read.bytes, signature) {
+            tracing::warn!(file = name, %error, "it could not be kept, so a rollback to it will not survive a restart");
+        }
+        Ok(loaded)
+    }
+
+    /// Everything is tried again, whatever came of it before.
+    pub fn forget_refusals(&mut self) {
+        self.refused.clear();
+    }
+
+    fn remember(&mut self, key: (String, String), refusal: PluginRefusal) {
+        if self.refused.len() >= REFUSED {
+            self.refused.clear();
+        }
+        self.refused.insert(key, refusal);
     }
 
     /// Drops what is missing for the second time; whether something is missing for the first time.
     fn forget_vanished(&mut self, listing: &Listing) -> bool {
         let mut again = false;
+        let holds = &mut self.holds;
         self.files.retain(|name, known| {
             if listing.contains_key(name) {
                 return true;
             }
             if known.missing {
                 tracing::info!(file = name, "plugin removed");
+                // Whoever removes a file does not want its last good content back when the next one is broken.
+                if let Some(Hold { serving, previous, .. }) = holds.files.get_mut(name) {
+                    (*serving, *previous) = (None, None);
+                }
                 return false;
             }
             known.missing = true;
@@ -282,80 +445,16 @@ impl Registry {
         });
         again
     }
+}
 
-    /// Swaps the set if it is another one, and the status always.
-    fn publish(&mut self) {
-        let mut names: Vec<String> = self.files.keys().cloned().collect();
-        names.sort_by_key(|name| {
-            (self.files.get(name).map_or(0, |known| known.entry.order), name.clone())
-        });
-        let present = self.shared.set.load_full();
-        let mut taken: HashMap<String, String> = HashMap::new();
-        // A name belongs to whoever serves under it already, unless that file is gone.
-        for (name, known) in &self.files {
-            if let Some(loaded) = &known.loaded
-                && !known.missing
-                && present.plugins().any(|identity| *identity == loaded.identity)
-            {
-                taken.entry(loaded.identity.name.clone()).or_insert_with(|| name.clone());
-            }
+/// Whether it has all that `roles` in plugins.toml asks for.
+fn check_roles(loaded: &Loaded, entry: &Entry) -> Result<(), PluginHostError> {
+    let wanted = entry.roles.iter().flatten();
+    match wanted.copied().find(|role| !loaded.has(*role)) {
+        None => Ok(()),
+        Some(role) => {
+            let has: Vec<_> = loaded.roles().iter().map(|role| role.name()).collect();
+            Err(PluginHostError::Roles { role: role.name(), has: has.join(", ") })
         }
-        // A file that is gone gives way to a present one of the same plugin at once.
-        names.sort_by_key(|name| self.files.get(name).is_some_and(|known| known.missing));
-        let mut serving: Vec<String> = Vec::new();
-        for name in &names {
-            let Some(known) = self.files.get_mut(name) else { continue };
-            let Some(loaded) = &known.loaded else { continue };
-            let owner = taken.entry(loaded.identity.name.clone()).or_insert_with(|| name.clone());
-            if *owner == *name {
-                serving.push(name.clone());
-            } else if !known.missing {
-                let error = PluginHostError::Duplicate {
-                    name: loaded.identity.name.clone(),
-                    other: owner.clone(),
-                };
-                let refusal = PluginRefusal::of(&error);
-                let reported = self.shared.status.load();
-                if !reported.iter().any(|s| s.file == *name && s.error.as_ref() == Some(&refusal)) {
-                    tracing::error!(file = name, error = refusal.message, "plugin refused");
-                }
-                known.error = Some(refusal);
-            }
-        }
-        serving.sort_by_key(|name| {
-            (self.files.get(name).map_or(0, |known| known.entry.order), name.clone())
-        });
-        let plugins: Vec<Arc<Loaded>> =
-            serving.iter().filter_map(|name| self.files.get(name)?.loaded.clone()).collect();
-        if !present.holds(&plugins) {
-            let generation = present.generation().saturating_add(1);
-            tracing::info!(generation, plugins = plugins.len(), "plugin set swapped");
-            let set = PluginSet::new(generation, plugins, Arc::clone(&self.runtime.limits));
-            self.shared.set.store(Arc::new(set));
-        }
-        self.shared.status.store(Arc::new(self.status(&serving)));
-    }
-
-    fn status(&self, serving: &[String]) -> Vec<PluginStatus> {
-        let broken_manifest = self.manifest_error.iter().map(|error| PluginStatus {
-            file: manifest::FILE.to_owned(),
-            identity: None,
-            roles: Vec::new(),
-            since: None,
-            enabled: true,
-            error: Some(error.clone()),
-        });
-        let of_files = self.files.iter().map(|(name, known)| {
-            let loaded = known.loaded.as_ref().filter(|_| serving.contains(name));
-            PluginStatus {
-                file: name.clone(),
-                identity: loaded.map(|loaded| loaded.identity.clone()),
-                roles: loaded.map(|loaded| loaded.roles()).unwrap_or_default(),
-                since: loaded.and(known.since),
-                enabled: known.entry.enabled,
-                error: known.error.clone(),
-            }
-        });
-        broken_manifest.chain(of_files).collect()
     }
 }

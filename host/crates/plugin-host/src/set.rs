@@ -2,35 +2,116 @@
 //! folder meanwhile.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tollgate_domain::{CostOutcome, PluginFault, PluginIdentity, Resource, Span, Usage};
 
-use crate::limits::Limits;
-use crate::loaded::{Loaded, Role};
+use crate::loaded::Loaded;
+use crate::manifest::{Entry, OnFailure};
+use crate::matching::Matching;
 use crate::price;
+use crate::role::Role;
 use crate::spans::{self, Batch, Filtered};
 
-/// An immutable set of plugins, in order. Calls run in place on the caller's thread and never wait for one another.
+/// An immutable set of plugins, in order. Calls run in place on the caller's thread and never wait for one another: there
+/// is no queue before a plugin.
 pub struct PluginSet {
     generation: u64,
-    plugins: Vec<Arc<Loaded>>,
-    limits: Arc<Limits>,
+    members: Vec<Member>,
+}
+
+/// A plugin and what `plugins.toml` says of its part in the set.
+#[derive(Clone)]
+pub(crate) struct Member {
+    pub loaded: Arc<Loaded>,
+    pub file: Arc<str>,
+    pub rules: Arc<Rules>,
+}
+
+/// What applies without loading a plugin anew.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Rules {
+    roles: Option<Vec<Role>>,
+    pub matching: Matching,
+    on_failure: Option<OnFailure>,
+    pub shadow: bool,
+}
+
+impl From<&Entry> for Rules {
+    fn from(entry: &Entry) -> Self {
+        Self {
+            roles: entry.roles.clone(),
+            matching: entry.matching.clone(),
+            on_failure: entry.on_failure,
+            shadow: entry.shadow,
+        }
+    }
+}
+
+/// What a cost model in the shadow says of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShadowPrice {
+    /// Its file, since two in the shadow may be of one plugin.
+    pub file: Arc<str>,
+    /// Who says it.
+    pub plugin: PluginIdentity,
+    /// What it says.
+    pub outcome: CostOutcome,
+}
+
+/// Why a request is not admitted: the plugin that must price it has failed too often lately.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotAdmitted {
+    /// What would become of its price now.
+    pub fault: PluginFault,
+    /// When another try makes sense.
+    pub retry_after: Duration,
+}
+
+impl Member {
+    /// Whether it does this here.
+    pub fn has(&self, role: Role) -> bool {
+        self.loaded.has(role)
+            && self.rules.roles.as_ref().is_none_or(|roles| roles.contains(&role))
+            && (!self.rules.shadow || role == Role::CostModel)
+    }
+
+    /// What it does here.
+    pub fn roles(&self) -> Vec<Role> {
+        Role::ALL.into_iter().filter(|role| self.has(*role)).collect()
+    }
+
+    pub fn on_failure(&self, role: Role) -> OnFailure {
+        self.rules.on_failure.unwrap_or_else(|| OnFailure::default_of(role))
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.loaded, &other.loaded)
+            && self.file == other.file
+            && self.rules == other.rules
+    }
 }
 
 impl PluginSet {
-    pub(crate) fn new(generation: u64, plugins: Vec<Arc<Loaded>>, limits: Arc<Limits>) -> Self {
-        Self { generation, plugins, limits }
+    pub(crate) fn new(generation: u64, members: Vec<Member>) -> Self {
+        Self { generation, members }
     }
 
-    /// Whether these are the same plugins in the same order.
-    pub(crate) fn holds(&self, plugins: &[Arc<Loaded>]) -> bool {
-        self.plugins.len() == plugins.len()
-            && self.plugins.iter().zip(plugins).all(|(a, b)| Arc::ptr_eq(a, b))
+    /// Whether these are the same plugins, with the same rules, in the same order.
+    pub(crate) fn holds(&self, members: &[Member]) -> bool {
+        self.members.len() == members.len()
+            && self.members.iter().zip(members).all(|(a, b)| a.is(b))
+    }
+
+    /// The one from this file, or else of this name.
+    pub(crate) fn find(&self, name: &str) -> Option<&Member> {
+        let by_file = self.members.iter().find(|member| *member.file == *name);
+        by_file.or_else(|| self.members.iter().find(|m| m.loaded.identity.name == name))
     }
 
     /// Who is in it, in order.
     pub fn plugins(&self) -> impl Iterator<Item = &PluginIdentity> {
-        self.plugins.iter().map(|plugin| &plugin.identity)
+        self.members.iter().map(|member| &member.loaded.identity)
     }
 
     /// Counts the sets: a later one has a higher number.
@@ -39,28 +120,60 @@ impl PluginSet {
         self.generation
     }
 
-    /// What a request cost. Cost models are asked in order: the first that does not answer `unpriced` decides, and one
-    /// that fails decides too.
+    /// What a request cost. Cost models that match it are asked in order: the first that does not answer `unpriced`
+    /// decides, and one that fails decides too. Those in the shadow are not asked.
     #[must_use]
     pub fn price(&self, tenant: Option<&str>, usage: &Usage) -> CostOutcome {
-        price::price(self.of(Role::CostModel), tenant, usage, &self.limits)
+        price::price(self.pricing(false, tenant, usage).map(|m| &*m.loaded), tenant, usage)
     }
 
-    /// Lets every enricher edit the attributes of these spans, which are of one tenant. Each sees the spans as they
-    /// were; where two write the same key the later one wins. Answers who failed, and what they failed to do is left out.
+    /// What each cost model in the shadow that matches it says of a request. On no bill, span or answer.
+    #[must_use]
+    pub fn shadow(&self, tenant: Option<&str>, usage: &Usage) -> Vec<ShadowPrice> {
+        self.pricing(true, tenant, usage)
+            .map(|member| ShadowPrice {
+                file: Arc::clone(&member.file),
+                plugin: member.loaded.identity.clone(),
+                outcome: price::one(&member.loaded, tenant, usage, false),
+            })
+            .collect()
+    }
+
+    /// Whether a request may come in: not while the breaker of a cost model with `on-failure = "closed"` that matches it is
+    /// open. `usage` need not have counts yet. When the breaker's pause is over, one request at a time is let in to try.
+    ///
+    /// # Errors
+    ///
+    /// Which plugin, how it failed, and when to try again.
+    pub fn admits(&self, tenant: Option<&str>, usage: &Usage) -> Result<(), NotAdmitted> {
+        let closed = |m: &&Member| m.on_failure(Role::CostModel) == OnFailure::Closed;
+        for member in self.pricing(false, tenant, usage).filter(closed) {
+            let loaded = &member.loaded;
+            loaded.breaker.admit_request().map_err(|refused| NotAdmitted {
+                fault: refused.fault.of(&loaded.identity),
+                retry_after: refused.wait,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Lets every enricher that matches edit the attributes of these spans, which are of one tenant. Each sees the spans
+    /// as they were; where two set the same key the later one wins. Answers who failed: what it failed to do is left out,
+    /// and spans are taken out that an enricher with `on-failure = "closed"` failed on.
     #[must_use]
     pub fn enrich(
         &self,
         tenant: Option<&str>,
         resource: &Resource,
-        spans: &mut [Span],
+        spans: &mut Vec<Span>,
     ) -> Vec<PluginFault> {
         let batch = Batch { exporter: None, tenant, resource };
-        spans::enrich(self.of(Role::AttributeEnricher), batch, spans, &self.limits)
+        spans::enrich(self.of(Role::AttributeEnricher, batch), batch, spans)
     }
 
     /// Which of these spans, of one tenant, may leave through an exporter, and with what removed. One filter that says no
-    /// is enough, and so is one that fails: what it should have judged does not leave.
+    /// is enough. What a filter failed on does not leave, unless it has `on-failure = "open"`: then its spans leave as if
+    /// it were not there. What one filter removes no other puts back.
     #[must_use]
     pub fn filter(
         &self,
@@ -70,11 +183,26 @@ impl PluginSet {
         spans: Vec<Span>,
     ) -> Filtered {
         let batch = Batch { exporter: Some(exporter), tenant, resource };
-        spans::filter(self.of(Role::ExportFilter), batch, spans, &self.limits)
+        spans::filter(self.of(Role::ExportFilter, batch), batch, spans)
     }
 
-    fn of(&self, role: Role) -> impl Iterator<Item = &Loaded> {
-        self.plugins.iter().map(Arc::as_ref).filter(move |plugin| plugin.has(role))
+    fn pricing(
+        &self,
+        shadow: bool,
+        tenant: Option<&str>,
+        usage: &Usage,
+    ) -> impl Iterator<Item = &Member> {
+        self.members.iter().filter(move |member| {
+            member.rules.shadow == shadow
+                && member.has(Role::CostModel)
+                && member.rules.matching.usage(tenant, usage)
+        })
+    }
+
+    fn of(&self, role: Role, batch: Batch<'_>) -> impl Iterator<Item = &Member> {
+        self.members.iter().filter(move |member| {
+            member.has(role) && member.rules.matching.batch(batch.tenant, batch.exporter)
+        })
     }
 }
 

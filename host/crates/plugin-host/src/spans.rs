@@ -1,4 +1,9 @@
 //! Spans through enrichers and filters, in batches.
+//!
+//! Plugins of one role see the same spans, whatever those before them did. Invariants: no edit of a plugin that failed on
+//! a batch is applied to it; what one filter drops or removes stays dropped or removed.
+
+use std::collections::HashMap;
 
 use tollgate_domain::span::{Attributes, SpanKind, SpanStatus};
 use tollgate_domain::time::Interval;
@@ -9,11 +14,13 @@ use tollgate_domain::{
 use crate::bindings::edits::EditList;
 use crate::bindings::export_filter::{Filtered as Judged, Verdict};
 use crate::error::CallFault;
-use crate::lift::{Change, Reserved, lift};
-use crate::limits::Limits;
-use crate::loaded::Loaded;
+use crate::lift::{Change, Lifted, Reserved, What, lift};
+use crate::loaded::{Caller, Loaded};
 use crate::lower::LoweredSpans;
+use crate::manifest::OnFailure;
 use crate::price::reported;
+use crate::role::Role;
+use crate::set::Member;
 
 /// What is left after the filters.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -22,7 +29,7 @@ pub struct Filtered {
     pub kept: Vec<Span>,
     /// How many may not.
     pub dropped: usize,
-    /// Filters that failed; the spans they should have judged are among the dropped.
+    /// Filters that failed; unless they fail open, the spans they should have judged are among the dropped.
     pub faults: Vec<PluginFault>,
 }
 
@@ -36,79 +43,157 @@ pub(crate) struct Batch<'a> {
 
 /// Every enricher sees the same spans; their edits are applied in order, so the later wins.
 pub(crate) fn enrich<'a>(
-    enrichers: impl Iterator<Item = &'a Loaded>,
+    enrichers: impl Iterator<Item = &'a Member>,
     batch: Batch<'_>,
-    spans: &mut [Span],
-    limits: &Limits,
+    spans: &mut Vec<Span>,
 ) -> Vec<PluginFault> {
     let mut faults = Vec::new();
-    let mut changes = Vec::new();
+    let mut edits: Vec<(&Loaded, Vec<Change>)> = Vec::new();
+    let mut keep = Keep::all(spans);
     for enricher in enrichers {
-        for chunk in chunks(enricher, batch, spans, limits) {
-            match ask_enricher(enricher, batch, spans, &chunk, limits) {
+        let loaded = &*enricher.loaded;
+        let mut changes = Vec::new();
+        for chunk in chunks(enricher, batch, spans) {
+            match ask_enricher(loaded, batch, spans, &chunk, false) {
                 Ok(more) => changes.extend(more),
-                Err(fault) => faults.push(fault.of(&enricher.identity)),
+                Err(fault) => {
+                    keep.failed(enricher, Role::AttributeEnricher, &chunk.places);
+                    push_fault(&mut faults, fault, loaded);
+                }
             }
         }
+        edits.push((loaded, changes));
     }
-    apply(changes, spans);
+    count_conflicts(&edits);
+    apply(edits.into_iter().flat_map(|(_, changes)| changes), spans);
+    keep.retain(spans);
     faults
 }
 
-/// Every filter sees the same spans; one that says drop, or fails, keeps a span from leaving.
+/// Every filter sees the same spans; one that says drop, or fails closed, keeps a span from leaving.
 pub(crate) fn filter<'a>(
-    filters: impl Iterator<Item = &'a Loaded>,
+    filters: impl Iterator<Item = &'a Member>,
     batch: Batch<'_>,
     mut spans: Vec<Span>,
-    limits: &Limits,
 ) -> Filtered {
     let mut faults = Vec::new();
-    let mut changes = Vec::new();
-    let mut keep = vec![true; spans.len()];
+    let mut edits: Vec<Vec<Change>> = Vec::new();
+    let mut keep = Keep::all(&spans);
     for filter in filters {
-        for chunk in chunks(filter, batch, &spans, limits) {
-            let verdicts = match ask_filter(filter, batch, &spans, &chunk, limits) {
+        let loaded = &*filter.loaded;
+        let mut changes = Vec::new();
+        for chunk in chunks(filter, batch, &spans) {
+            match ask_filter(loaded, batch, &spans, &chunk, false) {
                 Ok((verdicts, more)) => {
                     changes.extend(more);
-                    verdicts
+                    let judged = chunk.places.iter().zip(verdicts);
+                    judged.filter(|(_, v)| *v == Verdict::Drop).for_each(|(at, _)| keep.drop(*at));
                 }
                 Err(fault) => {
-                    faults.push(fault.of(&filter.identity));
-                    vec![Verdict::Drop; chunk.places.len()]
-                }
-            };
-            for (place, verdict) in chunk.places.iter().zip(verdicts) {
-                if verdict == Verdict::Drop
-                    && let Some(keep) = keep.get_mut(*place)
-                {
-                    *keep = false;
+                    keep.failed(filter, Role::ExportFilter, &chunk.places);
+                    push_fault(&mut faults, fault, loaded);
                 }
             }
         }
+        edits.push(changes);
     }
-    apply(changes, &mut spans);
+    redact(edits, &mut spans);
     let all = spans.len();
-    let kept: Vec<Span> =
-        spans.into_iter().zip(keep).filter_map(|(span, keep)| keep.then_some(span)).collect();
-    Filtered { dropped: all - kept.len(), kept, faults }
+    keep.retain(&mut spans);
+    Filtered { dropped: all - spans.len(), kept: spans, faults }
+}
+
+/// Which spans go on.
+struct Keep(Vec<bool>);
+
+impl Keep {
+    fn all(spans: &[Span]) -> Self {
+        Self(vec![true; spans.len()])
+    }
+
+    fn drop(&mut self, place: usize) {
+        if let Some(keep) = self.0.get_mut(place) {
+            *keep = false;
+        }
+    }
+
+    fn failed(&mut self, plugin: &Member, role: Role, places: &[usize]) {
+        if plugin.on_failure(role) == OnFailure::Closed {
+            places.iter().for_each(|place| self.drop(*place));
+        }
+    }
+
+    fn retain(self, spans: &mut Vec<Span>) {
+        let mut keep = self.0.into_iter();
+        spans.retain(|_| keep.next().unwrap_or(false));
+    }
+}
+
+/// Of a plugin whose breaker is open one fault is enough, however many batches there were.
+fn push_fault(faults: &mut Vec<PluginFault>, fault: CallFault, loaded: &Loaded) {
+    let is_repeated = fault.kind == FaultKind::BreakerOpen
+        && faults.last().is_some_and(|last| {
+            last.kind == FaultKind::BreakerOpen && last.plugin == loaded.identity
+        });
+    if !is_repeated {
+        faults.push(fault.of(&loaded.identity));
+    }
+}
+
+/// A key of a span that two enrichers wrote counts for the later one.
+fn count_conflicts(edits: &[(&Loaded, Vec<Change>)]) {
+    if edits.len() < 2 {
+        return;
+    }
+    let mut writers: HashMap<(usize, &str), usize> = HashMap::new();
+    for (writer, (loaded, changes)) in edits.iter().enumerate() {
+        let conflicts = changes
+            .iter()
+            .filter(|change| {
+                let before = writers.insert((change.span, &change.key), writer);
+                before.is_some_and(|before| before != writer)
+            })
+            .count();
+        loaded.tally.conflicts(conflicts);
+    }
+}
+
+/// Applies the filters' edits in order, but no filter puts back what one before it removed.
+fn redact(edits: Vec<Vec<Change>>, spans: &mut [Span]) {
+    let mut removed: HashMap<(usize, String), usize> = HashMap::new();
+    for (filter, changes) in edits.into_iter().enumerate() {
+        for change in changes {
+            let place = (change.span, change.key.clone());
+            if removed.get(&place).is_some_and(|by| *by != filter) {
+                continue;
+            }
+            // A filter may change its own mind.
+            if change.what == What::Remove {
+                removed.insert(place, filter);
+            } else {
+                removed.remove(&place);
+            }
+            apply([change], spans);
+        }
+    }
 }
 
 /// Whether an enricher can answer at all.
-pub(crate) fn try_enrich(enricher: &Loaded, limits: &Limits) -> Result<(), CallFault> {
+pub(crate) fn try_enrich(enricher: &Loaded) -> Result<(), CallFault> {
     let spans = trial_span();
     let resource = Resource::default();
     let batch = Batch { exporter: None, tenant: None, resource: &resource };
-    let chunk = single(enricher, batch, &spans, limits);
-    ask_enricher(enricher, batch, &spans, &chunk, limits).map(|_| ())
+    let chunk = single(enricher, batch, &spans);
+    ask_enricher(enricher, batch, &spans, &chunk, true).map(|_| ())
 }
 
 /// Whether a filter can answer at all.
-pub(crate) fn try_filter(filter: &Loaded, limits: &Limits) -> Result<(), CallFault> {
+pub(crate) fn try_filter(filter: &Loaded) -> Result<(), CallFault> {
     let spans = trial_span();
     let resource = Resource::default();
     let batch = Batch { exporter: Some("trial"), tenant: None, resource: &resource };
-    let chunk = single(filter, batch, &spans, limits);
-    ask_filter(filter, batch, &spans, &chunk, limits).map(|_| ())
+    let chunk = single(filter, batch, &spans);
+    ask_filter(filter, batch, &spans, &chunk, true).map(|_| ())
 }
 
 /// Some of the spans, lowered, and which ones.
@@ -117,14 +202,16 @@ struct Chunk {
     lowered: LoweredSpans,
 }
 
-/// The spans that a plugin wants to see, in batches of the size that it and the host want.
-fn chunks(plugin: &Loaded, batch: Batch<'_>, spans: &[Span], limits: &Limits) -> Vec<Chunk> {
-    let reads = &plugin.described.reads;
+/// The spans that a plugin is for and wants to see, in batches of the size that it and the host want.
+fn chunks(member: &Member, batch: Batch<'_>, spans: &[Span]) -> Vec<Chunk> {
+    let plugin = &*member.loaded;
+    let (reads, limits) = (&plugin.described.reads, plugin.limits());
     let empty =
         || Chunk { places: Vec::new(), lowered: LoweredSpans::new(batch.resource, reads, limits) };
+    let is_for = |span: &Span| wants(plugin, span) && member.rules.matching.span(span);
     let mut chunks = Vec::new();
     let mut chunk: Option<Chunk> = None;
-    for (place, span) in spans.iter().enumerate().filter(|(_, span)| wants(plugin, span)) {
+    for (place, span) in spans.iter().enumerate().filter(|(_, span)| is_for(span)) {
         let current = chunk.get_or_insert_with(empty);
         current.places.push(place);
         current.lowered.push(span, reads, limits);
@@ -139,8 +226,8 @@ fn chunks(plugin: &Loaded, batch: Batch<'_>, spans: &[Span], limits: &Limits) ->
 }
 
 /// A trial does not ask whether the plugin wants the span.
-fn single(plugin: &Loaded, batch: Batch<'_>, spans: &[Span], limits: &Limits) -> Chunk {
-    let reads = &plugin.described.reads;
+fn single(plugin: &Loaded, batch: Batch<'_>, spans: &[Span]) -> Chunk {
+    let (reads, limits) = (&plugin.described.reads, plugin.limits());
     let mut lowered = LoweredSpans::new(batch.resource, reads, limits);
     spans.iter().for_each(|span| lowered.push(span, reads, limits));
     Chunk { places: (0..spans.len()).collect(), lowered }
@@ -167,18 +254,19 @@ fn ask_enricher(
     batch: Batch<'_>,
     spans: &[Span],
     chunk: &Chunk,
-    limits: &Limits,
+    trial: bool,
 ) -> Result<Vec<Change>, CallFault> {
     let context = chunk.lowered.context(batch.tenant, batch.exporter, now(spans));
+    let (tenant, items) = (batch.tenant, chunk.places.len());
     enricher.call(
-        chunk.places.len(),
+        Caller { role: Role::AttributeEnricher, tenant, items, trial },
         |instance| match &instance.enricher {
             Some(guest) => guest.call_enrich(&mut instance.store, context, chunk.lowered.batch()),
             None => Err(wasmtime::Error::msg("not an enricher")),
         },
         |answer| {
             let edits = answer.map_err(|error| reported(&error))?;
-            changes(&edits, chunk, enricher, Reserved::Keep, limits)
+            changes(&edits, chunk, enricher, Role::AttributeEnricher, trial)
         },
     )
 }
@@ -188,11 +276,12 @@ fn ask_filter(
     batch: Batch<'_>,
     spans: &[Span],
     chunk: &Chunk,
-    limits: &Limits,
+    trial: bool,
 ) -> Result<(Vec<Verdict>, Vec<Change>), CallFault> {
     let context = chunk.lowered.context(batch.tenant, batch.exporter, now(spans));
+    let (tenant, items) = (batch.tenant, chunk.places.len());
     filter.call(
-        chunk.places.len(),
+        Caller { role: Role::ExportFilter, tenant, items, trial },
         |instance| match &instance.filter {
             Some(guest) => guest.call_filter(&mut instance.store, context, chunk.lowered.batch()),
             None => Err(wasmtime::Error::msg("not a filter")),
@@ -204,7 +293,7 @@ fn ask_filter(
                 let why = format!("{given} verdicts on {wanted} spans");
                 return Err(CallFault::new(FaultKind::WrongLength, why));
             }
-            Ok((verdicts, changes(&edits, chunk, filter, Reserved::MayRemove, limits)?))
+            Ok((verdicts, changes(&edits, chunk, filter, Role::ExportFilter, trial)?))
         },
     )
 }
@@ -214,10 +303,15 @@ fn changes(
     edits: &EditList,
     chunk: &Chunk,
     plugin: &Loaded,
-    reserved: Reserved,
-    limits: &Limits,
+    role: Role,
+    trial: bool,
 ) -> Result<Vec<Change>, CallFault> {
-    let mut changes = lift(edits, chunk.places.len(), &plugin.described.writes, reserved, limits)?;
+    let reserved = if role == Role::ExportFilter { Reserved::MayRemove } else { Reserved::Keep };
+    let (writes, spans) = (&plugin.described.writes, chunk.places.len());
+    let Lifted { mut changes, refused } = lift(edits, spans, writes, reserved, plugin.limits())?;
+    if !trial {
+        plugin.tally.refused_edits(role, refused);
+    }
     for change in &mut changes {
         if let Some(place) = chunk.places.get(change.span) {
             change.span = *place;
@@ -226,7 +320,7 @@ fn changes(
     Ok(changes)
 }
 
-fn apply(changes: Vec<Change>, spans: &mut [Span]) {
+fn apply(changes: impl IntoIterator<Item = Change>, spans: &mut [Span]) {
     for change in changes {
         if let Some(span) = spans.get_mut(change.span) {
             change.apply(&mut span.attributes);

@@ -2,14 +2,14 @@
 //!
 //! ```text
 //! holds.json                     what the operator and the breaker decided, and what served last
-//! originals/SHA256.wasm          contents that served
+//! originals/SHA256.wasm          contents that served, and SHA256.wasm.minisig where they were signed
 //! compiled/SHA256-ENGINE.bin     their machine code
 //! ```
 //!
 //! Machine code is run as it is found, so it is neither read nor written where another user could have put it. The rest is
 //! checked when it is read: an original by the digest that is its name, and by the whole gate after that.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cache::Cache;
 use crate::folder::digest_of;
-use crate::keeping;
+use crate::{keeping, signature};
 
 /// Most originals kept; what serves is kept in any case.
 const ORIGINALS: usize = 64;
@@ -46,29 +46,38 @@ pub(crate) struct Hold {
     pub rejected: BTreeSet<String>,
     /// The content that served last.
     pub serving: Option<String>,
+    /// The good content that served before it.
+    pub previous: Option<String>,
 }
 
-/// The folder.
+/// A content that was kept, and the detached signature it had.
+pub(crate) type Original = (Vec<u8>, Option<String>);
+
+/// The folder, or nothing but memory where no folder is given.
 #[derive(Debug)]
 pub(crate) struct State {
-    folder: PathBuf,
-    /// None: another user could write to it.
+    /// None: all of it is in memory.
+    folder: Option<PathBuf>,
+    /// None: there is no folder, or another user could write to it.
     compiled: Option<Cache>,
     holds: Mutex<Holds>,
+    /// What is kept without a folder, by digest.
+    originals: Mutex<HashMap<String, Original>>,
 }
 
 impl State {
+    /// Keeps everything in memory, and nothing over a restart.
+    pub fn in_memory() -> Self {
+        Self { folder: None, compiled: None, holds: Mutex::default(), originals: Mutex::default() }
+    }
+
     /// Makes the folder if there is none.
     pub fn open(folder: &Path) -> io::Result<Self> {
-        make(folder)?;
-        let state = Self {
-            folder: folder.to_owned(),
-            compiled: None,
-            holds: Mutex::new(read_holds(&folder.join("holds.json"))?),
-        };
-        make(&state.originals())?;
         let compiled = folder.join("compiled");
+        make(folder)?;
+        make(&originals(folder))?;
         make(&compiled)?;
+        let holds = Mutex::new(read_holds(&folder.join("holds.json"))?);
         let open_to_others = [folder, &compiled].into_iter().find(|folder| !is_private(folder));
         if let Some(open) = open_to_others {
             tracing::warn!(
@@ -78,7 +87,7 @@ impl State {
             );
         }
         let compiled = open_to_others.is_none().then(|| Cache::new(compiled));
-        Ok(Self { compiled, ..state })
+        Ok(Self { folder: Some(folder.to_owned()), compiled, holds, ..Self::in_memory() })
     }
 
     /// Machine code that was kept under this key.
@@ -94,32 +103,52 @@ impl State {
     }
 
     /// Keeps a content that serves, so that it can serve again when its file holds another or is broken.
-    pub fn keep(&self, digest: &str, bytes: &[u8]) -> io::Result<()> {
-        let path = self.original_path(digest)?;
+    pub fn keep(&self, digest: &str, bytes: &[u8], signature: Option<&str>) -> io::Result<()> {
+        let holds = self.holds();
+        let is_held = |digest: &str| {
+            let is = |held: &Option<String>| held.as_deref() == Some(digest);
+            holds.files.values().any(|hold| is(&hold.serving) || is(&hold.previous))
+        };
+        let Some(folder) = &self.folder else {
+            let mut originals = self.originals.lock().unwrap_or_else(PoisonError::into_inner);
+            if originals.len() >= ORIGINALS {
+                originals.retain(|digest, _| is_held(digest));
+            }
+            let kept = (bytes.to_vec(), signature.map(str::to_owned));
+            originals.insert(digest.to_owned(), kept);
+            return Ok(());
+        };
+        let path = original_path(folder, digest)?;
+        if let Some(signature) = signature {
+            keeping::write(&signature_path(&path), &[signature.as_bytes()])?;
+        }
         if path.exists() {
             keeping::touch(&path);
             return Ok(());
         }
         keeping::write(&path, &[bytes])?;
-        let holds = self.holds();
-        let serves = |name: &str| {
-            let digest = name.strip_suffix(".wasm");
-            holds.files.values().any(|hold| hold.serving.as_deref() == digest)
-        };
-        let added = |name: &str| path.file_name().is_some_and(|added| added == name);
-        keeping::prune(&self.originals(), ORIGINALS, ORIGINAL_BYTES, |name| {
-            added(name) || serves(name)
+        keeping::prune(&originals(folder), ORIGINALS, ORIGINAL_BYTES, |name| {
+            let held = name.trim_end_matches(signature::SUFFIX).trim_end_matches(".wasm");
+            held == digest || is_held(held)
         })
     }
 
     /// A content that was kept.
-    pub fn original(&self, digest: &str) -> Option<Vec<u8>> {
-        let path = self.original_path(digest).ok()?;
-        let read = keeping::read_own(&path, ORIGINAL).and_then(|found| match found {
+    pub fn original(&self, digest: &str) -> Option<Original> {
+        let Some(folder) = &self.folder else {
+            let originals = self.originals.lock().unwrap_or_else(PoisonError::into_inner);
+            return originals.get(digest).cloned();
+        };
+        let path = original_path(folder, digest).ok()?;
+        let read = || match keeping::read_own(&path, ORIGINAL)? {
             Some(bytes) if digest_of(&bytes) != digest => Err(io::Error::other("it is damaged")),
-            found => Ok(found),
-        });
-        read.unwrap_or_else(|error| {
+            Some(bytes) => {
+                let signature = keeping::read_own(&signature_path(&path), signature::LIMIT)?;
+                Ok(Some((bytes, signature.and_then(|text| String::from_utf8(text).ok()))))
+            }
+            None => Ok(None),
+        };
+        read().unwrap_or_else(|error| {
             tracing::error!(file = %path.display(), %error, "a kept plugin is not used");
             None
         })
@@ -134,23 +163,30 @@ impl State {
     pub fn set_holds(&self, holds: &Holds) -> io::Result<()> {
         let mut present = self.holds.lock().unwrap_or_else(PoisonError::into_inner);
         present.clone_from(holds);
+        let Some(folder) = &self.folder else { return Ok(()) };
         let text = serde_json::to_vec_pretty(holds)?;
-        keeping::write(&self.folder.join("holds.json"), &[&text])
+        keeping::write(&folder.join("holds.json"), &[&text])
     }
+}
 
-    fn originals(&self) -> PathBuf {
-        self.folder.join("originals")
-    }
+fn originals(folder: &Path) -> PathBuf {
+    folder.join("originals")
+}
 
-    fn original_path(&self, digest: &str) -> io::Result<PathBuf> {
-        // It may be from a file, and becomes part of a path.
-        let is_digest = digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
-        if is_digest {
-            Ok(self.originals().join(format!("{digest}.wasm")))
-        } else {
-            Err(io::Error::new(io::ErrorKind::InvalidInput, "not a SHA-256"))
-        }
+fn original_path(folder: &Path, digest: &str) -> io::Result<PathBuf> {
+    // It may be from a file, and becomes part of a path.
+    let is_digest = digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_digest {
+        Ok(originals(folder).join(format!("{digest}.wasm")))
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidInput, "not a SHA-256"))
     }
+}
+
+fn signature_path(original: &Path) -> PathBuf {
+    let mut name = original.as_os_str().to_owned();
+    name.push(signature::SUFFIX);
+    name.into()
 }
 
 /// Damaged decisions are no reason not to serve, but nothing may pass over them in silence.
@@ -206,17 +242,18 @@ mod tests {
             disabled: true,
             rejected: BTreeSet::from([digest(1)]),
             serving: Some(digest(2)),
+            previous: None,
         };
         let holds = Holds { files: BTreeMap::from([("a.wasm".to_owned(), hold)]) };
         state.set_holds(&holds).unwrap();
-        state.keep(&digest(2), &[2]).unwrap();
-        state.keep(&digest(2), &[2]).unwrap();
+        state.keep(&digest(2), &[2], None).unwrap();
+        state.keep(&digest(2), &[2], Some("signed")).unwrap();
         state.put_artefact("k", b"code");
         drop(state);
 
         let state = State::open(&folder).unwrap();
         assert_eq!(state.holds(), holds);
-        assert_eq!(state.original(&digest(2)), Some(vec![2]));
+        assert_eq!(state.original(&digest(2)), Some((vec![2], Some("signed".to_owned()))));
         assert_eq!(state.original(&digest(3)), None);
         assert_eq!(state.artefact("k").as_deref(), Some(&b"code"[..]));
     }
@@ -225,14 +262,14 @@ mod tests {
     fn what_is_damaged_or_misnamed_is_not_used() {
         let folder = tempfile::tempdir().unwrap();
         let state = State::open(folder.path()).unwrap();
-        state.keep(&digest(1), &[1]).unwrap();
+        state.keep(&digest(1), &[1], None).unwrap();
         let path = folder.path().join("originals").join(format!("{}.wasm", digest(1)));
         fs::write(&path, [9]).unwrap();
         assert_eq!(state.original(&digest(1)), None);
         let upwards = format!("../{}", &digest(1)[3..]);
         for name in ["", "../../etc/passwd", &upwards] {
             assert_eq!(state.original(name), None);
-            assert!(state.keep(name, &[1]).is_err());
+            assert!(state.keep(name, &[1], None).is_err());
         }
         fs::write(folder.path().join("holds.json"), "{").unwrap();
         assert_eq!(State::open(folder.path()).unwrap().holds(), Holds::default());
@@ -246,10 +283,10 @@ mod tests {
         let hold = Hold { serving: Some(digest(0)), ..Hold::default() };
         state.set_holds(&Holds { files: [("a.wasm".to_owned(), hold)].into() }).unwrap();
         for byte in 0..100 {
-            state.keep(&digest(byte), &[byte]).unwrap();
+            state.keep(&digest(byte), &[byte], None).unwrap();
         }
-        assert_eq!(state.original(&digest(0)), Some(vec![0]));
-        assert_eq!(state.original(&digest(99)), Some(vec![99]));
+        assert_eq!(state.original(&digest(0)), Some((vec![0], None)));
+        assert_eq!(state.original(&digest(99)), Some((vec![99], None)));
         assert_eq!(fs::read_dir(folder.path().join("originals")).unwrap().count(), ORIGINALS);
     }
 

@@ -4,7 +4,8 @@ use std::borrow::Cow;
 
 use tollgate_domain::span::{Attributes, SpanKind, SpanStatus};
 use tollgate_domain::time::Interval;
-use tollgate_domain::{Span, SpanContext, SpanId, TraceId, UnixNanos, Value};
+use tollgate_domain::usage::{Phase, UsageSource};
+use tollgate_domain::{Span, SpanContext, SpanId, TokenUsage, TraceId, UnixNanos, Usage, Value};
 
 /// A span with these attributes.
 pub(crate) fn span(attributes: &[(&'static str, Value)]) -> Span {
@@ -27,5 +28,22 @@ pub(crate) fn span(attributes: &[(&'static str, Value)]) -> Span {
         status: SpanStatus::Unset,
         attributes: all,
         events: Vec::new(),
+    }
+}
+
+/// Usage of a model.
+pub(crate) fn usage(model: &str) -> Usage {
+    Usage {
+        provider: "tollgate".to_owned(),
+        request_model: model.to_owned(),
+        response_model: model.to_owned(),
+        operation: "chat".to_owned(),
+        service_tier: None,
+        phase: Phase::Final,
+        source: UsageSource::Counted,
+        start: UnixNanos(1_750_000_000_000_000_000),
+        tokens: TokenUsage { input: 12, output: 34, ..TokenUsage::default() },
+        compute: None,
+        units: Vec::new(),
     }
 }

@@ -47,6 +47,7 @@ pub(crate) fn run(
             // No watcher, and the handle is gone.
             return;
         }
+        registry.obey();
         let unsettled = settle(folder, receiver);
         again = scan(folder, &mut registry, &unsettled);
     }
@@ -58,7 +59,8 @@ fn scan(folder: &Path, registry: &mut Registry, unsettled: &HashSet<String>) -> 
         Err(error) => {
             // The set that serves goes on serving.
             tracing::error!(folder = %folder.display(), %error, "cannot read the plugin folder");
-            false
+            registry.answer_waiting(Some(&error));
+            registry.obey()
         }
     }
 }

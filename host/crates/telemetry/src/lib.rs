@@ -29,4 +29,4 @@ pub use error::{TelemetryError, TelemetryErrorKind};
 pub use exporter::{ExporterHandle, Overflow, start_exporters};
 pub use resource::resource;
 pub use settings::{Compression, ConsoleFormat, ExporterSettings, OtlpSettings, Protocol};
-pub use spans::spans;
+pub use spans::{plugin_failed, spans};

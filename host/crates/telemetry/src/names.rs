@@ -27,7 +27,7 @@ pub mod span {
 pub mod event {
     /// The first text was ready; carries [`super::llm::TIME_TO_FIRST_TOKEN_MS`].
     pub const FIRST_TOKEN: &str = "gen_ai.first_token";
-    /// The cost plugin gave no usable answer.
+    /// A plugin gave no usable answer.
     pub const PLUGIN_FAILED: &str = "tollgate.plugin.failed";
 }
 
@@ -140,6 +140,10 @@ pub mod tollgate {
     pub const PLUGIN_NAME: &str = "tollgate.plugin.name";
     /// Of a failed plugin: its version.
     pub const PLUGIN_VERSION: &str = "tollgate.plugin.version";
+    /// Of a failed plugin: SHA-256 of its file.
+    pub const PLUGIN_DIGEST: &str = "tollgate.plugin.digest";
+    /// Of a failed plugin: `cost-model`, `attribute-enricher` or `export-filter`.
+    pub const PLUGIN_ROLE: &str = "tollgate.plugin.role";
     /// Of a failed plugin: the kind of fault.
     pub const PLUGIN_FAULT_KIND: &str = "tollgate.plugin.fault.kind";
     /// Of a failed plugin: one line for people.

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use tollgate_domain::record::Record;
 use tollgate_domain::span::{Attributes, Span, SpanEvent, SpanKind, SpanStatus};
 use tollgate_domain::time::Interval;
-use tollgate_domain::{CostOutcome, Outcome, SpanContext, SpanId};
+use tollgate_domain::{CostOutcome, Outcome, PluginFault, SpanContext, SpanId, UnixNanos};
 
 use crate::attributes;
 use crate::names::{event, llm, span, tollgate};
@@ -18,6 +18,9 @@ const QUEUE: u64 = 0;
 const TOKENIZE: u64 = 1;
 const PREFILL: u64 = 2;
 const DECODE: u64 = 3;
+
+/// The role of the plugin that a record's cost comes from.
+const COST_MODEL: &str = "cost-model";
 
 /// The spans of `record`: the root, then the phases that were reached in the order they began.
 ///
@@ -69,15 +72,22 @@ fn events(record: &Record) -> Vec<SpanEvent> {
         events.push(SpanEvent { name: event::FIRST_TOKEN.into(), time, attributes });
     }
     if let CostOutcome::PluginFailed(fault) = &record.cost {
-        let mut attributes = Attributes::new();
-        attributes.set(tollgate::PLUGIN_NAME, fault.plugin.name.as_str());
-        attributes.set(tollgate::PLUGIN_VERSION, fault.plugin.version.as_str());
-        attributes.set(tollgate::PLUGIN_FAULT_KIND, fault.kind.name());
-        attributes.set(tollgate::PLUGIN_FAULT_MESSAGE, fault.message.as_str());
-        let time = record.phases.request.end;
-        events.push(SpanEvent { name: event::PLUGIN_FAILED.into(), time, attributes });
+        events.push(plugin_failed(fault, COST_MODEL, record.phases.request.end));
     }
     events
+}
+
+/// The event that says which plugin failed, in which role of the contract, and how.
+#[must_use]
+pub fn plugin_failed(fault: &PluginFault, role: &'static str, time: UnixNanos) -> SpanEvent {
+    let mut attributes = Attributes::new();
+    attributes.set(tollgate::PLUGIN_NAME, fault.plugin.name.as_str());
+    attributes.set(tollgate::PLUGIN_VERSION, fault.plugin.version.as_str());
+    attributes.set(tollgate::PLUGIN_DIGEST, fault.plugin.digest.as_str());
+    attributes.set(tollgate::PLUGIN_ROLE, role);
+    attributes.set(tollgate::PLUGIN_FAULT_KIND, fault.kind.name());
+    attributes.set(tollgate::PLUGIN_FAULT_MESSAGE, fault.message.as_str());
+    SpanEvent { name: event::PLUGIN_FAILED.into(), time, attributes }
 }
 
 fn phases(record: &Record) -> Vec<Span> {

@@ -1,0 +1,142 @@
+//! From what is known of each file to the set that serves and the status that is shown.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tollgate_domain::PluginIdentity;
+
+use crate::error::PluginHostError;
+use crate::interface;
+use crate::manifest;
+use crate::registry::{Known, Registry};
+use crate::set::{Member, PluginSet, Rules};
+use crate::status::{PluginRefusal, PluginStatus, Reported};
+
+impl Registry {
+    /// Swaps the set if it is another one, and the status always.
+    pub fn publish(&mut self) {
+        let serving = self.choose();
+        let members: Vec<Member> = serving.iter().filter_map(|name| self.member(name)).collect();
+        for member in &members {
+            member.loaded.raise(&self.alarm);
+        }
+        let present = self.shared.set.load_full();
+        if !present.holds(&members) {
+            let generation = present.generation().saturating_add(1);
+            tracing::info!(generation, plugins = members.len(), "plugin set swapped");
+            self.shared.meters.serve(members.iter().map(|member| {
+                let loaded = &member.loaded;
+                (&loaded.identity, member.rules.shadow, member.roles(), &loaded.tally)
+            }));
+            self.shared.set.store(Arc::new(PluginSet::new(generation, members)));
+        }
+        self.shared.status.store(Arc::new(self.report(&serving)));
+    }
+
+    /// The files that serve, in order. Of several files of one plugin one does, and besides it any that are in the shadow.
+    fn choose(&mut self) -> Vec<String> {
+        let mut names = self.in_order(self.files.keys().cloned());
+        let present = self.shared.set.load_full();
+        let mut taken: HashMap<String, String> = HashMap::new();
+        // A name belongs to whoever serves under it already, unless that file is gone.
+        for (name, known) in &self.files {
+            if let Some(loaded) = &known.loaded
+                && !known.missing
+                && !known.entry.shadow
+                && present.plugins().any(|identity| *identity == loaded.identity)
+            {
+                taken.entry(loaded.identity.name.clone()).or_insert_with(|| name.clone());
+            }
+        }
+        // A file that is gone gives way to a present one of the same plugin at once.
+        names.sort_by_key(|name| self.files.get(name).is_some_and(|known| known.missing));
+        let mut serving: Vec<String> = Vec::new();
+        for name in &names {
+            let Some(known) = self.files.get_mut(name) else { continue };
+            let Some(loaded) = &known.loaded else { continue };
+            if known.entry.shadow {
+                serving.push(name.clone());
+                continue;
+            }
+            let owner = taken.entry(loaded.identity.name.clone()).or_insert_with(|| name.clone());
+            if *owner == *name {
+                serving.push(name.clone());
+            } else if !known.missing {
+                let error = PluginHostError::Duplicate {
+                    name: loaded.identity.name.clone(),
+                    other: owner.clone(),
+                };
+                let refusal = PluginRefusal::of(&error);
+                let reported = self.shared.status.load();
+                let is_reported = reported.iter().any(|reported| {
+                    reported.status.file == *name
+                        && reported.status.error.as_ref() == Some(&refusal)
+                });
+                if !is_reported {
+                    tracing::error!(file = name, error = refusal.message, "plugin refused");
+                }
+                known.error = Some(refusal);
+            }
+        }
+        self.in_order(serving.into_iter())
+    }
+
+    fn in_order(&self, names: impl Iterator<Item = String>) -> Vec<String> {
+        let mut names: Vec<String> = names.collect();
+        names.sort_by_key(|name| {
+            (self.files.get(name).map_or(0, |known| known.entry.order), name.clone())
+        });
+        names
+    }
+
+    fn member(&self, name: &str) -> Option<Member> {
+        let known = self.files.get(name)?;
+        Some(Member {
+            loaded: Arc::clone(known.loaded.as_ref()?),
+            file: name.into(),
+            rules: Arc::new(Rules::from(&known.entry)),
+        })
+    }
+
+    fn report(&self, serving: &[String]) -> Vec<Reported> {
+        let broken_manifest = self.manifest_error.iter().map(|error| Reported {
+            status: PluginStatus {
+                error: Some(error.clone()),
+                ..PluginStatus::new(manifest::FILE)
+            },
+            loaded: None,
+        });
+        let of_files = self.files.iter().map(|(name, known)| {
+            let loaded = known.loaded.as_ref().filter(|_| serving.contains(name));
+            let described = loaded.map(|loaded| &loaded.described);
+            let member = loaded.and_then(|_| self.member(name));
+            let status = PluginStatus {
+                identity: loaded.map(|loaded| loaded.identity.clone()),
+                roles: member.map(|member| member.roles()).unwrap_or_default(),
+                since: loaded.and(known.since),
+                enabled: known.entry.enabled && known.held.as_deref() != Some(Known::DISABLED),
+                error: known.error.clone(),
+                held: known.held.clone(),
+                digest_of_file: known.digest.clone(),
+                previous: self.previous_identity(name, known),
+                shadow: known.entry.shadow,
+                isolation: known.entry.isolation,
+                api_version: loaded.map(|_| interface::API.to_owned()),
+                description: described.map(|described| described.description.clone()),
+                config_schema: described.and_then(|described| described.config_schema.clone()),
+                ..PluginStatus::new(name)
+            };
+            Reported { status, loaded: loaded.cloned() }
+        });
+        broken_manifest.chain(of_files).collect()
+    }
+
+    fn previous_identity(&self, name: &str, known: &Known) -> Option<PluginIdentity> {
+        let loaded = known.loaded.as_ref()?;
+        known.previous.as_ref().map(|previous| previous.identity.clone()).or_else(|| {
+            let digest = self.holds.files.get(name)?.previous.clone()?;
+            let name = loaded.identity.name.clone();
+            Some(PluginIdentity { name, version: String::new(), digest })
+        })
+    }
+}
