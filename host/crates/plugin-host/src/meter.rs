@@ -202,6 +202,11 @@ impl Tally {
         }
     }
 
+    #[cfg(test)]
+    pub fn conflict_count(&self) -> u64 {
+        self.conflicts.load(Relaxed)
+    }
+
     /// Calls that ended, in any role.
     pub fn calls(&self) -> u64 {
         self.totals().roles.iter().map(RoleTotals::calls).sum()

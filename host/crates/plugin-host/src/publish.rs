@@ -42,7 +42,7 @@ impl Registry {
         for (name, known) in &self.files {
             if let Some(loaded) = &known.loaded
                 && !known.missing
-                && !known.entry.shadow
+                && !known.in_force.shadow
                 && present.plugins().any(|identity| *identity == loaded.identity)
             {
                 taken.entry(loaded.identity.name.clone()).or_insert_with(|| name.clone());
@@ -54,7 +54,7 @@ impl Registry {
         for name in &names {
             let Some(known) = self.files.get_mut(name) else { continue };
             let Some(loaded) = &known.loaded else { continue };
-            if known.entry.shadow {
+            if known.in_force.shadow {
                 serving.push(name.clone());
                 continue;
             }
@@ -84,7 +84,7 @@ impl Registry {
     fn in_order(&self, names: impl Iterator<Item = String>) -> Vec<String> {
         let mut names: Vec<String> = names.collect();
         names.sort_by_key(|name| {
-            (self.files.get(name).map_or(0, |known| known.entry.order), name.clone())
+            (self.files.get(name).map_or(0, |known| known.in_force.order), name.clone())
         });
         names
     }
@@ -94,7 +94,7 @@ impl Registry {
         Some(Member {
             loaded: Arc::clone(known.loaded.as_ref()?),
             file: name.into(),
-            rules: Arc::new(Rules::from(&known.entry)),
+            rules: Arc::new(Rules::from(&known.in_force)),
         })
     }
 
@@ -119,8 +119,8 @@ impl Registry {
                 held: known.held.clone(),
                 digest_of_file: known.digest.clone(),
                 previous: self.previous_identity(name, known),
-                shadow: known.entry.shadow,
-                isolation: known.entry.isolation,
+                shadow: known.in_force.shadow,
+                isolation: known.in_force.isolation,
                 api_version: loaded.map(|_| interface::API.to_owned()),
                 description: described.map(|described| described.description.clone()),
                 config_schema: described.and_then(|described| described.config_schema.clone()),

@@ -64,7 +64,10 @@ pub(crate) struct Known {
     pub newcomer: Option<Newcomer>,
     pub error: Option<PluginRefusal>,
     pub held: Option<String>,
+    /// What plugins.toml says.
     pub entry: Entry,
+    /// What it said when what serves was accepted.
+    pub in_force: Entry,
     /// Missing in the last scan.
     pub missing: bool,
     /// What the file held when it was read last.
@@ -187,6 +190,7 @@ impl Registry {
             match self.current(name, stamp, &mut known) {
                 Ok(loaded) => {
                     self.take_over(name, &mut known, loaded);
+                    known.in_force = known.entry.clone();
                     (known.error, known.held) = (None, None);
                 }
                 Err(refusal) => self.refuse(name, &mut known, refusal),
@@ -266,6 +270,7 @@ impl Registry {
                         "the last good content serves, not what the file holds"
                     );
                     known.since = Some(SystemTime::now());
+                    known.in_force = known.entry.clone();
                     known.loaded = Some(loaded);
                     return;
                 }
@@ -282,16 +287,25 @@ impl Registry {
     fn keep_up(&mut self, name: &str, known: &mut Known) {
         let Some(loaded) = &known.loaded else { return };
         let (digest, entry) = (&loaded.identity.digest, &known.entry);
+        // Where it is the file's own content that does not take its settings, that was tried already.
+        if known.digest.as_ref() == Some(digest) || known.in_force == *entry {
+            return;
+        }
         let key = (digest.clone(), entry.made_with());
-        if loaded.is_set_up_as(entry, &self.runtime.limits) || self.refused.contains_key(&key) {
+        if self.refused.contains_key(&key) {
             return;
         }
-        // Where it is the file's own content that does not take its configuration, that was tried already.
-        if known.digest.as_ref() == Some(digest) {
-            return;
-        }
-        match gate::reconfigure(&self.runtime, loaded, entry) {
-            Ok(loaded) => known.loaded = Some(loaded),
+        let made = check_roles(loaded, entry).and_then(|()| {
+            if loaded.is_set_up_as(entry, &self.runtime.limits) {
+                return Ok(Arc::clone(loaded));
+            }
+            gate::reconfigure(&self.runtime, loaded, entry)
+        });
+        match made {
+            Ok(loaded) => {
+                known.loaded = Some(loaded);
+                known.in_force = known.entry.clone();
+            }
             Err(error) => {
                 let refusal = PluginRefusal::of(&error);
                 tracing::error!(

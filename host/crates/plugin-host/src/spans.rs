@@ -18,6 +18,7 @@ use crate::lift::{Change, Lifted, Reserved, What, lift};
 use crate::loaded::{Caller, Loaded};
 use crate::lower::LoweredSpans;
 use crate::manifest::OnFailure;
+use crate::meter::Tally;
 use crate::price::reported;
 use crate::role::Role;
 use crate::set::Member;
@@ -48,7 +49,7 @@ pub(crate) fn enrich<'a>(
     spans: &mut Vec<Span>,
 ) -> Vec<PluginFault> {
     let mut faults = Vec::new();
-    let mut edits: Vec<(&Loaded, Vec<Change>)> = Vec::new();
+    let mut edits: Vec<(&Tally, Vec<Change>)> = Vec::new();
     let mut keep = Keep::all(spans);
     for enricher in enrichers {
         let loaded = &*enricher.loaded;
@@ -62,7 +63,7 @@ pub(crate) fn enrich<'a>(
                 }
             }
         }
-        edits.push((loaded, changes));
+        edits.push((&*loaded.tally, changes));
     }
     count_conflicts(&edits);
     apply(edits.into_iter().flat_map(|(_, changes)| changes), spans);
@@ -141,12 +142,12 @@ fn push_fault(faults: &mut Vec<PluginFault>, fault: CallFault, loaded: &Loaded) 
 }
 
 /// A key of a span that two enrichers wrote counts for the later one.
-fn count_conflicts(edits: &[(&Loaded, Vec<Change>)]) {
+fn count_conflicts(edits: &[(&Tally, Vec<Change>)]) {
     if edits.len() < 2 {
         return;
     }
     let mut writers: HashMap<(usize, &str), usize> = HashMap::new();
-    for (writer, (loaded, changes)) in edits.iter().enumerate() {
+    for (writer, (tally, changes)) in edits.iter().enumerate() {
         let conflicts = changes
             .iter()
             .filter(|change| {
@@ -154,7 +155,7 @@ fn count_conflicts(edits: &[(&Loaded, Vec<Change>)]) {
                 before.is_some_and(|before| before != writer)
             })
             .count();
-        loaded.tally.conflicts(conflicts);
+        tally.conflicts(conflicts);
     }
 }
 
@@ -352,4 +353,56 @@ fn trial_span() -> Vec<Span> {
         attributes,
         events: Vec::new(),
     }]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+
+    fn change(span: usize, key: &str, what: What) -> Change {
+        Change { span, key: key.to_owned(), what }
+    }
+
+    fn set(span: usize, key: &str, value: i64) -> Change {
+        change(span, key, What::Set(value.into()))
+    }
+
+    #[test]
+    fn the_later_enricher_wins_and_is_told_on() {
+        let (first, second) = (Tally::default(), Tally::default());
+        let edits = [
+            (&first, vec![set(0, "a", 1), set(0, "a", 2), set(0, "b", 1), set(1, "c", 1)]),
+            (&second, vec![set(0, "a", 3), set(0, "c", 3), change(1, "c", What::Remove)]),
+        ];
+        count_conflicts(&edits);
+        assert_eq!((first.conflict_count(), second.conflict_count()), (0, 2));
+        let mut spans = vec![testing::span(&[]), testing::span(&[])];
+        apply(edits.into_iter().flat_map(|(_, changes)| changes), &mut spans);
+        let expected = [
+            testing::span(&[("a", 3_i64.into()), ("b", 1_i64.into()), ("c", 3_i64.into())]),
+            testing::span(&[]),
+        ];
+        assert_eq!(spans, expected);
+    }
+
+    #[test]
+    fn what_one_filter_removes_no_other_puts_back() {
+        let secret = || vec![testing::span(&[("secret", "s".into())])];
+        let remove = || change(0, "secret", What::Remove);
+        let cases = [
+            (vec![vec![remove()], vec![set(0, "secret", 1)]], None),
+            (vec![vec![set(0, "secret", 1)], vec![remove()]], None),
+            (vec![vec![remove()], vec![change(0, "secret", What::SetDefault(1_i64.into()))]], None),
+            // The same filter may.
+            (vec![vec![remove(), set(0, "secret", 1)]], Some(1)),
+            (vec![vec![set(0, "secret", 1)], vec![set(0, "secret", 2)]], Some(2)),
+        ];
+        for (edits, left) in cases {
+            let mut spans = secret();
+            redact(edits.clone(), &mut spans);
+            let value = spans.first().and_then(|span| span.attributes.get("secret"));
+            assert_eq!(value, left.map(Value::Int).as_ref(), "{edits:?}");
+        }
+    }
 }

@@ -75,7 +75,7 @@ fn a_removed_file_takes_its_plugin_with_it() {
         host.status().iter().any(|s| s.file == "b.wasm" && s.identity.is_some())
     });
     assert_eq!(again.amount("mistral-7b", 7, 3), "0.0000013");
-    assert_eq!(again.host.pin().generation(), 1);
+    assert_eq!(again.host.pin().generation(), 2, "one swap, and none without it");
 }
 
 #[test]
