@@ -54,14 +54,8 @@ pub enum ShadowResult {
 
 impl ShadowResult {
     /// All of them.
-    pub const ALL: [Self; 6] = [
-        Self::Same,
-        Self::Cheaper,
-        Self::Dearer,
-        Self::Unpriced,
-        Self::Failed,
-        Self::Incomparable,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Same, Self::Cheaper, Self::Dearer, Self::Unpriced, Self::Failed, Self::Incomparable];
 
     /// Its name in metrics and in answers.
     #[must_use]
@@ -169,14 +163,14 @@ impl Counted {
     fn add(&mut self, billed: &CostOutcome, shadow: &CostOutcome) {
         let (mut result, amounts) = compared(billed, shadow);
         if let Some(new) = amounts {
-            let currency = new.billed.currency;
+            let (currency, full) = (new.billed.currency, self.amounts.len() >= MOST_CURRENCIES);
             match self.amounts.iter_mut().find(|sum| sum.billed.currency == currency) {
                 Some(sum) => {
                     sum.billed.pico = sum.billed.pico.saturating_add(new.billed.pico);
                     sum.shadow.pico = sum.shadow.pico.saturating_add(new.shadow.pico);
                 }
-                None if self.amounts.len() < MOST_CURRENCIES => self.amounts.push(new),
-                None => result = ShadowResult::Incomparable,
+                None if full => result = ShadowResult::Incomparable,
+                None => self.amounts.push(new),
             }
         }
         let count = self.requests.entry(result).or_default();

@@ -9,6 +9,7 @@
 //! (`instance`). Nothing outside this crate knows of wasmtime.
 
 mod bindings;
+mod control;
 mod deadline;
 mod describe;
 mod engine;
@@ -38,6 +39,9 @@ use std::sync::mpsc::{self, SyncSender};
 
 use arc_swap::ArcSwap;
 
+pub use crate::control::{
+    BreakerState, ControlError, Isolation, LatencyHistogram, PluginMeter, ShadowPrice,
+};
 use crate::engine::Runtime;
 pub use crate::error::{CallFault, PluginHostError, chain};
 pub use crate::limits::{Limits, PluginHostSettings};
@@ -79,6 +83,8 @@ impl PluginHost {
         let shared = Arc::new(Shared {
             set: ArcSwap::from_pointee(first),
             status: ArcSwap::from_pointee(Vec::new()),
+            disabled: std::sync::Mutex::default(),
+            scans: std::sync::atomic::AtomicU64::new(0),
         });
         let (reminders, receiver) = mpsc::sync_channel(1);
         let (ready, loaded) = mpsc::sync_channel(1);

@@ -67,6 +67,8 @@ pub(crate) struct Loaded {
     config: String,
     warm: Mutex<Vec<Instance>>,
     started: AtomicU64,
+    /// MERGE: calls so far, their faults and their time.
+    pub counted: crate::control::Counted,
 }
 
 impl Prepared {
@@ -94,6 +96,7 @@ impl Loaded {
             config,
             warm: Mutex::new(Vec::new()),
             started: AtomicU64::new(0),
+            counted: crate::control::Counted::default(),
         })
     }
 
@@ -150,7 +153,9 @@ impl Loaded {
         let items = u32::try_from(items).unwrap_or(u32::MAX);
         let budget =
             limits.deadline_call.saturating_add(limits.deadline_per_item.saturating_mul(items));
+        let began = std::time::Instant::now();
         let answer = instance.call(budget, call).and_then(lift);
+        self.counted.count(began.elapsed(), answer.as_ref().err());
         if answer.as_ref().err().is_none_or(|fault| fault.kind == FaultKind::Reported) {
             self.put_back(instance);
         }

@@ -27,11 +27,13 @@ pub(crate) struct Entry {
     pub order: i64,
     /// JSON.
     pub config: String,
+    /// MERGE: a cost model that prices beside the others and never bills.
+    pub shadow: bool,
 }
 
 impl Default for Entry {
     fn default() -> Self {
-        Self { enabled: true, order: 0, config: "{}".to_owned() }
+        Self { enabled: true, order: 0, config: "{}".to_owned(), shadow: false }
     }
 }
 
@@ -52,6 +54,8 @@ struct WrittenEntry {
     order: i64,
     #[serde(default)]
     config: toml::Table,
+    #[serde(default)]
+    shadow: bool,
 }
 
 fn yes() -> bool {
@@ -75,7 +79,8 @@ impl Manifest {
                     "file {file:?} is not the name of a .wasm file in this folder"
                 )));
             }
-            let known = Entry { enabled: entry.enabled, order: entry.order, config };
+            let known =
+                Entry { enabled: entry.enabled, order: entry.order, config, shadow: entry.shadow };
             if files.insert(file.clone(), known).is_some() {
                 return Err(PluginHostError::Manifest(format!("file {file:?} stands in it twice")));
             }

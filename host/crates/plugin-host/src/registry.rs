@@ -39,6 +39,24 @@ pub struct PluginStatus {
     pub enabled: bool,
     /// Why the file as it is now is not used: every cause in one line.
     pub error: Option<PluginRefusal>,
+    /// MERGE: whether its calls are let through.
+    pub breaker: crate::control::BreakerState,
+    /// MERGE: whether it prices beside the others and never bills.
+    pub shadow: bool,
+    /// MERGE: how its instances are kept apart.
+    pub isolation: crate::control::Isolation,
+    /// MERGE: why an older content serves.
+    pub held: Option<String>,
+    /// MERGE: what `roll_back` would go back to.
+    pub previous: Option<PluginIdentity>,
+    /// MERGE: SHA-256 of the file as it is now.
+    pub digest_of_file: Option<String>,
+    /// MERGE: the version of the contract it was built for.
+    pub api_version: Option<String>,
+    /// MERGE: what it says of itself.
+    pub description: Option<String>,
+    /// MERGE: the JSON Schema of its configuration.
+    pub config_schema: Option<String>,
 }
 
 /// Why a file is not used.
@@ -60,6 +78,10 @@ impl PluginRefusal {
 pub(crate) struct Shared {
     pub set: ArcSwap<PluginSet>,
     pub status: ArcSwap<Vec<PluginStatus>>,
+    /// MERGE: files that `disable` turned off.
+    pub disabled: std::sync::Mutex<std::collections::BTreeSet<String>>,
+    /// MERGE: whole scans so far.
+    pub scans: std::sync::atomic::AtomicU64,
 }
 
 /// Owned by the watcher's thread.
@@ -156,7 +178,8 @@ impl Registry {
 
     /// Brings one file up to date.
     fn look_at(&mut self, name: &str, stamp: &Stamp) {
-        let entry = self.manifest.entry(name);
+        let mut entry = self.manifest.entry(name);
+        entry.enabled &= !crate::control::locked(&self.shared.disabled).contains(name);
         let mut known = self.files.remove(name).unwrap_or_default();
         known.missing = false;
         if entry.enabled {
@@ -318,15 +341,23 @@ impl Registry {
         serving.sort_by_key(|name| {
             (self.files.get(name).map_or(0, |known| known.entry.order), name.clone())
         });
-        let plugins: Vec<Arc<Loaded>> =
-            serving.iter().filter_map(|name| self.files.get(name)?.loaded.clone()).collect();
-        if !present.holds(&plugins) {
+        let chosen = |shadow: bool| -> Vec<Arc<Loaded>> {
+            let known = serving.iter().filter_map(|name| self.files.get(name));
+            known
+                .filter(|known| known.entry.shadow == shadow)
+                .filter_map(|k| k.loaded.clone())
+                .collect()
+        };
+        let (plugins, shadows) = (chosen(false), chosen(true));
+        if !present.holds(&plugins) || !present.has_shadows(&shadows) {
             let generation = present.generation().saturating_add(1);
             tracing::info!(generation, plugins = plugins.len(), "plugin set swapped");
-            let set = PluginSet::new(generation, plugins, Arc::clone(&self.runtime.limits));
+            let set = PluginSet::new(generation, plugins, Arc::clone(&self.runtime.limits))
+                .shadowed_by(shadows);
             self.shared.set.store(Arc::new(set));
         }
         self.shared.status.store(Arc::new(self.status(&serving)));
+        self.shared.scans.fetch_add(1, std::sync::atomic::Ordering::AcqRel);
     }
 
     fn status(&self, serving: &[String]) -> Vec<PluginStatus> {
@@ -337,6 +368,15 @@ impl Registry {
             since: None,
             enabled: true,
             error: Some(error.clone()),
+            breaker: crate::control::BreakerState::Closed,
+            shadow: false,
+            isolation: crate::control::Isolation::Plugin,
+            held: None,
+            previous: None,
+            digest_of_file: None,
+            api_version: None,
+            description: None,
+            config_schema: None,
         });
         let of_files = self.files.iter().map(|(name, known)| {
             let loaded = known.loaded.as_ref().filter(|_| serving.contains(name));
@@ -347,6 +387,15 @@ impl Registry {
                 since: loaded.and(known.since),
                 enabled: known.entry.enabled,
                 error: known.error.clone(),
+                breaker: crate::control::BreakerState::Closed,
+                shadow: known.entry.shadow,
+                isolation: crate::control::Isolation::Plugin,
+                held: known.error.as_ref().and(loaded).map(|_| "its file is refused".to_owned()),
+                previous: None,
+                digest_of_file: known.hashed.as_ref().map(|(_, digest)| digest.clone()),
+                api_version: None,
+                description: None,
+                config_schema: None,
             }
         });
         broken_manifest.chain(of_files).collect()

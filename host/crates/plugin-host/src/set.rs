@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tollgate_domain::{CostOutcome, PluginFault, PluginIdentity, Resource, Span, Usage};
 
+use crate::control::ShadowPrice;
 use crate::limits::Limits;
 use crate::loaded::{Loaded, Role};
 use crate::price;
@@ -14,12 +15,55 @@ use crate::spans::{self, Batch, Filtered};
 pub struct PluginSet {
     generation: u64,
     plugins: Vec<Arc<Loaded>>,
+    /// MERGE: cost models that price beside the others and never bill.
+    shadows: Vec<Arc<Loaded>>,
     limits: Arc<Limits>,
 }
 
 impl PluginSet {
     pub(crate) fn new(generation: u64, plugins: Vec<Arc<Loaded>>, limits: Arc<Limits>) -> Self {
-        Self { generation, plugins, limits }
+        Self { generation, plugins, shadows: Vec::new(), limits }
+    }
+
+    /// MERGE: with these shadows.
+    pub(crate) fn shadowed_by(mut self, shadows: Vec<Arc<Loaded>>) -> Self {
+        self.shadows = shadows;
+        self
+    }
+
+    /// MERGE: whether these are its shadows.
+    pub(crate) fn has_shadows(&self, shadows: &[Arc<Loaded>]) -> bool {
+        self.shadows.len() == shadows.len()
+            && self.shadows.iter().zip(shadows).all(|(a, b)| Arc::ptr_eq(a, b))
+    }
+
+    /// What every cost model marked shadow says of this usage.
+    #[must_use]
+    pub fn shadow(&self, tenant: Option<&str>, usage: &Usage) -> Vec<ShadowPrice> {
+        // MERGE: CONTAIN's.
+        self.shadows
+            .iter()
+            .filter(|plugin| plugin.has(Role::CostModel))
+            .map(|plugin| ShadowPrice {
+                plugin: plugin.identity.clone(),
+                outcome: price::price(
+                    std::iter::once(plugin.as_ref()),
+                    tenant,
+                    usage,
+                    &self.limits,
+                ),
+            })
+            .collect()
+    }
+
+    /// MERGE: everything that is called, shadows included.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Loaded>> {
+        self.plugins.iter().chain(&self.shadows)
+    }
+
+    /// MERGE: the limits its plugins are held to.
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// Whether these are the same plugins in the same order.

@@ -217,7 +217,7 @@ mod tests {
         let text = error.to_string();
         assert!(text.contains("lisen; did you mean listen?"), "{text}");
         assert!(text.contains("max-running is 0"), "{text}");
-        let error = 
+        let error =
             resolve(Given::default(), [("TOLLGATE_LISTN".into(), "x".into())], Path::new("x"));
         assert!(error.unwrap_err().to_string().contains("did you mean TOLLGATE_LISTEN?"));
     }
