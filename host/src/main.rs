@@ -1,5 +1,7 @@
 //! The `tollgate` command.
 
+mod plugin;
+
 use std::io::{IsTerminal, Read};
 use std::process::ExitCode;
 
@@ -18,6 +20,9 @@ struct Arguments {
 enum Command {
     /// Serve an OpenAI-compatible API, traced and priced
     Serve(Box<Given>),
+    /// List, inspect, try and steer plugins
+    #[command(subcommand)]
+    Plugin(plugin::PluginCommand),
     /// Estimate how many tokens a text has, with OpenAI's tokenizers
     Count {
         /// Model whose tokenizer to use; one that is not OpenAI's is estimated with cl100k_base
@@ -31,6 +36,7 @@ enum Command {
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Serve(given) => serve(*given),
+        Command::Plugin(command) => plugin::run(command),
         Command::Count { model, text } => count(&model, text),
     }
 }
