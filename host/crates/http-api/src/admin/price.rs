@@ -32,7 +32,7 @@ use tollgate_gateway::Refusal;
 
 /// The posted usage.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a usage record, an object")]
 struct Posted {
     request_model: String,
     #[serde(default)]
@@ -61,7 +61,7 @@ struct Posted {
 
 /// Token counts, those left out zero.
 #[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, expecting = "an object of token counts")]
 struct Tokens {
     input: u64,
     input_cache_read: u64,
@@ -202,7 +202,7 @@ mod tests {
             (r#"{"request_model": "m", "tokens": {"inputs": 1}}"#, "inputs"),
             (r#"{"request_model": "m", "tokens": {"input": -1}}"#, "-1"),
             (r#"{"request_model": "m", "phase": "late"}"#, "late"),
-            (r#"[]"#, "request_model"),
+            (r#"[]"#, "an object"),
             (r#"{"request_model""#, "line 1"),
         ] {
             let refusal = read(body.as_bytes()).unwrap_err();
