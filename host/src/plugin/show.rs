@@ -41,6 +41,7 @@ fn text(plugin: &PluginView) -> Result<String, PluginError> {
         ("isolation", Some(plugin.isolation.clone())),
         ("breaker", Some(plugin.breaker.state.clone())),
         ("breaker open until", plugin.breaker.until.clone()),
+        ("last fault", plugin.breaker.fault.clone()),
         ("held", plugin.held.clone()),
         ("previous", plugin.previous.as_ref().map(named)),
         ("digest", plugin.plugin.as_ref().map(|identity| identity.digest.clone())),

@@ -6,6 +6,7 @@
 //! on a thread of its own.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::spawn_blocking;
 use tollgate_domain::{CostOutcome, ErrorKind, Usage};
@@ -81,7 +82,8 @@ impl Admin {
     /// Turns a file off, also after a restart.
     ///
     /// # Errors
-    /// `not_found`.
+    /// `not_found`; `overloaded` if the plugin host has no time, as with all commands;
+    /// `internal_error` if it is done, but could not be written down for the next start.
     pub async fn disable(&self, file: String) -> Result<PluginStatus, Refusal> {
         let named = file.clone();
         self.command(move |plugins| plugins.disable(&named)).await?.map_err(|e| refused(&e))?;
@@ -91,7 +93,7 @@ impl Admin {
     /// Turns a file on that was turned off, or whose present content was rolled back from.
     ///
     /// # Errors
-    /// `not_found`.
+    /// As [`Admin::disable`].
     pub async fn enable(&self, file: String) -> Result<PluginStatus, Refusal> {
         let named = file.clone();
         self.command(move |plugins| plugins.enable(&named)).await?.map_err(|e| refused(&e))?;
@@ -102,7 +104,7 @@ impl Admin {
     /// again until other bytes are dropped.
     ///
     /// # Errors
-    /// `not_found`, or `conflict` where there is nothing to go back to.
+    /// As [`Admin::disable`], and `conflict` where there is nothing to go back to.
     pub async fn roll_back(&self, file: String) -> Result<PluginStatus, Refusal> {
         self.command(move |plugins| plugins.roll_back(&file)).await?.map_err(|e| refused(&e))
     }
@@ -166,10 +168,14 @@ impl Admin {
 }
 
 fn refused(error: &ControlError) -> Refusal {
-    let kind = match error {
-        ControlError::Unknown { .. } => ErrorKind::NotFound,
+    let message = chain(error);
+    match error {
+        ControlError::Unknown { .. } => Refusal::new(ErrorKind::NotFound, message),
+        ControlError::Busy => {
+            Refusal::new(ErrorKind::Overloaded, message).retry_after(Duration::from_secs(1))
+        }
+        ControlError::NotKept(_) => Refusal::new(ErrorKind::Internal, message),
         // The file is there, but as it is now it cannot be done.
-        _ => ErrorKind::Conflict,
-    };
-    Refusal::new(kind, chain(error))
+        _ => Refusal::new(ErrorKind::Conflict, message),
+    }
 }

@@ -8,13 +8,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 use tollgate_domain::Record;
-use tollgate_plugin_host::{BreakerState, LatencyHistogram, PluginMeter, PluginStatus};
+use tollgate_plugin_host::{LatencyHistogram, PluginMeter, PluginStatus};
 use tollgate_telemetry::metrics::{Family, Histogram, Snapshot, Unit};
 
 use crate::shadow::{ShadowGroup, ShadowSeries};
 
 /// What a model or a tenant is called that has no series of its own.
 const OTHER: &str = "other";
+
+/// The names of all states of a breaker.
+const BREAKER_STATES: [&str; 3] = ["closed", "open", "half_open"];
 
 /// Requests by outcome and by status of their cost; both are of a few words only.
 #[derive(Debug, Default)]
@@ -86,15 +89,19 @@ fn of_calls(meters: &[PluginMeter], to: &mut Snapshot) {
     let mut took = Family::new("tollgate_plugin_call_duration", "Time of one call of a plugin.")
         .unit(Unit::Seconds);
     for meter in meters {
-        let labels = [("plugin", meter.plugin.as_str()), ("role", meter.role.name())];
+        let labels = [
+            ("plugin", meter.plugin.as_str()),
+            ("role", meter.role.name()),
+            ("shadow", yes_or_no(meter.shadow)),
+        ];
         calls.add(labels, meter.calls);
         items.add(labels, meter.items);
         conflicts.add(labels, meter.conflicts);
         refused.add(labels, meter.refused_edits);
         took.add(labels, histogram(&meter.latency));
         for (kind, count) in &meter.faults {
-            let [plugin, role] = labels;
-            faults.add([plugin, role, ("kind", kind.name())], *count);
+            let [plugin, role, shadow] = labels;
+            faults.add([plugin, role, shadow, ("kind", kind.name())], *count);
         }
     }
     to.counters.extend([calls, items, faults, conflicts, refused]);
@@ -132,7 +139,7 @@ fn of_instances(meters: &[PluginMeter], to: &mut Snapshot) {
     for meter in meters {
         // These are of the plugin and not of one of its roles: the same in each of its meters.
         if seen.insert((&meter.plugin, &meter.digest, meter.shadow)) {
-            let plugin = [("plugin", meter.plugin.as_str())];
+            let plugin = [("plugin", meter.plugin.as_str()), ("shadow", yes_or_no(meter.shadow))];
             memory.add(plugin, double(meter.memory_bytes));
             instances.add(plugin, double(meter.instances));
             in_flight.add(plugin, double(meter.in_flight));
@@ -167,13 +174,10 @@ fn of_files(status: &[PluginStatus], generation: u64, to: &mut Snapshot) {
             ("file", &file.file),
         ];
         info.add(labels, 1.0);
-        for (name, is) in [
-            ("closed", file.breaker == BreakerState::Closed),
-            ("open", matches!(file.breaker, BreakerState::Open { .. })),
-            ("half_open", file.breaker == BreakerState::HalfOpen),
-        ] {
-            let value = if is { 1.0 } else { 0.0 };
-            breakers.add([("plugin", plugin.name.as_str()), ("state", name)], value);
+        let plugin = plugin.name.as_str();
+        for state in BREAKER_STATES {
+            let value = if file.breaker.name() == state { 1.0 } else { 0.0 };
+            breakers.add([("plugin", plugin), ("file", &file.file), ("state", state)], value);
         }
     }
     to.gauges.extend([sets.with([], double(generation)), info, breakers, files]);
@@ -203,15 +207,16 @@ fn of_shadow(shadow: &[ShadowSeries], to: &mut Snapshot) {
             }
             ShadowGroup::Other => (OTHER, OTHER),
         };
-        let (plugin, version) = (series.plugin.name.as_str(), series.plugin.version.as_str());
-        let of = [("plugin", plugin), ("version", version), ("model", model), ("tenant", tenant)];
-        let [plugin, version, model, tenant] = of;
+        let plugin = ("plugin", series.plugin.name.as_str());
+        let version = ("version", series.plugin.version.as_str());
+        let file = ("file", &*series.file);
+        let (model, tenant) = (("model", model), ("tenant", tenant));
         for (result, count) in &series.requests {
-            requests.add([plugin, version, model, tenant, ("result", result.name())], *count);
+            requests.add([plugin, version, file, model, tenant, ("result", result.name())], *count);
         }
         for amounts in &series.amounts {
             let currency = ("currency", amounts.billed.currency.code());
-            let labels = [plugin, version, model, tenant, currency];
+            let labels = [plugin, version, file, model, tenant, currency];
             billed.add(labels, amounts.billed.to_f64());
             cost.add(labels, amounts.shadow.to_f64());
             difference.add(labels, amounts.difference().to_f64());
@@ -219,6 +224,10 @@ fn of_shadow(shadow: &[ShadowSeries], to: &mut Snapshot) {
     }
     to.counters.push(requests);
     to.gauges.extend([billed, cost, difference]);
+}
+
+fn yes_or_no(is: bool) -> &'static str {
+    if is { "true" } else { "false" }
 }
 
 /// What becomes of a file of the plugin folder.
@@ -252,7 +261,7 @@ impl FileState {
             (Some(_), true) if older => Self::Held,
             (Some(_), true) if file.shadow => Self::Shadow,
             (Some(_), true) => Self::Serving,
-            (None, true) if file.error.is_some() => Self::Refused,
+            (None, true) if older => Self::Refused,
             (None, true) => Self::Pending,
         }
     }

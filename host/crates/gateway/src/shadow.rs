@@ -9,7 +9,7 @@
 //! together, as [`ShadowGroup::Other`].
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tollgate_domain::{CostOutcome, Money, PluginIdentity, Usage};
 use tollgate_plugin_host::ShadowPrice;
@@ -88,9 +88,11 @@ impl ShadowAmounts {
     }
 }
 
-/// What one shadow plugin came to for one group of requests, since it began.
+/// What one shadow plugin came to for one group of requests, since the gateway began.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShadowSeries {
+    /// Its file: two in the shadow may be of one plugin.
+    pub file: Arc<str>,
     /// The plugin, by its exact build.
     pub plugin: PluginIdentity,
     /// Which requests.
@@ -103,7 +105,14 @@ pub struct ShadowSeries {
 
 /// All comparisons so far.
 #[derive(Debug, Default)]
-pub(crate) struct Shadow(Mutex<HashMap<(PluginIdentity, ShadowGroup), Counted>>);
+pub(crate) struct Shadow(Mutex<HashMap<Key, Counted>>);
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Key {
+    file: Arc<str>,
+    plugin: PluginIdentity,
+    group: ShadowGroup,
+}
 
 #[derive(Debug, Default)]
 struct Counted {
@@ -123,37 +132,47 @@ impl Shadow {
         if prices.is_empty() {
             return;
         }
-        let shadowing: Vec<PluginIdentity> =
-            prices.iter().map(|price| price.plugin.clone()).collect();
+        let shadowing: Vec<(Arc<str>, PluginIdentity)> =
+            prices.iter().map(|price| (Arc::clone(&price.file), price.plugin.clone())).collect();
+        let goes_on = |key: &Key| {
+            shadowing.iter().any(|(file, plugin)| *file == key.file && *plugin == key.plugin)
+        };
         let mut counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for price in prices {
-            let mut key = (price.plugin, group(&usage.request_model, tenant));
+            let group = group(&usage.request_model, tenant);
+            let mut key = Key { file: price.file, plugin: price.plugin, group };
             if !counted.contains_key(&key) && counted.len() >= MOST_SERIES {
-                counted.retain(|(plugin, _), _| shadowing.contains(plugin));
+                counted.retain(|key, _| goes_on(key));
                 if counted.len() >= MOST_SERIES {
-                    key.1 = ShadowGroup::Other;
+                    key.group = ShadowGroup::Other;
                 }
             }
             counted.entry(key).or_default().add(billed, &price.outcome);
         }
     }
 
-    /// Every series, ordered by plugin and group.
+    /// Every series, ordered by file, plugin and group.
     pub(crate) fn series(&self) -> Vec<ShadowSeries> {
         let counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut series: Vec<ShadowSeries> = counted
             .iter()
-            .map(|((plugin, group), counted)| ShadowSeries {
-                plugin: plugin.clone(),
-                group: group.clone(),
+            .map(|(key, counted)| ShadowSeries {
+                file: Arc::clone(&key.file),
+                plugin: key.plugin.clone(),
+                group: key.group.clone(),
                 requests: counted.requests.clone(),
                 amounts: counted.amounts.clone(),
             })
             .collect();
         drop(counted);
         series.sort_by(|a, b| {
-            let plugin = |s: &ShadowSeries| (s.plugin.name.clone(), s.plugin.digest.clone());
-            plugin(a).cmp(&plugin(b)).then_with(|| a.group.cmp(&b.group))
+            let (plugin_a, plugin_b) = (&a.plugin, &b.plugin);
+            (&a.file, &plugin_a.name, &plugin_a.digest, &a.group).cmp(&(
+                &b.file,
+                &plugin_b.name,
+                &plugin_b.digest,
+                &b.group,
+            ))
         });
         series
     }

@@ -26,6 +26,18 @@ pub enum BreakerState {
     HalfOpen,
 }
 
+impl BreakerState {
+    /// Its name in metrics and in lists.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open { .. } => "open",
+            Self::HalfOpen => "half_open",
+        }
+    }
+}
+
 /// How instances are kept apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isolation {
@@ -53,36 +65,38 @@ impl Isolation {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ControlError {
-    /// No such file or plugin.
-    #[error("there is no plugin {file:?}; `tollgate plugin list` shows those that there are")]
+    /// No file or plugin of this name.
+    #[error("there is no plugin {name:?}; `tollgate plugin list` shows what there is")]
     Unknown {
-        /// What was asked for.
-        file: String,
+        /// What was named.
+        name: String,
     },
-    /// Nothing to roll back to.
-    #[error("{file} has no earlier content that served; there is nothing to roll back to")]
+    /// There is nothing to go back to.
+    #[error("no other content of {file} has served before, so there is nothing to go back to")]
     NoPrevious {
-        /// Which file.
+        /// The file.
         file: String,
     },
-    /// It prices nothing.
-    #[error("{file} is not a cost model")]
+    /// The content to go back to does not pass the gate any more.
+    #[error("the content of {file} that served before cannot serve now")]
+    PreviousRefused {
+        /// The file.
+        file: String,
+        /// Why.
+        source: PluginHostError,
+    },
+    /// A dry run of what does not price, or does not serve.
+    #[error("{name:?} is no cost model that serves, so it cannot price anything")]
     NotACostModel {
-        /// Which file.
-        file: String,
+        /// What was named.
+        name: String,
     },
-}
-
-impl ControlError {
-    /// Its stable name.
-    #[must_use]
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Unknown { .. } => "unknown",
-            Self::NoPrevious { .. } => "no_previous",
-            Self::NotACostModel { .. } => "not_a_cost_model",
-        }
-    }
+    /// Done, but it will not survive a restart.
+    #[error("it is done, but could not be written down, so that it will not survive a restart")]
+    NotKept(#[source] std::io::Error),
+    /// The watcher's thread has too much to do, or is gone.
+    #[error("the plugin host is busy or stopping; try again shortly")]
+    Busy,
 }
 
 /// How long calls took.
@@ -120,6 +134,8 @@ pub struct PluginMeter {
 /// What a cost model marked shadow says.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ShadowPrice {
+    /// Its file, since two in the shadow may be of one plugin.
+    pub file: std::sync::Arc<str>,
     /// Which one.
     pub plugin: PluginIdentity,
     /// What it says.
@@ -239,7 +255,7 @@ impl PluginHost {
         tenant: Option<&str>,
         usage: &Usage,
     ) -> Result<CostOutcome, ControlError> {
-        let unknown = || ControlError::Unknown { file: file_or_plugin.to_owned() };
+        let unknown = || ControlError::Unknown { name: file_or_plugin.to_owned() };
         let set = self.pin();
         let name = self
             .status()
@@ -249,14 +265,14 @@ impl PluginHost {
             .map_or_else(|| file_or_plugin.to_owned(), |identity| identity.name);
         let plugin = set.all().find(|plugin| plugin.identity.name == name).ok_or_else(unknown)?;
         if !plugin.has(Role::CostModel) {
-            return Err(ControlError::NotACostModel { file: file_or_plugin.to_owned() });
+            return Err(ControlError::NotACostModel { name: file_or_plugin.to_owned() });
         }
         Ok(price::price(std::iter::once(plugin.as_ref()), tenant, usage, set.limits()))
     }
 
     fn known(&self, file: &str) -> Result<(), ControlError> {
         let known = self.status().iter().any(|status| status.file == file);
-        known.then_some(()).ok_or_else(|| ControlError::Unknown { file: file.to_owned() })
+        known.then_some(()).ok_or_else(|| ControlError::Unknown { name: file.to_owned() })
     }
 }
 

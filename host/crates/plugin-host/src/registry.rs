@@ -41,6 +41,8 @@ pub struct PluginStatus {
     pub error: Option<PluginRefusal>,
     /// MERGE: whether its calls are let through.
     pub breaker: crate::control::BreakerState,
+    /// MERGE: the fault that opened it last; empty if none did.
+    pub breaker_fault: String,
     /// MERGE: whether it prices beside the others and never bills.
     pub shadow: bool,
     /// MERGE: how its instances are kept apart.
@@ -369,6 +371,7 @@ impl Registry {
             enabled: true,
             error: Some(error.clone()),
             breaker: crate::control::BreakerState::Closed,
+            breaker_fault: String::new(),
             shadow: false,
             isolation: crate::control::Isolation::Plugin,
             held: None,
@@ -388,6 +391,7 @@ impl Registry {
                 enabled: known.entry.enabled,
                 error: known.error.clone(),
                 breaker: crate::control::BreakerState::Closed,
+                breaker_fault: String::new(),
                 shadow: known.entry.shadow,
                 isolation: crate::control::Isolation::Plugin,
                 held: known.error.as_ref().and(loaded).map(|_| "its file is refused".to_owned()),

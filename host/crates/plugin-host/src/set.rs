@@ -45,6 +45,7 @@ impl PluginSet {
             .iter()
             .filter(|plugin| plugin.has(Role::CostModel))
             .map(|plugin| ShadowPrice {
+                file: Arc::from(""),
                 plugin: plugin.identity.clone(),
                 outcome: price::price(
                     std::iter::once(plugin.as_ref()),

@@ -1,7 +1,7 @@
 //! Families from meters and statuses made up here.
 
 use tollgate_domain::{Currency, FaultKind, Money, PluginIdentity};
-use tollgate_plugin_host::{Isolation, PluginRefusal, Role};
+use tollgate_plugin_host::{BreakerState, Isolation, PluginRefusal, Role};
 use tollgate_telemetry::metrics::TextFormat;
 
 use super::*;
@@ -41,6 +41,7 @@ fn status(file: &str, plugin: Option<PluginIdentity>) -> PluginStatus {
         enabled: true,
         error: None,
         breaker: BreakerState::HalfOpen,
+        breaker_fault: String::new(),
         shadow: false,
         isolation: Isolation::Plugin,
         held: None,
@@ -71,22 +72,22 @@ fn meters_become_series() {
     assert_lines(
         &written,
         &[
-            r#"tollgate_plugin_calls_total{plugin="acme/price",role="cost-model"} 7"#,
-            r#"tollgate_plugin_items_total{plugin="acme/price",role="attribute-enricher"} 9"#,
-            r#"tollgate_plugin_faults_total{plugin="acme/price",role="cost-model",kind="trap"} 2"#,
-            r#"tollgate_plugin_edit_conflicts_total{plugin="acme/price",role="cost-model"} 1"#,
-            r#"tollgate_plugin_edits_refused_total{plugin="acme/price",role="cost-model"} 4"#,
-            r#"tollgate_plugin_call_duration_seconds_bucket{le="0.001",plugin="acme/price",role="cost-model"} 5"#,
-            r#"tollgate_plugin_call_duration_seconds_bucket{le="+Inf",plugin="acme/price",role="cost-model"} 7"#,
-            r#"tollgate_plugin_call_duration_seconds_sum{plugin="acme/price",role="cost-model"} 0.25"#,
+            r#"tollgate_plugin_calls_total{plugin="acme/price",role="cost-model",shadow="false"} 7"#,
+            r#"tollgate_plugin_items_total{plugin="acme/price",role="attribute-enricher",shadow="false"} 9"#,
+            r#"tollgate_plugin_faults_total{plugin="acme/price",role="cost-model",shadow="false",kind="trap"} 2"#,
+            r#"tollgate_plugin_edit_conflicts_total{plugin="acme/price",role="cost-model",shadow="false"} 1"#,
+            r#"tollgate_plugin_edits_refused_total{plugin="acme/price",role="cost-model",shadow="false"} 4"#,
+            r#"tollgate_plugin_call_duration_seconds_bucket{le="0.001",plugin="acme/price",role="cost-model",shadow="false"} 5"#,
+            r#"tollgate_plugin_call_duration_seconds_bucket{le="+Inf",plugin="acme/price",role="cost-model",shadow="false"} 7"#,
+            r#"tollgate_plugin_call_duration_seconds_sum{plugin="acme/price",role="cost-model",shadow="false"} 0.25"#,
             // Once for the plugin, not for each role.
-            r#"tollgate_plugin_memory_bytes{plugin="acme/price"} 1024.0"#,
-            r#"tollgate_plugin_instances{plugin="acme/price"} 3.0"#,
-            r#"tollgate_plugin_instances_started_total{plugin="acme/price"} 5"#,
-            r#"tollgate_plugin_in_flight{plugin="acme/price"} 1.0"#,
+            r#"tollgate_plugin_memory_bytes{plugin="acme/price",shadow="false"} 1024.0"#,
+            r#"tollgate_plugin_instances{plugin="acme/price",shadow="false"} 3.0"#,
+            r#"tollgate_plugin_instances_started_total{plugin="acme/price",shadow="false"} 5"#,
+            r#"tollgate_plugin_in_flight{plugin="acme/price",shadow="false"} 1.0"#,
             r#"tollgate_plugin_info{plugin="acme/price",version="1.2.0",digest="d1",file="a.wasm"} 1.0"#,
-            r#"tollgate_plugin_breaker_state{plugin="acme/price",state="half_open"} 1.0"#,
-            r#"tollgate_plugin_breaker_state{plugin="acme/price",state="closed"} 0.0"#,
+            r#"tollgate_plugin_breaker_state{plugin="acme/price",file="a.wasm",state="half_open"} 1.0"#,
+            r#"tollgate_plugin_breaker_state{plugin="acme/price",file="a.wasm",state="closed"} 0.0"#,
             r#"tollgate_plugin_set_generation 3.0"#,
             r#"tollgate_plugin_files{state="serving"} 1.0"#,
             r#"tollgate_plugin_files{state="refused"} 0.0"#,
@@ -102,8 +103,8 @@ fn an_old_and_a_new_build_share_their_series() {
     assert_lines(
         &written,
         &[
-            r#"tollgate_plugin_calls_total{plugin="acme/price",role="cost-model"} 14"#,
-            r#"tollgate_plugin_memory_bytes{plugin="acme/price"} 2048.0"#,
+            r#"tollgate_plugin_calls_total{plugin="acme/price",role="cost-model",shadow="false"} 14"#,
+            r#"tollgate_plugin_memory_bytes{plugin="acme/price",shadow="false"} 2048.0"#,
         ],
     );
 }
@@ -112,6 +113,7 @@ fn an_old_and_a_new_build_share_their_series() {
 fn shadow_prices_become_series() {
     let usd = |pico| Money::new(pico, Currency::USD);
     let series = ShadowSeries {
+        file: "s.wasm".into(),
         plugin: identity("d"),
         group: ShadowGroup::Of { model: "m".to_owned(), tenant: None },
         requests: [(ShadowResult::Cheaper, 2), (ShadowResult::Failed, 1)].into(),
@@ -119,7 +121,7 @@ fn shadow_prices_become_series() {
     };
     let other = ShadowSeries { group: ShadowGroup::Other, ..series.clone() };
     let written = text(&[], &[], &[series, other]);
-    let by = r#"{plugin="acme/price",version="1.2.0",model="m",tenant="""#;
+    let by = r#"{plugin="acme/price",version="1.2.0",file="s.wasm",model="m",tenant="""#;
     assert_lines(
         &written,
         &[
@@ -128,7 +130,7 @@ fn shadow_prices_become_series() {
             &format!(r#"tollgate_shadow_billed_cost{by},currency="USD"}} 0.000003"#),
             &format!(r#"tollgate_shadow_cost{by},currency="USD"}} 0.000001"#),
             &format!(r#"tollgate_shadow_cost_difference{by},currency="USD"}} -0.000002"#),
-            r#"tollgate_shadow_requests_total{plugin="acme/price",version="1.2.0",model="other",tenant="other",result="failed"} 1"#,
+            r#"tollgate_shadow_requests_total{plugin="acme/price",version="1.2.0",file="s.wasm",model="other",tenant="other",result="failed"} 1"#,
         ],
     );
 }
@@ -144,6 +146,10 @@ fn a_file_is_in_one_state() {
         (PluginStatus { error, ..serving.clone() }, FileState::Held),
         (PluginStatus { held: Some("rolled back".to_owned()), ..serving.clone() }, FileState::Held),
         (PluginStatus { enabled: false, ..refused.clone() }, FileState::Disabled),
+        (
+            PluginStatus { error: None, held: Some("rolled back".to_owned()), ..refused.clone() },
+            FileState::Refused,
+        ),
         (refused, FileState::Refused),
         (PluginStatus { identity: None, ..serving }, FileState::Pending),
     ];

@@ -47,7 +47,7 @@ fn usage(model: &str) -> Usage {
 }
 
 fn price(name: &str, outcome: CostOutcome) -> Vec<ShadowPrice> {
-    vec![ShadowPrice { plugin: plugin(name), outcome }]
+    vec![ShadowPrice { file: format!("{name}.wasm").into(), plugin: plugin(name), outcome }]
 }
 
 #[test]

@@ -1,13 +1,15 @@
 //! What shadow plugins would have billed, as JSON:
 //!
 //! ```json
-//! {"series": [{"plugin": {"name", "version", "digest"}, "other": false, "model": "m", "tenant": "t",
+//! {"series": [{"file": "new.wasm", "plugin": {"name": "..", "version": "..", "digest": ".."},
+//!   "other": false, "model": "m", "tenant": "t",
 //!   "requests": {"same": 0, "cheaper": 2, "dearer": 0, "unpriced": 0, "failed": 0, "incomparable": 0},
 //!   "amounts": [{"currency": "USD", "billed": "0.4", "shadow": "0.3", "difference": "-0.1"}]}]}
 //! ```
 //!
 //! `tenant` is null where nobody is named. The series with `other` holds all requests that have no
-//! series of their own; its `model` and `tenant` are null.
+//! series of their own; its `model` and `tenant` are null. All is counted since the gateway began;
+//! what changed since is the difference of two readings.
 
 use serde_json::{Map, Value, json};
 use tollgate_gateway::{ShadowAmounts, ShadowGroup, ShadowResult, ShadowSeries};
@@ -30,6 +32,7 @@ fn one(series: &ShadowSeries) -> Value {
         })
         .collect();
     json!({
+        "file": &*series.file,
         "plugin": series.plugin,
         "other": other,
         "model": model,
@@ -63,6 +66,7 @@ mod tests {
             digest: "ab".to_owned(),
         };
         let series = ShadowSeries {
+            file: "new.wasm".into(),
             plugin,
             group: ShadowGroup::Of { model: "m".to_owned(), tenant: Some("t".to_owned()) },
             requests: [(ShadowResult::Cheaper, 2)].into(),

@@ -42,7 +42,7 @@ pub struct PluginView {
     pub isolation: String,
     /// Whether its calls are let through.
     pub breaker: BreakerView,
-    /// Why an older content of the file serves.
+    /// Why something else serves than what the file holds, or nothing at all.
     pub held: Option<String>,
     /// What a rollback would go back to.
     pub previous: Option<PluginIdentity>,
@@ -66,6 +66,9 @@ pub struct BreakerView {
     /// When an open one lets a call through again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<String>,
+    /// The fault that opened it last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<String>,
 }
 
 /// Why a file is not used.
@@ -127,7 +130,7 @@ impl From<&PluginStatus> for PluginView {
             enabled: status.enabled,
             shadow: status.shadow,
             isolation: status.isolation.name().to_owned(),
-            breaker: BreakerView::from(status.breaker),
+            breaker: BreakerView::of(status),
             held: status.held.clone(),
             previous: status.previous.clone(),
             digest_of_file: status.digest_of_file.clone(),
@@ -145,7 +148,10 @@ impl PluginView {
     /// With everything there is to say of it.
     pub(super) fn whole(status: &PluginStatus, meters: &[PluginMeter]) -> Self {
         let name = status.identity.as_ref().map(|identity| identity.name.as_str());
-        let of_it = meters.iter().filter(|meter| Some(meter.plugin.as_str()) == name);
+        let is_its = |meter: &&PluginMeter| {
+            Some(meter.plugin.as_str()) == name && meter.shadow == status.shadow
+        };
+        let of_it = meters.iter().filter(is_its);
         // A schema that is no JSON is shown as the text it is.
         let schema = status.config_schema.as_ref().map(|schema| {
             serde_json::from_str(schema).unwrap_or_else(|_| Value::String(schema.clone()))
@@ -158,14 +164,14 @@ impl PluginView {
     }
 }
 
-impl From<BreakerState> for BreakerView {
-    fn from(state: BreakerState) -> Self {
-        let (state, until) = match state {
-            BreakerState::Closed => ("closed", None),
-            BreakerState::Open { until } => ("open", Some(timestamp(until))),
-            BreakerState::HalfOpen => ("half_open", None),
+impl BreakerView {
+    fn of(status: &PluginStatus) -> Self {
+        let until = match status.breaker {
+            BreakerState::Open { until } => Some(timestamp(until)),
+            BreakerState::Closed | BreakerState::HalfOpen => None,
         };
-        Self { state: state.to_owned(), until }
+        let fault = Some(status.breaker_fault.clone()).filter(|fault| !fault.is_empty());
+        Self { state: status.breaker.name().to_owned(), until, fault }
     }
 }
 
