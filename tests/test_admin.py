@@ -356,7 +356,7 @@ def test_commands_for_a_running_gateway(start_admin, tmp_path):
     assert "serving" in admin.command("enable", "cost-per-token.wasm")
     assert "serving" in admin.command("reload")
     assert "none.wasm" in admin.command("disable", "none.wasm", status=1)
-    assert "roll back" in admin.command("rollback", "cost-per-token.wasm", status=1)
+    assert "go back" in admin.command("rollback", "cost-per-token.wasm", status=1)
     usage = {"request_model": "mistral-7b", "tokens": {"input": 1000, "output": 1000}}
     file = tmp_path / "usage.json"
     file.write_text(json.dumps(usage))

@@ -2,8 +2,8 @@
 //! them back, to try one, and what is counted.
 //!
 //! An [`Admin`] holds up nothing: requests go on being served and accounted for while it works,
-//! and the gateway can drain while one is held. What may wait for the plugin host's thread runs
-//! on a thread of its own.
+//! and the gateway can drain while one is held. What waits for the plugin host's thread, calls a
+//! plugin or writes much text runs on a thread of its own.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -147,9 +147,11 @@ impl Admin {
     ///
     /// # Errors
     /// `internal_error`, which is a fault of ours.
-    pub fn metrics_text(&self, open_metrics: bool) -> Result<Exposition, Refusal> {
+    pub async fn metrics_text(&self, open_metrics: bool) -> Result<Exposition, Refusal> {
         let format = if open_metrics { TextFormat::OpenMetrics } else { TextFormat::Classic };
-        self.metrics().text(format).map_err(|error| {
+        let admin = self.clone();
+        let written = self.command(move |_| admin.metrics().text(format)).await?;
+        written.map_err(|error| {
             tracing::error!(%error, "metrics could not be written");
             Refusal::new(ErrorKind::Internal, "The metrics could not be written.")
         })

@@ -110,7 +110,7 @@ async fn shadows(State(admin): State<Admin>) -> Response {
 }
 
 async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> Response {
-    match admin.metrics_text(wants_open_metrics(&headers)) {
+    match admin.metrics_text(wants_open_metrics(&headers)).await {
         Ok(written) => {
             ([(header::CONTENT_TYPE, written.content_type)], written.text).into_response()
         }
