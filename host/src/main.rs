@@ -56,7 +56,9 @@ fn main() -> ExitCode {
 
 fn serve(given: Given) -> ExitCode {
     let program = std::env::current_exe().unwrap_or_default();
-    let variables = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    let variables = std::env::vars_os().filter_map(|(name, value)| {
+        Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
+    });
     let settings = match tollgate_settings::resolve(given, variables, &program) {
         Ok(settings) => settings,
         Err(error) => return fail(&error, 2),
@@ -89,6 +91,9 @@ async fn run(settings: Settings) -> Result<bool, Box<dyn std::error::Error>> {
         spans = %spans.display(),
         "serving"
     );
+    if let Some(address) = running.admin_address {
+        tracing::info!(address = %format_args!("http://{address}"), "the admin API");
+    }
     tokio::select! {
         _ = interrupt.recv() => tracing::info!("SIGINT: draining"),
         _ = terminate.recv() => tracing::info!("SIGTERM: draining"),

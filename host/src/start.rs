@@ -7,9 +7,9 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tollgate_engine::{Engine, EngineOptions};
 use tollgate_gateway::{Delivery, Gateway, Parts};
-use tollgate_http_api::{HttpError, HttpServer, HttpSettings};
+use tollgate_http_api::{AdminServer, AdminSettings, HttpError, HttpServer, HttpSettings};
 use tollgate_model::{Model, ModelError, ModelSource};
-use tollgate_plugin_host::{Compiler, PluginHost, PluginHostError, PluginHostSettings};
+use tollgate_plugin_host::{Compiler, KeyError, PluginHost, PluginHostError, PluginHostSettings};
 use tollgate_settings::{Console, Settings};
 use tollgate_telemetry::{ConsoleFormat, ExporterSettings, TelemetryError};
 
@@ -20,16 +20,23 @@ const DEMO_ALIASES: [&str; 4] = ["mistral-7b", "llama-3-8b", "gpt-4o-mini", "gpt
 /// How long spans may take to leave once the last request has ended.
 const FLUSH: Duration = Duration::from_secs(10);
 
+/// How long the admin API may take to end: nothing that it does is lost with it.
+const ADMIN_STOP: Duration = Duration::from_secs(2);
+
 /// A gateway that serves.
 pub struct Running {
     /// The address it serves on.
     pub address: SocketAddr,
+    /// The address of its admin API, if it has one.
+    pub admin_address: Option<SocketAddr>,
     gateway: Gateway,
     delivery: Delivery,
     engine: Engine,
     /// None once it has ended.
     server: Option<tokio::task::JoinHandle<Result<(), HttpError>>>,
     stop: CancellationToken,
+    admin: Option<tokio::task::JoinHandle<()>>,
+    stop_admin: CancellationToken,
     drain: Duration,
 }
 
@@ -53,6 +60,9 @@ pub enum StartError {
     /// The system does not tell which program this is, to compile plugins with.
     #[error("cannot find this program's own file, which compiles plugins: {0}")]
     Program(#[source] std::io::Error),
+    /// A key that plugins must be signed with is none.
+    #[error("plugin-keys: {0}")]
+    PluginKey(#[source] KeyError),
     /// The plugin folder cannot be used.
     #[error("cannot start the plugin host: {0}")]
     Plugins(#[from] PluginHostError),
@@ -73,6 +83,7 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
         .map_err(|source| StartError::DataDir { path: settings.data_dir.clone(), source })?;
     // First what fails fast: a port in use should not be found out after a model was loaded.
     let server = tollgate_http_api::bind(http_settings(&settings)).await?;
+    let admin = bind_admin(&settings).await?;
     let resource = tollgate_telemetry::resource(environment);
     let exporters =
         tollgate_telemetry::start_exporters(exporter_settings(&settings)?, resource.clone())
@@ -109,12 +120,28 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
     });
     let stop = CancellationToken::new();
     let server = Some(tokio::spawn(HttpServer::run(server, gateway.clone(), stop.clone())));
-    Ok(Running { address, gateway, delivery, engine, server, stop, drain: settings.drain })
+    let stop_admin = CancellationToken::new();
+    let admin_address = admin.as_ref().map(AdminServer::local_addr);
+    let admin = admin
+        .map(|server| tokio::spawn(AdminServer::run(server, gateway.admin(), stop_admin.clone())));
+    let drain = settings.drain;
+    Ok(Running {
+        address,
+        admin_address,
+        gateway,
+        delivery,
+        engine,
+        server,
+        stop,
+        admin,
+        stop_admin,
+        drain,
+    })
 }
 
 impl Running {
     /// Stops accepting, lets what is in flight finish, delivers every record, then closes the
-    /// exporters. Returns whether nothing was left behind.
+    /// exporters and, last, the admin API. Returns whether nothing was left behind.
     pub async fn shut_down(mut self) -> bool {
         self.stop.cancel();
         let drain = self.drain;
@@ -131,16 +158,12 @@ impl Running {
         let mut clean = ended.unwrap_or(false);
         // No handle is left to add more.
         drop(self.gateway);
-        let Ok(exporters) = tokio::time::timeout(FLUSH, self.delivery.finish()).await else {
-            tracing::error!("records were not delivered in time");
-            return false;
-        };
-        for exporter in exporters {
-            let name = exporter.name().to_owned();
-            if let Err(error) = exporter.close(FLUSH).await {
-                tracing::error!(exporter = name, %error, "spans were left behind");
-                clean = false;
-            }
+        clean &= deliver(self.delivery).await;
+        self.stop_admin.cancel();
+        if let Some(admin) = self.admin
+            && tokio::time::timeout(ADMIN_STOP, admin).await.is_err()
+        {
+            tracing::warn!("the admin API was still answering; its connections are cut off");
         }
         clean
     }
@@ -167,6 +190,23 @@ impl Running {
     }
 }
 
+/// Waits until every record is delivered and closes the exporters; whether nothing was left behind.
+async fn deliver(delivery: Delivery) -> bool {
+    let mut clean = true;
+    let Ok(exporters) = tokio::time::timeout(FLUSH, delivery.finish()).await else {
+        tracing::error!("records were not delivered in time");
+        return false;
+    };
+    for exporter in exporters {
+        let name = exporter.name().to_owned();
+        if let Err(error) = exporter.close(FLUSH).await {
+            tracing::error!(exporter = name, %error, "spans were left behind");
+            clean = false;
+        }
+    }
+    clean
+}
+
 fn http_settings(settings: &Settings) -> HttpSettings {
     HttpSettings {
         listen: settings.listen,
@@ -177,11 +217,23 @@ fn http_settings(settings: &Settings) -> HttpSettings {
 }
 
 fn plugin_settings(settings: &Settings) -> Result<PluginHostSettings, StartError> {
+    let keys = settings.plugin_keys.iter().map(|key| key.parse());
     Ok(PluginHostSettings {
         state: Some(settings.data_dir.join("plugins")),
         compiler: Compiler::this_program().map_err(StartError::Program)?,
+        trusted_keys: keys.collect::<Result<_, _>>().map_err(StartError::PluginKey)?,
         ..PluginHostSettings::new(settings.plugins.clone())
     })
+}
+
+/// The admin API's listener, where one is asked for.
+async fn bind_admin(settings: &Settings) -> Result<Option<AdminServer>, HttpError> {
+    let Some(listen) = settings.admin_listen else {
+        tracing::info!("no admin API and no /metrics; --admin-listen ADDR serves them");
+        return Ok(None);
+    };
+    let token = settings.admin_token.as_ref().map(|token| token.reveal().to_owned());
+    tollgate_http_api::bind_admin(AdminSettings { listen, token }).await.map(Some)
 }
 
 fn exporter_settings(settings: &Settings) -> Result<ExporterSettings, TelemetryError> {

@@ -1,4 +1,4 @@
-//! `tollgate plugin inspect FILE`: what is in this file?
+//! `tollgate plugin inspect`: what is in this file? With `--admin`: what does a running gateway know of it?
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -7,16 +7,25 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 use tollgate_plugin_host::{Inspection, inspect};
 
+use url::Url;
+
+use super::client::{Target, Token};
 use super::offline::Gate;
+use super::{finish, show};
 use crate::fail;
 
 /// What to inspect, and how.
 #[derive(clap::Args)]
 pub struct Inspect {
-    /// Plugin file
+    /// Plugin file; with --admin its name in the gateway's plugin folder
     file: PathBuf,
     #[command(flatten)]
     gate: Gate,
+    /// Admin API of a running gateway, such as http://127.0.0.1:9090
+    #[arg(long, value_name = "URL", conflicts_with_all = ["config", "plugin_key"])]
+    admin: Option<Url>,
+    #[command(flatten)]
+    token: Token,
     /// Answer in JSON
     #[arg(long)]
     json: bool,
@@ -24,6 +33,10 @@ pub struct Inspect {
 
 impl Inspect {
     pub(super) fn run(self) -> ExitCode {
+        if let Some(admin) = self.admin {
+            let file = self.file.to_string_lossy();
+            return finish(show::run(&Target { admin, token: self.token }, &file, self.json));
+        }
         let (settings, config) = match (self.gate.settings(), self.gate.config()) {
             (Ok(settings), Ok(config)) => (settings, config),
             (Err(error), _) | (_, Err(error)) => return fail(&error, 2),

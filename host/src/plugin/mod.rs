@@ -1,26 +1,113 @@
-//! The `tollgate plugin ...` commands, one file for each.
+//! `tollgate plugin ...`: what operators do with plugins from a shell.
+//!
+//! Here stand the commands; each file beside this one carries some of them out. What talks to a
+//! running gateway does so through its admin API; what needs none takes files through the same gate.
 
 mod check;
+mod client;
+mod control;
 mod inspect;
+mod list;
 mod offline;
+mod place;
+mod price;
+mod show;
+mod table;
 
 use std::process::ExitCode;
 
 use clap::Subcommand;
 
-/// What `tollgate plugin` can do.
+use client::{ClientError, Target};
+
+/// The commands.
 #[derive(Subcommand)]
 pub enum PluginCommand {
     /// Take plugin files through the gate that a gateway has, without one: exit code 0 if all would serve
     Check(check::Check),
-    /// Show what a plugin file is: roles, interfaces, sizes, attributes, schema of its configuration
+    /// Show what a plugin file is, or with --admin all that a running gateway knows of one
     Inspect(inspect::Inspect),
+    /// List the plugins of a running gateway, or check those of a folder
+    List(list::Arguments),
+    /// Let a running gateway look at its plugin folder now
+    Reload {
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Turn a plugin off, also after a restart
+    Disable(control::Arguments),
+    /// Turn it on again, also where its content was rolled back from
+    Enable(control::Arguments),
+    /// Go back to the last good content of a plugin file
+    Rollback(control::Arguments),
+    /// Let a plugin of a running gateway price a usage record; nothing is billed
+    Price(price::Arguments),
 }
 
-/// Runs one.
+/// Carries out a command: its answer on standard output, or what is wrong on standard error.
 pub fn run(command: PluginCommand) -> ExitCode {
-    match command {
-        PluginCommand::Check(check) => check.run(),
-        PluginCommand::Inspect(inspect) => inspect.run(),
+    let done = match command {
+        PluginCommand::Check(check) => return check.run(),
+        PluginCommand::Inspect(inspect) => return inspect.run(),
+        PluginCommand::List(arguments) => list::run(&arguments),
+        PluginCommand::Reload { target } => control::reload(&target),
+        PluginCommand::Disable(arguments) => control::run(control::Order::Disable, &arguments),
+        PluginCommand::Enable(arguments) => control::run(control::Order::Enable, &arguments),
+        PluginCommand::Rollback(arguments) => control::run(control::Order::Rollback, &arguments),
+        PluginCommand::Price(arguments) => price::run(&arguments),
+    };
+    finish(done)
+}
+
+/// An answer on standard output, or what is wrong on standard error.
+fn finish(done: Result<String, PluginError>) -> ExitCode {
+    match done {
+        Ok(text) => {
+            say(&text);
+            ExitCode::SUCCESS
+        }
+        Err(error) => crate::fail(&error, error.exit_code()),
     }
+}
+
+/// Why a command was not carried out.
+#[derive(Debug, thiserror::Error)]
+enum PluginError {
+    /// The gateway could not be asked, or said no.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The folder's plugins could not be looked at.
+    #[error("{0}")]
+    Host(String),
+    /// The file with the usage record could not be read.
+    #[error("cannot read the usage record {path}: {why}")]
+    Usage {
+        /// Which file.
+        path: String,
+        /// Why.
+        why: String,
+    },
+    /// What was typed does not say what is meant.
+    #[error("{0}")]
+    Arguments(&'static str),
+}
+
+impl PluginError {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Arguments(_) => 2,
+            _ => 1,
+        }
+    }
+}
+
+/// An answer as JSON for programs.
+fn pretty(value: &impl serde::Serialize) -> Result<String, PluginError> {
+    serde_json::to_string_pretty(value).map_err(|error| PluginError::Host(error.to_string()))
+}
+
+/// A reader that has seen enough and closed the pipe is no error.
+fn say(text: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stdout().lock(), "{}", text.trim_end());
 }

@@ -12,6 +12,12 @@ pub enum ErrorKind {
     ContextLengthExceeded,
     /// The request is larger than the gateway takes.
     TooLarge,
+    /// No token, or not the right one.
+    Unauthorized,
+    /// Not from there: a page in a browser asks on its own account.
+    Forbidden,
+    /// As things are now it cannot be done.
+    Conflict,
     /// No such model.
     ModelNotFound,
     /// No such route.
@@ -42,6 +48,9 @@ impl ErrorKind {
             Self::InvalidRequest => "invalid_request",
             Self::ContextLengthExceeded => "context_length_exceeded",
             Self::TooLarge => "request_too_large",
+            Self::Unauthorized => "unauthorized",
+            Self::Forbidden => "forbidden",
+            Self::Conflict => "conflict",
             Self::ModelNotFound => "model_not_found",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
@@ -60,9 +69,12 @@ impl ErrorKind {
     pub fn http_status(self) -> u16 {
         match self {
             Self::InvalidRequest | Self::ContextLengthExceeded => 400,
+            Self::Unauthorized => 401,
+            Self::Forbidden => 403,
             Self::ModelNotFound | Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::Timeout => 408,
+            Self::Conflict => 409,
             Self::TooLarge => 413,
             Self::UnsupportedMediaType => 415,
             Self::Overloaded => 429,

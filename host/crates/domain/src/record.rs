@@ -158,6 +158,19 @@ pub enum Outcome {
     },
 }
 
+impl Outcome {
+    /// Its name on spans and in metrics.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Completed { .. } => "completed",
+            Self::ClientGone => "client_gone",
+            Self::Refused { .. } => "refused",
+            Self::Failed { .. } => "failed",
+        }
+    }
+}
+
 /// Everything known of one request when it ends.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {

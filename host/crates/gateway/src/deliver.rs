@@ -1,5 +1,5 @@
-//! Afterwards: enrich, build spans, filter for each exporter, hand over. Each exporter goes on at
-//! its own pace from there.
+//! Afterwards: price in the shadow, enrich, build spans, filter for each exporter, hand over. Each
+//! exporter goes on at its own pace from there.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,6 +10,8 @@ use tokio::task::block_in_place;
 use tollgate_domain::{PluginFault, Record, Resource, Span, SpanId};
 use tollgate_plugin_host::{PluginSet, Role};
 use tollgate_telemetry::{ExporterHandle, plugin_failed};
+
+use crate::shadow::Shadow;
 
 /// Most faults of one role that are marked on a trace; all are in the log.
 const FAULTS_MARKED: usize = 8;
@@ -26,11 +28,22 @@ pub(crate) async fn run(
     exporters: Vec<ExporterHandle>,
     resource: Resource,
     address: SocketAddr,
+    shadow: Arc<Shadow>,
 ) -> Vec<ExporterHandle> {
     while let Some(finished) = queue.recv().await {
+        price_in_the_shadow(&finished, &shadow);
         deliver(finished, &exporters, &resource, address).await;
     }
     exporters
+}
+
+/// Asks the plugins marked shadow what they would have billed, and counts the difference.
+fn price_in_the_shadow(Finished { record, plugins }: &Finished, shadow: &Shadow) {
+    if let Some(usage) = &record.usage {
+        let tenant = record.tenant.as_deref();
+        let prices = block_in_place(|| plugins.shadow(tenant, usage));
+        shadow.compare(tenant, usage, &record.cost, prices);
+    }
 }
 
 /// What happens to a request after its answer.

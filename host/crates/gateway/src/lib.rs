@@ -4,11 +4,14 @@
 //! A request finishes in a task of its own: a client that goes away changes the outcome, never
 //! the accounting.
 
+mod admin;
 mod call;
 mod deliver;
+mod metrics;
 mod models;
 mod request;
 mod serve;
+mod shadow;
 mod tap;
 
 use std::net::SocketAddr;
@@ -22,11 +25,18 @@ use tollgate_engine::Engine;
 use tollgate_plugin_host::PluginHost;
 use tollgate_telemetry::ExporterHandle;
 
+pub use admin::Admin;
 pub use call::{Answer, AnswerEvent, Arrival, Call, ChatMessage, Ending, Moment, Prompt, Refusal};
+pub use metrics::FileState;
 pub use models::ModelCard;
+pub use shadow::{ShadowAmounts, ShadowGroup, ShadowResult, ShadowSeries};
+pub use tollgate_plugin_host::{BreakerState, PluginMeter, PluginStatus};
+pub use tollgate_telemetry::metrics::Exposition;
 
 use deliver::Finished;
+use metrics::RequestCounts;
 use models::Models;
+use shadow::Shadow;
 
 /// Records that may wait to be delivered. Policy when it is full: the request that ends waits.
 const FINISHED_WAITING: usize = 1024;
@@ -61,6 +71,8 @@ struct Inner {
     /// Requests whose accounting is not done yet.
     running: TaskTracker,
     finished: mpsc::Sender<Finished>,
+    requests: Arc<RequestCounts>,
+    shadow: Arc<Shadow>,
 }
 
 /// The part that outlives the last request: waits until every record is delivered.
@@ -83,11 +95,13 @@ impl Gateway {
     #[must_use]
     pub fn start(parts: Parts) -> (Self, Delivery) {
         let (finished, queue) = mpsc::channel(FINISHED_WAITING);
+        let shadow = Arc::new(Shadow::default());
         let delivery = Delivery(tokio::spawn(deliver::run(
             queue,
             parts.exporters,
             parts.resource,
             parts.address,
+            Arc::clone(&shadow),
         )));
         let models = Models::new(parts.engine.info(), parts.aliases);
         let gateway = Self(Arc::new(Inner {
@@ -97,6 +111,8 @@ impl Gateway {
             stall: parts.stall,
             running: TaskTracker::new(),
             finished,
+            requests: Arc::default(),
+            shadow,
         }));
         (gateway, delivery)
     }

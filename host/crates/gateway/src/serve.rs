@@ -170,6 +170,7 @@ impl Inner {
     }
 
     async fn put_on_record(&self, finished: Finished) {
+        self.requests.count(&finished.record);
         if self.finished.send(finished).await.is_err() {
             tracing::error!("delivery has ended; a record is lost");
         }

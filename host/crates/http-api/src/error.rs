@@ -79,7 +79,10 @@ fn class(kind: ErrorKind) -> &'static str {
         | ErrorKind::ModelNotFound
         | ErrorKind::NotFound
         | ErrorKind::MethodNotAllowed
+        | ErrorKind::Conflict
         | ErrorKind::UnsupportedMediaType => "invalid_request_error",
+        ErrorKind::Unauthorized => "authentication_error",
+        ErrorKind::Forbidden => "permission_error",
         ErrorKind::Timeout => "timeout_error",
         ErrorKind::Overloaded => "rate_limit_error",
         ErrorKind::ShuttingDown

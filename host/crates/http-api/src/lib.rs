@@ -7,8 +7,12 @@
 //!
 //! A request is read field by field (`request`), so that whatever is wrong with it is named
 //! by its parameter. An answer is OpenAI's plus what it cost (`response`, `sse`).
+//!
+//! Operators have an API of their own on a listener of its own: [`bind_admin`], whose routes are
+//! listed in `admin`.
 
 mod account;
+mod admin;
 mod body;
 mod error;
 mod headers;
@@ -20,5 +24,9 @@ mod settings;
 mod sse;
 mod stall;
 
+pub use admin::{
+    AdminServer, AdminSettings, BreakerView, FaultCount, MeterView, PluginView, PluginsView,
+    RefusalView, bind_admin,
+};
 pub use server::{HttpError, HttpServer, bind};
 pub use settings::HttpSettings;

@@ -128,7 +128,7 @@ fn card(model: &ModelCard) -> Value {
 }
 
 /// Whether the process answers at all.
-async fn health() -> Json<Value> {
+pub(crate) async fn health() -> Json<Value> {
     Json(json!({"status": "ok"}))
 }
 
@@ -143,14 +143,16 @@ async fn ready(State(api): State<Api>) -> Response {
     }
 }
 
-async fn no_such_route(uri: Uri) -> Response {
+/// 404, with the path.
+pub(crate) async fn no_such_route(uri: Uri) -> Response {
     // Its path may be anything, so no more of it is repeated than fits a line.
     let path: String = uri.path().chars().take(100).collect();
     let message = format!("There is nothing at {path}.");
     error::response(&Refusal::new(ErrorKind::NotFound, message), None)
 }
 
-async fn no_such_method(request: Request) -> Response {
+/// 405, with the method.
+pub(crate) async fn no_such_method(request: Request) -> Response {
     let message = format!("{} is not what this route takes; see `Allow`.", request.method());
     error::response(&Refusal::new(ErrorKind::MethodNotAllowed, message), None)
 }

@@ -33,20 +33,37 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
     /// Somebody else listens there.
-    #[error("{address} is in use by another program; stop that, or choose another with `--listen`")]
+    #[error(
+        "{address} is in use by another program; stop that, or choose another with `--{setting}`"
+    )]
     AddressInUse {
+        /// The name of the setting.
+        setting: &'static str,
         /// The address.
         address: SocketAddr,
         /// What the system said.
         source: io::Error,
     },
     /// It is not ours to listen on.
-    #[error("cannot listen on {address}; choose another with `--listen`, such as 127.0.0.1:8080")]
+    #[error(
+        "cannot listen on {address}; choose another with `--{setting}`, such as 127.0.0.1:8080"
+    )]
     AddressUnavailable {
+        /// The name of the setting.
+        setting: &'static str,
         /// The address.
         address: SocketAddr,
         /// What the system said.
         source: io::Error,
+    },
+    /// Others could use the admin API.
+    #[error(
+        "the admin API on {address} needs a token, since others can reach it; set one with \
+         `--admin-token-file`, or listen on 127.0.0.1"
+    )]
+    Unguarded {
+        /// The address.
+        address: SocketAddr,
     },
 }
 
@@ -63,13 +80,13 @@ pub struct HttpServer {
 /// # Errors
 /// [`HttpError`], which says what to do about it.
 pub async fn bind(settings: HttpSettings) -> Result<HttpServer, HttpError> {
-    let address = settings.listen;
+    let (address, setting) = (settings.listen, settings.setting);
     match listen(address).await {
         Ok((listener, address)) => Ok(HttpServer { listener, address, settings }),
         Err(source) if source.kind() == io::ErrorKind::AddrInUse => {
-            Err(HttpError::AddressInUse { address, source })
+            Err(HttpError::AddressInUse { setting, address, source })
         }
-        Err(source) => Err(HttpError::AddressUnavailable { address, source }),
+        Err(source) => Err(HttpError::AddressUnavailable { setting, address, source }),
     }
 }
 
@@ -98,7 +115,8 @@ impl HttpServer {
         Ok(())
     }
 
-    async fn serve(self, router: Router, stop: &CancellationToken) {
+    /// The same for any routes.
+    pub(crate) async fn serve(self, router: Router, stop: &CancellationToken) {
         let Self { listener, settings, .. } = self;
         let connections = Arc::new(Semaphore::new(settings.max_connections));
         let graceful = GracefulShutdown::new();

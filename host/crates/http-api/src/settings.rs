@@ -8,6 +8,8 @@ use std::time::Duration;
 pub struct HttpSettings {
     /// Where to listen. Port 0 takes any free one.
     pub listen: SocketAddr,
+    /// The name of the setting that says so, for errors.
+    pub setting: &'static str,
     /// Largest request body, in bytes. A larger one is refused with 413.
     pub max_body_bytes: usize,
     /// Most connections at a time. Policy when there are more: they wait, not yet accepted, in the
@@ -26,6 +28,7 @@ impl Default for HttpSettings {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            setting: "listen",
             max_body_bytes: 1024 * 1024,
             max_connections: 1024,
             header_timeout: Duration::from_secs(75),

@@ -13,7 +13,6 @@ use crate::role::Role;
 
 /// A file of the plugin folder and what became of it.
 #[derive(Clone, Debug)]
-#[non_exhaustive]
 pub struct PluginStatus {
     /// Its name in the folder; `plugins.toml` has an entry of its own when it is broken.
     pub file: String,

@@ -1,4 +1,7 @@
 //! What was typed, before defaults: one field for each setting.
+//!
+//! No secret is among them: flags show in the list of processes, and files are kept in
+//! repositories. See `secret`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -25,6 +28,18 @@ pub struct Given {
     /// Folder of plugins, watched while running [default: `plugins` beside the program]
     #[arg(long, env = "TOLLGATE_PLUGINS", value_name = "DIR")]
     pub plugins: Option<PathBuf>,
+
+    /// Public minisign keys; where there are any, each plugin needs a signature by one of them
+    #[arg(long, env = "TOLLGATE_PLUGIN_KEYS", value_name = "KEY,..", value_delimiter = ',')]
+    pub plugin_keys: Option<Vec<String>>,
+
+    /// Address of the admin API and of /metrics [default: none, neither is served]
+    #[arg(long, env = "TOLLGATE_ADMIN_LISTEN", value_name = "ADDR")]
+    pub admin_listen: Option<SocketAddr>,
+
+    /// File with the token of the admin API; or set TOLLGATE_ADMIN_TOKEN to the token itself
+    #[arg(long, env = "TOLLGATE_ADMIN_TOKEN_FILE", value_name = "FILE")]
+    pub admin_token_file: Option<PathBuf>,
 
     /// Model to serve: demo, a folder, a GGUF file or a Hugging Face id [default: demo]
     #[arg(long, env = "TOLLGATE_MODEL", value_name = "demo|FOLDER|FILE.gguf|HF-ID")]
@@ -80,6 +95,9 @@ impl Given {
             listen: self.listen.or(other.listen),
             data_dir: self.data_dir.or(other.data_dir),
             plugins: self.plugins.or(other.plugins),
+            plugin_keys: self.plugin_keys.or(other.plugin_keys),
+            admin_listen: self.admin_listen.or(other.admin_listen),
+            admin_token_file: self.admin_token_file.or(other.admin_token_file),
             model: self.model.or(other.model),
             console: self.console.or(other.console),
             log: self.log.or(other.log),

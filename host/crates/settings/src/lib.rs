@@ -3,10 +3,13 @@
 //! One struct, [`Given`], declares every setting once: its field is the flag, the variable and
 //! the key of the file. A flag wins over a variable, a variable over the file, the file over the
 //! default. A name that nothing knows is an error that names the nearest one, wherever it stands.
+//! A [`Secret`] comes from a variable or from a file of its own, and shows nowhere.
 
 mod given;
 mod names;
 mod resolved;
+mod secret;
 
 pub use given::{Console, Given};
 pub use resolved::{Settings, SettingsError, resolve};
+pub use secret::{ADMIN_TOKEN, Secret, admin_token};

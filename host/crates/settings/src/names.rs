@@ -3,6 +3,7 @@
 use clap::Args;
 
 use crate::given::Given;
+use crate::secret::ADMIN_TOKEN;
 
 /// Keys that the file may hold.
 pub(crate) fn keys() -> Vec<String> {
@@ -11,7 +12,8 @@ pub(crate) fn keys() -> Vec<String> {
 
 /// Variables that the environment may hold.
 pub(crate) fn variables() -> Vec<String> {
-    arguments().into_iter().map(|(_, variable)| variable).collect()
+    let secrets = [ADMIN_TOKEN.to_owned()];
+    arguments().into_iter().map(|(_, variable)| variable).chain(secrets).collect()
 }
 
 /// The name among `known` that `wrong` was probably meant to be.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::given::{Console, Given};
 use crate::names;
+use crate::secret::{self, Secret};
 
 /// The settings the program runs with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +17,12 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// Folder of plugins.
     pub plugins: PathBuf,
+    /// Public minisign keys, as they were written; none: no signature is asked for.
+    pub plugin_keys: Vec<String>,
+    /// Address of the admin API; none: there is no admin API.
+    pub admin_listen: Option<SocketAddr>,
+    /// Token of the admin API; there where it is not on loopback.
+    pub admin_token: Option<Secret>,
     /// Model to serve, as it was named.
     pub model: String,
     /// How traces are shown on standard output.
@@ -70,22 +77,24 @@ pub enum SettingsError {
 }
 
 /// Merges what was given (flags and variables, already merged by clap) with the file it names and
-/// the defaults. `environment` holds the names of all variables set, to find misspelt ones;
+/// the defaults. `environment` holds all variables set, to find misspelt ones and the secrets;
 /// `program` is the path of the running program.
 ///
 /// # Errors
 /// Says everything that is wrong at once, each with what to write instead.
 pub fn resolve(
     given: Given,
-    environment: impl IntoIterator<Item = String>,
+    environment: impl IntoIterator<Item = (String, String)>,
     program: &Path,
 ) -> Result<Settings, SettingsError> {
-    let mut faults = unknown_variables(environment);
+    let environment: Vec<(String, String)> = environment.into_iter().collect();
+    let mut faults = unknown_variables(&environment);
     let given = match given.config.clone() {
         Some(path) => given.or(read_file(&path, &mut faults)?),
         None => given,
     };
-    let settings = with_defaults(given, program);
+    let token_file = given.admin_token_file.clone();
+    let mut settings = with_defaults(given, program);
     for (name, value) in [
         ("max-running", settings.max_running),
         ("max-queued", settings.max_queued),
@@ -98,15 +107,37 @@ pub fn resolve(
     if settings.stall.is_zero() {
         faults.push("stall-seconds is 0; it must be at least 1".to_owned());
     }
+    if settings.plugin_keys.iter().any(|key| key.trim().is_empty()) {
+        faults.push("plugin-keys has an empty key; leave it out".to_owned());
+    }
+    let token = environment.into_iter().find(|(name, _)| name == secret::ADMIN_TOKEN);
+    match secret::admin_token(token.map(|(_, token)| token), token_file.as_deref()) {
+        Ok(token) => settings.admin_token = token,
+        Err(fault) => faults.push(fault),
+    }
+    faults.extend(unguarded(&settings));
     if faults.is_empty() { Ok(settings) } else { Err(SettingsError::Faulty { faults }) }
 }
 
-fn unknown_variables(environment: impl IntoIterator<Item = String>) -> Vec<String> {
+/// An admin API that others can reach needs a token.
+fn unguarded(settings: &Settings) -> Option<String> {
+    let address = settings.admin_listen?;
+    let safe = address.ip().is_loopback() || settings.admin_token.is_some();
+    (!safe).then(|| {
+        format!(
+            "admin-listen is {address}, which others can reach, and there is no token; put one \
+             into a file that admin-token-file names or into {}, or listen on 127.0.0.1",
+            secret::ADMIN_TOKEN
+        )
+    })
+}
+
+fn unknown_variables(environment: &[(String, String)]) -> Vec<String> {
     let known = names::variables();
     environment
-        .into_iter()
-        .filter(|name| name.starts_with("TOLLGATE_") && !known.contains(name))
-        .map(|name| unknown("environment variable", &name, &known))
+        .iter()
+        .filter(|(name, _)| name.starts_with("TOLLGATE_") && !known.contains(name))
+        .map(|(name, _)| unknown("environment variable", name, &known))
         .collect()
 }
 
@@ -143,6 +174,9 @@ fn with_defaults(given: Given, program: &Path) -> Settings {
         plugins: given
             .plugins
             .unwrap_or_else(|| program.parent().unwrap_or(Path::new(".")).join("plugins")),
+        plugin_keys: given.plugin_keys.unwrap_or_default(),
+        admin_listen: given.admin_listen,
+        admin_token: None,
         model: given.model.unwrap_or_else(|| "demo".to_owned()),
         console: given.console.unwrap_or(Console::Tree),
         log: given.log.unwrap_or_else(|| "info".to_owned()),
@@ -183,7 +217,8 @@ mod tests {
         let text = error.to_string();
         assert!(text.contains("lisen; did you mean listen?"), "{text}");
         assert!(text.contains("max-running is 0"), "{text}");
-        let error = resolve(Given::default(), ["TOLLGATE_LISTN".into()], Path::new("x"));
+        let error =
+            resolve(Given::default(), [("TOLLGATE_LISTN".into(), "x".into())], Path::new("x"));
         assert!(error.unwrap_err().to_string().contains("did you mean TOLLGATE_LISTEN?"));
     }
 
@@ -191,5 +226,54 @@ mod tests {
     fn a_wrong_type_is_shown_with_its_place() {
         let text = resolve_file("\nlisten = 8080", Given::default()).unwrap_err().to_string();
         assert!(text.contains("line 2"), "{text}");
+    }
+
+    const TOKEN: &str = "0123456789abcdef-xyz";
+
+    fn resolve_admin(listen: &str, token: Option<&str>) -> Result<Settings, String> {
+        let given = Given { admin_listen: listen.parse().ok(), ..Given::default() };
+        let variable = token.map(|token| (secret::ADMIN_TOKEN.to_owned(), token.to_owned()));
+        resolve(given, variable, Path::new("x")).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn an_admin_api_that_others_can_reach_needs_a_token() {
+        for (listen, token, fine) in [
+            ("127.0.0.1:9", None, true),
+            ("[::1]:9", None, true),
+            ("0.0.0.0:9", Some(TOKEN), true),
+            ("0.0.0.0:9", None, false),
+            ("[::]:9", None, false),
+            ("127.0.0.1:9", Some("short"), false),
+        ] {
+            let resolved = resolve_admin(listen, token);
+            assert_eq!(resolved.is_ok(), fine, "{listen} {token:?}: {resolved:?}");
+        }
+        let text = resolve_admin("0.0.0.0:9", None).unwrap_err();
+        for word in ["0.0.0.0:9", "admin-token-file", "TOLLGATE_ADMIN_TOKEN", "127.0.0.1"] {
+            assert!(text.contains(word), "{text}");
+        }
+        assert_eq!(resolve_admin("", None).unwrap().admin_listen, None);
+    }
+
+    #[test]
+    fn a_token_is_never_shown_and_never_a_key_of_the_file() {
+        let settings = resolve_admin("0.0.0.0:9", Some(TOKEN)).unwrap();
+        assert_eq!(settings.admin_token.as_ref().map(Secret::reveal), Some(TOKEN));
+        assert!(!format!("{settings:?}").contains(TOKEN), "{settings:?}");
+        let text = format!("admin-token = {TOKEN:?}");
+        let error = resolve_file(&text, Given::default()).unwrap_err().to_string();
+        assert!(error.contains("did you mean admin-token-file?"), "{error}");
+        assert!(!error.contains(TOKEN), "{error}");
+    }
+
+    #[test]
+    fn plugin_keys_are_a_list() {
+        let text = "plugin-keys = [\"RWa\", \"RWb\"]\nadmin-listen = \"127.0.0.1:7\"";
+        let settings = resolve_file(text, Given::default()).unwrap();
+        assert_eq!(settings.plugin_keys, ["RWa", "RWb"]);
+        assert_eq!(settings.admin_listen.map(|address| address.port()), Some(7));
+        let error = resolve_file("plugin-keys = [\"\"]", Given::default()).unwrap_err();
+        assert!(error.to_string().contains("plugin-keys"), "{error}");
     }
 }

@@ -118,13 +118,7 @@ fn money(outcome: &CostOutcome, to: &mut Attributes) {
 
 fn ours(record: &Record, to: &mut Attributes) {
     to.set_some(tollgate::TENANT, record.tenant.as_deref());
-    let outcome = match record.outcome {
-        Outcome::Completed { .. } => "completed",
-        Outcome::ClientGone => "client_gone",
-        Outcome::Refused { .. } => "refused",
-        Outcome::Failed { .. } => "failed",
-    };
-    to.set(tollgate::OUTCOME, outcome);
+    to.set(tollgate::OUTCOME, record.outcome.name());
     if let Some(usage) = &record.usage {
         to.set(tollgate::USAGE_SOURCE, usage.source.name());
         if let Some(compute) = &usage.compute {

@@ -1,5 +1,5 @@
 //! What the world sees of a request: span names, the way from a record to spans, trace
-//! propagation, and the exporters that carry spans away.
+//! propagation, the exporters that carry spans away, and metrics.
 //!
 //! Spans are built from finished records, so nothing here is on the token path. OpenTelemetry's
 //! crates are used for one thing, sending OTLP, and stay behind [`ExporterHandle`]. No prompt and
@@ -11,6 +11,7 @@ mod counts;
 mod environment;
 mod error;
 mod exporter;
+pub mod metrics;
 pub mod names;
 mod ndjson;
 mod otlp;

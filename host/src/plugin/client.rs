@@ -1,0 +1,151 @@
+//! The admin API from the other side: one request, one answer, in time.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use tollgate_settings::{ADMIN_TOKEN, Secret};
+use url::Url;
+
+/// Longest wait for a connection.
+const CONNECT: Duration = Duration::from_secs(5);
+/// Longest wait for an answer: a reload compiles what is new in the folder.
+const ANSWER: Duration = Duration::from_secs(150);
+
+/// Which gateway is meant, and what opens its door. The token itself is taken from
+/// `TOLLGATE_ADMIN_TOKEN` or from a file, never from the command line, which others can see.
+#[derive(clap::Args)]
+pub struct Target {
+    /// Admin API of the gateway, such as http://127.0.0.1:9090
+    #[arg(long, value_name = "URL")]
+    pub(super) admin: Url,
+
+    #[command(flatten)]
+    pub(super) token: Token,
+}
+
+/// Where the token is.
+#[derive(clap::Args)]
+pub struct Token {
+    /// File with the token of the admin API; or set TOLLGATE_ADMIN_TOKEN to the token itself
+    #[arg(long, env = "TOLLGATE_ADMIN_TOKEN_FILE", value_name = "FILE")]
+    admin_token_file: Option<PathBuf>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ClientError {
+    /// The token's file is no good.
+    #[error("{0}")]
+    Token(String),
+    /// The URL cannot be asked.
+    #[error("{0} is not the address of an admin API; it looks like http://127.0.0.1:9090")]
+    Url(Url),
+    /// Nobody answers.
+    #[error("cannot reach the gateway's admin API: {0}; is it served there (--admin-listen)?")]
+    Unreachable(Box<ureq::Transport>),
+    /// The token is missing or wrong.
+    #[error(
+        "the gateway did not let us in: {0} Set TOLLGATE_ADMIN_TOKEN or --admin-token-file to the \
+         token that the gateway was started with."
+    )]
+    Unauthorized(String),
+    /// It said no.
+    #[error("{0}")]
+    Refused(String),
+    /// What answered is no admin API.
+    #[error("what {url} answered is no answer of an admin API: {why}")]
+    Malformed {
+        /// What was asked.
+        url: Url,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+/// What is asked of a gateway.
+pub(super) enum Ask<'a> {
+    /// To show something.
+    Get,
+    /// To do something.
+    Post,
+    /// To do something with this JSON.
+    Send(&'a str),
+}
+
+/// The gateway's admin API.
+pub(super) struct Client {
+    admin: Url,
+    token: Option<Secret>,
+    agent: ureq::Agent,
+}
+
+impl Client {
+    pub(super) fn of(target: &Target) -> Result<Self, ClientError> {
+        Self::new(&target.admin, &target.token)
+    }
+
+    pub(super) fn new(admin: &Url, token: &Token) -> Result<Self, ClientError> {
+        if admin.cannot_be_a_base() || !matches!(admin.scheme(), "http" | "https") {
+            return Err(ClientError::Url(admin.clone()));
+        }
+        let variable = std::env::var(ADMIN_TOKEN).ok();
+        let token = tollgate_settings::admin_token(variable, token.admin_token_file.as_deref())
+            .map_err(ClientError::Token)?;
+        // A token follows no redirect.
+        let agent =
+            ureq::AgentBuilder::new().timeout_connect(CONNECT).timeout(ANSWER).redirects(0).build();
+        Ok(Self { admin: admin.clone(), token, agent })
+    }
+
+    /// Asks the route of these segments, which need no escaping.
+    pub(super) fn ask<T: DeserializeOwned>(
+        &self,
+        ask: &Ask<'_>,
+        route: &[&str],
+    ) -> Result<T, ClientError> {
+        let mut url = self.admin.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().extend(route);
+        }
+        let method = if matches!(ask, Ask::Get) { "GET" } else { "POST" };
+        let mut request = self.agent.request_url(method, &url);
+        if let Some(token) = &self.token {
+            request = request.set("Authorization", &format!("Bearer {}", token.reveal()));
+        }
+        let answered = match ask {
+            Ask::Get | Ask::Post => request.call(),
+            Ask::Send(json) => request.set("Content-Type", "application/json").send_string(json),
+        };
+        let malformed = |why: String| ClientError::Malformed { url: url.clone(), why };
+        match answered {
+            Ok(answer) if answer.status() == 200 => {
+                let text = answer.into_string().map_err(|error| malformed(error.to_string()))?;
+                serde_json::from_str(&text).map_err(|error| malformed(error.to_string()))
+            }
+            Ok(answer) => Err(malformed(format!("status {}", answer.status()))),
+            Err(ureq::Error::Status(status, answer)) => {
+                let text = answer.into_string().unwrap_or_default();
+                Err(match serde_json::from_str::<Refusal>(&text) {
+                    Ok(refusal) if status == 401 => {
+                        ClientError::Unauthorized(refusal.error.message)
+                    }
+                    Ok(refusal) => ClientError::Refused(refusal.error.message),
+                    Err(_) => malformed(format!("status {status}")),
+                })
+            }
+            Err(ureq::Error::Transport(error)) => Err(ClientError::Unreachable(Box::new(error))),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    error: RefusalMessage,
+}
+
+#[derive(Deserialize)]
+struct RefusalMessage {
+    message: String,
+}

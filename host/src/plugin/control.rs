@@ -1,0 +1,69 @@
+//! `tollgate plugin reload|disable|enable|rollback`: one word to a running gateway, or to a folder while none runs.
+
+use tollgate_http_api::{PluginView, PluginsView};
+use tollgate_plugin_host::{ControlError, PluginHost, chain};
+
+use super::client::{Ask, Client, Target};
+use super::place::{Opened, Place};
+use super::{PluginError, list};
+
+/// What to do with a file.
+#[derive(Clone, Copy)]
+pub(super) enum Order {
+    Disable,
+    Enable,
+    Rollback,
+}
+
+/// Which plugin.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Name of the file in the plugin folder
+    file: String,
+
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Has this done with the file, and says what has become of it.
+pub(super) fn run(order: Order, arguments: &Arguments) -> Result<String, PluginError> {
+    arguments.place.must_be_kept()?;
+    let file = arguments.file.as_str();
+    let plugin: PluginView = match arguments.place.open()? {
+        Opened::Gateway(client) => {
+            client.ask(&Ask::Post, &["admin", "plugins", file, order.route()])?
+        }
+        Opened::Folder(host) => {
+            order.carry_out(&host, file).map_err(|error| PluginError::Host(chain(&error)))?;
+            let status = host.status().into_iter().find(|status| status.file == file);
+            let status = status.ok_or_else(|| PluginError::Host(format!("{file} is gone")))?;
+            PluginView::from(&status)
+        }
+    };
+    Ok(list::table(&[plugin]))
+}
+
+/// Lets the gateway look at its folder, and says what it found.
+pub(super) fn reload(target: &Target) -> Result<String, PluginError> {
+    let found: PluginsView =
+        Client::of(target)?.ask(&Ask::Post, &["admin", "plugins", "reload"])?;
+    Ok(list::table(&found.plugins))
+}
+
+impl Order {
+    fn route(self) -> &'static str {
+        match self {
+            Self::Disable => "disable",
+            Self::Enable => "enable",
+            Self::Rollback => "rollback",
+        }
+    }
+
+    fn carry_out(self, host: &PluginHost, file: &str) -> Result<(), ControlError> {
+        match self {
+            Self::Disable => host.disable(file),
+            Self::Enable => host.enable(file),
+            Self::Rollback => host.roll_back(file).map(|_| ()),
+        }
+    }
+}

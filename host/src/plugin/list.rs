@@ -1,0 +1,121 @@
+//! `tollgate plugin list`: the plugins of a running gateway, or, without one, what the gate says
+//! to each file of a folder.
+
+use tollgate_http_api::{PluginView, PluginsView};
+
+use super::client::Ask;
+use super::place::{Opened, Place};
+use super::table::Table;
+use super::{PluginError, pretty};
+
+/// Which plugins.
+#[derive(clap::Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    place: Place,
+
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// The list as text.
+pub(super) fn run(arguments: &Arguments) -> Result<String, PluginError> {
+    let found = match arguments.place.open()? {
+        Opened::Gateway(client) => client.ask(&Ask::Get, &["admin", "plugins"])?,
+        Opened::Folder(host) => {
+            let plugins = host.status().iter().map(PluginView::from).collect();
+            PluginsView { generation: host.pin().generation(), plugins }
+        }
+    };
+    if arguments.json { pretty(&found) } else { Ok(table(&found.plugins)) }
+}
+
+/// One line for each file, and what is wrong with it below.
+pub(super) fn table(plugins: &[PluginView]) -> String {
+    if plugins.is_empty() {
+        return "no plugins".to_owned();
+    }
+    let mut table = Table::new(["FILE", "PLUGIN", "VERSION", "ROLES", "STATE", "DIGEST", "SINCE"]);
+    for plugin in plugins {
+        let identity = plugin.plugin.as_ref();
+        let digest = identity.map(|identity| identity.digest.as_str());
+        table.row([
+            &plugin.file,
+            identity.map_or("-", |identity| &identity.name),
+            identity.map_or("-", |identity| &identity.version),
+            &some(&plugin.roles.join(",")),
+            &state(plugin),
+            digest.map_or("-", short),
+            &since(plugin),
+        ]);
+        if let Some(held) = &plugin.held {
+            table.note(&format!("held: {held}"));
+        }
+        if let Some(error) = &plugin.error {
+            table.note(&format!("{}: {}", error.kind, error.message));
+        }
+    }
+    table.text()
+}
+
+/// The state, and the breaker's where it is not closed.
+fn state(plugin: &PluginView) -> String {
+    match plugin.breaker.state.as_str() {
+        "closed" => plugin.state.clone(),
+        breaker => format!("{} (breaker {})", plugin.state, breaker.replace('_', "-")),
+    }
+}
+
+/// Enough of a digest to tell two builds apart.
+fn short(digest: &str) -> &str {
+    digest.get(..12).unwrap_or(digest)
+}
+
+/// The time to the second.
+fn since(plugin: &PluginView) -> String {
+    let since = plugin.since.as_deref().unwrap_or_default();
+    some(&since.split_once('.').map_or(since.to_owned(), |(seconds, _)| format!("{seconds}Z")))
+}
+
+fn some(text: &str) -> String {
+    if text.is_empty() { "-".to_owned() } else { text.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_table_for_people() {
+        let plugin = |file: &str, state: &str, breaker: &str, error: serde_json::Value| {
+            let plugin: PluginView = serde_json::from_value(json!({
+                "file": file, "state": state, "enabled": true, "shadow": false,
+                "plugin": {"name": "acme/price", "version": "1.0.0", "digest": "ab".repeat(32)},
+                "description": null, "api_version": null, "roles": ["cost-model", "export-filter"],
+                "since": "2026-11-22T20:00:01.250Z", "isolation": "plugin",
+                "breaker": {"state": breaker}, "held": null, "previous": null,
+                "digest_of_file": null, "error": error,
+            }))
+            .unwrap();
+            plugin
+        };
+        let error = json!({"kind": "compile", "message": "it does not compile"});
+        let mut refused = plugin("long-name.wasm", "refused", "closed", error);
+        (refused.plugin, refused.since, refused.roles) = (None, None, Vec::new());
+        let text =
+            table(&[plugin("a.wasm", "serving", "half_open", serde_json::Value::Null), refused]);
+        assert_eq!(
+            text,
+            "\
+FILE            PLUGIN      VERSION  ROLES                     STATE                        DIGEST        SINCE
+a.wasm          acme/price  1.0.0    cost-model,export-filter  serving (breaker half-open)  abababababab  2026-11-22T20:00:01Z
+long-name.wasm  -           -        -                         refused                      -             -
+  compile: it does not compile
+"
+        );
+        assert_eq!(table(&[]), "no plugins");
+    }
+}
