@@ -17,6 +17,7 @@ mod deadline;
 mod describe;
 mod engine;
 mod error;
+mod events;
 mod folder;
 mod gate;
 mod inspect;

@@ -9,11 +9,11 @@
 //! Machine code is run as it is found, so it is neither read nor written where another user could have put it. The rest is
 //! checked when it is read: an original by the digest that is its name, and by the whole gate after that.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
@@ -21,13 +21,17 @@ use crate::cache::Cache;
 use crate::folder::digest_of;
 use crate::keeping;
 
-/// Most originals kept; what serves is kept in any case.
-const ORIGINALS: usize = 64;
-const ORIGINAL_BYTES: u64 = 1 << 30;
+const HOLDS: &str = "holds.json";
+const ORIGINALS: &str = "originals";
+/// Most originals kept; what may be asked for again is kept in any case.
+const MOST_ORIGINALS: usize = 64;
+const MOST_ORIGINAL_BYTES: u64 = 1 << 30;
+/// The same without a folder.
+const MOST_IN_MEMORY: usize = 8;
 /// Most bytes of one.
-const ORIGINAL: u64 = 256 << 20;
+const ORIGINAL_BYTES: u64 = 256 << 20;
 /// Most bytes of `holds.json`.
-const HOLDS: u64 = 4 << 20;
+const HOLDS_BYTES: u64 = 4 << 20;
 
 /// What is held back or held on to, by the name of the file in the plugin folder.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,27 +50,45 @@ pub(crate) struct Hold {
     pub rejected: BTreeSet<String>,
     /// The content that served last.
     pub serving: Option<String>,
+    /// The good content that served before it.
+    pub previous: Option<String>,
 }
 
-/// The folder.
-#[derive(Debug)]
+impl Holds {
+    /// Whether a content may be asked for again.
+    fn need(&self, digest: &str) -> bool {
+        let is = |held: &Option<String>| held.as_deref() == Some(digest);
+        self.files.values().any(|hold| is(&hold.serving) || is(&hold.previous))
+    }
+}
+
+/// What is kept: in a folder, or in memory if there is none.
+#[derive(Debug, Default)]
 pub(crate) struct State {
-    folder: PathBuf,
-    /// None: another user could write to it.
+    folder: Option<PathBuf>,
+    /// None: there is no folder, or another user could write to it.
     compiled: Option<Cache>,
-    holds: Mutex<Holds>,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    holds: Holds,
+    /// Without a folder.
+    originals: HashMap<String, Vec<u8>>,
 }
 
 impl State {
-    /// Makes the folder if there is none.
+    /// Keeps what it is given as long as this process lasts.
+    pub fn in_memory() -> Self {
+        Self::default()
+    }
+
+    /// Keeps it in a folder, which is made if there is none.
     pub fn open(folder: &Path) -> io::Result<Self> {
         make(folder)?;
-        let state = Self {
-            folder: folder.to_owned(),
-            compiled: None,
-            holds: Mutex::new(read_holds(&folder.join("holds.json"))?),
-        };
-        make(&state.originals())?;
+        let holds = read_holds(&folder.join(HOLDS))?;
+        make(&folder.join(ORIGINALS))?;
         let compiled = folder.join("compiled");
         make(&compiled)?;
         let open_to_others = [folder, &compiled].into_iter().find(|folder| !is_private(folder));
@@ -78,7 +100,8 @@ impl State {
             );
         }
         let compiled = open_to_others.is_none().then(|| Cache::new(compiled));
-        Ok(Self { compiled, ..state })
+        let kept = Mutex::new(Kept { holds, ..Kept::default() });
+        Ok(Self { folder: Some(folder.to_owned()), compiled, kept })
     }
 
     /// Machine code that was kept under this key.
@@ -95,27 +118,34 @@ impl State {
 
     /// Keeps a content that serves, so that it can serve again when its file holds another or is broken.
     pub fn keep(&self, digest: &str, bytes: &[u8]) -> io::Result<()> {
-        let path = self.original_path(digest)?;
+        check_digest(digest)?;
+        let Some(folder) = &self.folder else {
+            let Kept { holds, originals } = &mut *self.lock();
+            if originals.len() >= MOST_IN_MEMORY {
+                originals.retain(|digest, _| holds.need(digest));
+            }
+            originals.entry(digest.to_owned()).or_insert_with(|| bytes.to_vec());
+            return Ok(());
+        };
+        let folder = folder.join(ORIGINALS);
+        let path = original(&folder, digest);
         if path.exists() {
             keeping::touch(&path);
             return Ok(());
         }
         keeping::write(&path, &[bytes])?;
         let holds = self.holds();
-        let serves = |name: &str| {
-            let digest = name.strip_suffix(".wasm");
-            holds.files.values().any(|hold| hold.serving.as_deref() == digest)
-        };
-        let added = |name: &str| path.file_name().is_some_and(|added| added == name);
-        keeping::prune(&self.originals(), ORIGINALS, ORIGINAL_BYTES, |name| {
-            added(name) || serves(name)
+        keeping::prune(&folder, MOST_ORIGINALS, MOST_ORIGINAL_BYTES, |name| {
+            name.strip_suffix(".wasm").is_some_and(|kept| kept == digest || holds.need(kept))
         })
     }
 
     /// A content that was kept.
     pub fn original(&self, digest: &str) -> Option<Vec<u8>> {
-        let path = self.original_path(digest).ok()?;
-        let read = keeping::read_own(&path, ORIGINAL).and_then(|found| match found {
+        check_digest(digest).ok()?;
+        let Some(folder) = &self.folder else { return self.lock().originals.get(digest).cloned() };
+        let path = original(&folder.join(ORIGINALS), digest);
+        let read = keeping::read_own(&path, ORIGINAL_BYTES).and_then(|found| match found {
             Some(bytes) if digest_of(&bytes) != digest => Err(io::Error::other("it is damaged")),
             found => Ok(found),
         });
@@ -127,35 +157,37 @@ impl State {
 
     /// What is held.
     pub fn holds(&self) -> Holds {
-        self.holds.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.lock().holds.clone()
     }
 
     /// Changes what is held, in memory and on disk. It is in force even if it could not be written.
     pub fn set_holds(&self, holds: &Holds) -> io::Result<()> {
-        let mut present = self.holds.lock().unwrap_or_else(PoisonError::into_inner);
-        present.clone_from(holds);
-        let text = serde_json::to_vec_pretty(holds)?;
-        keeping::write(&self.folder.join("holds.json"), &[&text])
+        let mut kept = self.lock();
+        kept.holds.clone_from(holds);
+        let Some(folder) = &self.folder else { return Ok(()) };
+        keeping::write(&folder.join(HOLDS), &[&serde_json::to_vec_pretty(holds)?])
     }
 
-    fn originals(&self) -> PathBuf {
-        self.folder.join("originals")
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    fn original_path(&self, digest: &str) -> io::Result<PathBuf> {
-        // It may be from a file, and becomes part of a path.
-        let is_digest = digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
-        if is_digest {
-            Ok(self.originals().join(format!("{digest}.wasm")))
-        } else {
-            Err(io::Error::new(io::ErrorKind::InvalidInput, "not a SHA-256"))
-        }
+/// It may be from a file, and becomes part of a path.
+fn check_digest(digest: &str) -> io::Result<()> {
+    if digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Ok(());
     }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "not a SHA-256"))
+}
+
+fn original(folder: &Path, digest: &str) -> PathBuf {
+    folder.join(format!("{digest}.wasm"))
 }
 
 /// Damaged decisions are no reason not to serve, but nothing may pass over them in silence.
 fn read_holds(path: &Path) -> io::Result<Holds> {
-    let parsed = keeping::read_own(path, HOLDS).and_then(|found| match found {
+    let parsed = keeping::read_own(path, HOLDS_BYTES).and_then(|found| match found {
         None => Ok(Holds::default()),
         Some(text) => Ok(serde_json::from_slice(&text)?),
     });
@@ -206,6 +238,7 @@ mod tests {
             disabled: true,
             rejected: BTreeSet::from([digest(1)]),
             serving: Some(digest(2)),
+            previous: None,
         };
         let holds = Holds { files: BTreeMap::from([("a.wasm".to_owned(), hold)]) };
         state.set_holds(&holds).unwrap();
@@ -240,6 +273,23 @@ mod tests {
     }
 
     #[test]
+    fn without_a_folder_it_is_kept_as_long_as_it_may_be_needed() {
+        let state = State::in_memory();
+        for byte in 1..=20 {
+            state.keep(&digest(byte), &[byte]).unwrap();
+            let hold = Hold {
+                serving: Some(digest(byte)),
+                previous: Some(digest(byte - 1)),
+                ..Hold::default()
+            };
+            state.set_holds(&Holds { files: [("a.wasm".to_owned(), hold)].into() }).unwrap();
+        }
+        assert_eq!(state.original(&digest(20)), Some(vec![20]));
+        assert_eq!(state.original(&digest(19)), Some(vec![19]));
+        assert_eq!(state.original(&digest(1)), None);
+    }
+
+    #[test]
     fn what_serves_is_never_pruned() {
         let folder = tempfile::tempdir().unwrap();
         let state = State::open(folder.path()).unwrap();
@@ -250,7 +300,7 @@ mod tests {
         }
         assert_eq!(state.original(&digest(0)), Some(vec![0]));
         assert_eq!(state.original(&digest(99)), Some(vec![99]));
-        assert_eq!(fs::read_dir(folder.path().join("originals")).unwrap().count(), ORIGINALS);
+        assert_eq!(fs::read_dir(folder.path().join("originals")).unwrap().count(), MOST_ORIGINALS);
     }
 
     #[cfg(unix)]
