@@ -40,6 +40,7 @@ pub(crate) struct Runtime {
     pub limits: Arc<Limits>,
     pub compiler: Compiler,
     pub trusted_keys: Arc<[TrustedKey]>,
+    /// What is kept, over a restart if there is a folder for it.
     pub state: Arc<State>,
 }
 
@@ -49,7 +50,7 @@ impl Runtime {
         let limits = &settings.limits;
         let state = match &settings.state {
             Some(folder) => open(folder, &settings.folder)?,
-            None => Arc::new(State::in_memory()),
+            None => State::in_memory(),
         };
         let broken = |error: wasmtime::Error| PluginHostError::Engine(error.into_boxed_dyn_error());
         let engine = Engine::new(&pooled(limits)).or_else(|error| {
@@ -76,7 +77,7 @@ impl Runtime {
             limits: Arc::new(limits.clone()),
             compiler: settings.compiler.clone(),
             trusted_keys: settings.trusted_keys.clone().into(),
-            state,
+            state: Arc::new(state),
         })
     }
 
@@ -108,12 +109,12 @@ pub(crate) fn base() -> Config {
 }
 
 /// What is kept does not lie where plugins arrive.
-fn open(folder: &Path, plugins: &Path) -> Result<Arc<State>, PluginHostError> {
+fn open(folder: &Path, plugins: &Path) -> Result<State, PluginHostError> {
     let same = matches!((folder.canonicalize(), plugins.canonicalize()), (Ok(a), Ok(b)) if a == b);
     let opened = if same {
         Err(io::Error::other("it is the plugin folder; name another one for either"))
     } else {
-        State::open(folder).map(Arc::new)
+        State::open(folder)
     };
     let shown = folder.display().to_string();
     opened.map_err(|source| PluginHostError::State { folder: shown, source })

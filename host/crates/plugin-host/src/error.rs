@@ -66,7 +66,7 @@ pub enum PluginHostError {
     Compile(#[source] Cause),
     /// Compiling it took too long.
     #[error(
-        "compiling it took longer than {limit:?}, so it was stopped; make it smaller, or raise `child_time`"
+        "compiling it takes more than {limit:?} of processor time, so it was stopped; make it smaller, or raise `child_time`"
     )]
     CompileTime {
         /// The limit.

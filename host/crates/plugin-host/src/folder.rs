@@ -68,9 +68,12 @@ pub(crate) fn list(folder: &Path) -> io::Result<Listing> {
     Ok(listing)
 }
 
-/// Tells folders apart: another one in the place of this has another.
-pub(crate) fn identity(folder: &Path) -> Option<(u64, u64)> {
-    fs::metadata(folder).ok().map(|metadata| inode(&metadata))
+/// What tells folders apart: another one in the place of this has another, though it may get the number of one that is gone.
+pub(crate) type Identity = ((u64, u64), Option<SystemTime>);
+
+/// The identity of the folder that has this name now.
+pub(crate) fn identity(folder: &Path) -> Option<Identity> {
+    fs::metadata(folder).ok().map(|metadata| (inode(&metadata), metadata.created().ok()))
 }
 
 /// Whether a file of this name is a plugin, and not a temporary of an editor or of a copy in progress.

@@ -19,6 +19,7 @@ mod deadline;
 mod describe;
 mod engine;
 mod error;
+mod events;
 mod folder;
 mod gate;
 mod inspect;

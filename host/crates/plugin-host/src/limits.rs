@@ -83,7 +83,8 @@ pub struct Limits {
     pub component_bytes: u64,
     /// Address space of a compiler's process, its program included.
     pub child_memory_bytes: u64,
-    /// Wall-clock time of a compiler's process.
+    /// Processor time of a compiler's process, all its threads together, counted in whole seconds. By the clock it may take
+    /// six times as long, since it waits for whatever else the machine has to do.
     pub child_time: Duration,
     /// Most instances of a plugin kept between calls.
     pub warm_instances: usize,

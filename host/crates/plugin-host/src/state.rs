@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
@@ -21,13 +21,17 @@ use crate::cache::Cache;
 use crate::folder::digest_of;
 use crate::{keeping, signature};
 
-/// Most originals kept; what serves is kept in any case.
-const ORIGINALS: usize = 64;
-const ORIGINAL_BYTES: u64 = 1 << 30;
+const HOLDS: &str = "holds.json";
+const ORIGINALS: &str = "originals";
+/// Most originals kept; what may be asked for again is kept in any case.
+const MOST_ORIGINALS: usize = 64;
+const MOST_ORIGINAL_BYTES: u64 = 1 << 30;
+/// The same without a folder.
+const MOST_IN_MEMORY: usize = 8;
 /// Most bytes of one.
-const ORIGINAL: u64 = 256 << 20;
+const ORIGINAL_BYTES: u64 = 256 << 20;
 /// Most bytes of `holds.json`.
-const HOLDS: u64 = 4 << 20;
+const HOLDS_BYTES: u64 = 4 << 20;
 
 /// What is held back or held on to, by the name of the file in the plugin folder.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,34 +54,46 @@ pub(crate) struct Hold {
     pub previous: Option<String>,
 }
 
+impl Holds {
+    /// Whether a content may be asked for again.
+    fn need(&self, digest: &str) -> bool {
+        let is = |held: &Option<String>| held.as_deref() == Some(digest);
+        self.files.values().any(|hold| is(&hold.serving) || is(&hold.previous))
+    }
+}
+
 /// A content that was kept, and the detached signature it had.
 pub(crate) type Original = (Vec<u8>, Option<String>);
 
-/// The folder, or nothing but memory where no folder is given.
-#[derive(Debug)]
+/// What is kept: in a folder, or in memory if there is none.
+#[derive(Debug, Default)]
 pub(crate) struct State {
-    /// None: all of it is in memory.
     folder: Option<PathBuf>,
     /// None: there is no folder, or another user could write to it.
     compiled: Option<Cache>,
-    holds: Mutex<Holds>,
-    /// What is kept without a folder, by digest.
-    originals: Mutex<HashMap<String, Original>>,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    holds: Holds,
+    /// Without a folder.
+    originals: HashMap<String, Original>,
 }
 
 impl State {
-    /// Keeps everything in memory, and nothing over a restart.
+    /// Keeps what it is given as long as this process lasts.
     pub fn in_memory() -> Self {
-        Self { folder: None, compiled: None, holds: Mutex::default(), originals: Mutex::default() }
+        Self::default()
     }
 
-    /// Makes the folder if there is none.
+    /// Keeps it in a folder, which is made if there is none.
     pub fn open(folder: &Path) -> io::Result<Self> {
-        let compiled = folder.join("compiled");
         make(folder)?;
-        make(&originals(folder))?;
+        let holds = read_holds(&folder.join(HOLDS))?;
+        make(&folder.join(ORIGINALS))?;
+        let compiled = folder.join("compiled");
         make(&compiled)?;
-        let holds = Mutex::new(read_holds(&folder.join("holds.json"))?);
         let open_to_others = [folder, &compiled].into_iter().find(|folder| !is_private(folder));
         if let Some(open) = open_to_others {
             tracing::warn!(
@@ -87,7 +103,8 @@ impl State {
             );
         }
         let compiled = open_to_others.is_none().then(|| Cache::new(compiled));
-        Ok(Self { folder: Some(folder.to_owned()), compiled, holds, ..Self::in_memory() })
+        let kept = Mutex::new(Kept { holds, ..Kept::default() });
+        Ok(Self { folder: Some(folder.to_owned()), compiled, kept })
     }
 
     /// Machine code that was kept under this key.
@@ -104,46 +121,43 @@ impl State {
 
     /// Keeps a content that serves, so that it can serve again when its file holds another or is broken.
     pub fn keep(&self, digest: &str, bytes: &[u8], signature: Option<&str>) -> io::Result<()> {
-        let holds = self.holds();
-        let is_held = |digest: &str| {
-            let is = |held: &Option<String>| held.as_deref() == Some(digest);
-            holds.files.values().any(|hold| is(&hold.serving) || is(&hold.previous))
-        };
+        check_digest(digest)?;
         let Some(folder) = &self.folder else {
-            let mut originals = self.originals.lock().unwrap_or_else(PoisonError::into_inner);
-            if originals.len() >= ORIGINALS {
-                originals.retain(|digest, _| is_held(digest));
+            let Kept { holds, originals } = &mut *self.lock();
+            if originals.len() >= MOST_IN_MEMORY {
+                originals.retain(|digest, _| holds.need(digest));
             }
             let kept = (bytes.to_vec(), signature.map(str::to_owned));
             originals.insert(digest.to_owned(), kept);
             return Ok(());
         };
-        let path = original_path(folder, digest)?;
+        let folder = folder.join(ORIGINALS);
+        let path = original(&folder, digest);
         if let Some(signature) = signature {
-            keeping::write(&signature_path(&path), &[signature.as_bytes()])?;
+            keeping::write(&signed(&folder, digest), &[signature.as_bytes()])?;
         }
         if path.exists() {
             keeping::touch(&path);
             return Ok(());
         }
         keeping::write(&path, &[bytes])?;
-        keeping::prune(&originals(folder), ORIGINALS, ORIGINAL_BYTES, |name| {
-            let held = name.trim_end_matches(signature::SUFFIX).trim_end_matches(".wasm");
-            held == digest || is_held(held)
+        let holds = self.holds();
+        keeping::prune(&folder, MOST_ORIGINALS, MOST_ORIGINAL_BYTES, |name| {
+            let kept = name.strip_suffix(signature::SUFFIX).unwrap_or(name);
+            kept.strip_suffix(".wasm").is_some_and(|kept| kept == digest || holds.need(kept))
         })
     }
 
     /// A content that was kept.
     pub fn original(&self, digest: &str) -> Option<Original> {
-        let Some(folder) = &self.folder else {
-            let originals = self.originals.lock().unwrap_or_else(PoisonError::into_inner);
-            return originals.get(digest).cloned();
-        };
-        let path = original_path(folder, digest).ok()?;
-        let read = || match keeping::read_own(&path, ORIGINAL)? {
+        check_digest(digest).ok()?;
+        let Some(folder) = &self.folder else { return self.lock().originals.get(digest).cloned() };
+        let folder = folder.join(ORIGINALS);
+        let path = original(&folder, digest);
+        let read = || match keeping::read_own(&path, ORIGINAL_BYTES)? {
             Some(bytes) if digest_of(&bytes) != digest => Err(io::Error::other("it is damaged")),
             Some(bytes) => {
-                let signature = keeping::read_own(&signature_path(&path), signature::LIMIT)?;
+                let signature = keeping::read_own(&signed(&folder, digest), signature::LIMIT)?;
                 Ok(Some((bytes, signature.and_then(|text| String::from_utf8(text).ok()))))
             }
             None => Ok(None),
@@ -156,42 +170,41 @@ impl State {
 
     /// What is held.
     pub fn holds(&self) -> Holds {
-        self.holds.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.lock().holds.clone()
     }
 
     /// Changes what is held, in memory and on disk. It is in force even if it could not be written.
     pub fn set_holds(&self, holds: &Holds) -> io::Result<()> {
-        let mut present = self.holds.lock().unwrap_or_else(PoisonError::into_inner);
-        present.clone_from(holds);
+        let mut kept = self.lock();
+        kept.holds.clone_from(holds);
         let Some(folder) = &self.folder else { return Ok(()) };
-        let text = serde_json::to_vec_pretty(holds)?;
-        keeping::write(&folder.join("holds.json"), &[&text])
+        keeping::write(&folder.join(HOLDS), &[&serde_json::to_vec_pretty(holds)?])
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn originals(folder: &Path) -> PathBuf {
-    folder.join("originals")
-}
-
-fn original_path(folder: &Path, digest: &str) -> io::Result<PathBuf> {
-    // It may be from a file, and becomes part of a path.
-    let is_digest = digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if is_digest {
-        Ok(originals(folder).join(format!("{digest}.wasm")))
-    } else {
-        Err(io::Error::new(io::ErrorKind::InvalidInput, "not a SHA-256"))
+/// It may be from a file, and becomes part of a path.
+fn check_digest(digest: &str) -> io::Result<()> {
+    if digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Ok(());
     }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "not a SHA-256"))
 }
 
-fn signature_path(original: &Path) -> PathBuf {
-    let mut name = original.as_os_str().to_owned();
-    name.push(signature::SUFFIX);
-    name.into()
+fn original(folder: &Path, digest: &str) -> PathBuf {
+    folder.join(format!("{digest}.wasm"))
+}
+
+fn signed(folder: &Path, digest: &str) -> PathBuf {
+    folder.join(format!("{digest}.wasm{}", signature::SUFFIX))
 }
 
 /// Damaged decisions are no reason not to serve, but nothing may pass over them in silence.
 fn read_holds(path: &Path) -> io::Result<Holds> {
-    let parsed = keeping::read_own(path, HOLDS).and_then(|found| match found {
+    let parsed = keeping::read_own(path, HOLDS_BYTES).and_then(|found| match found {
         None => Ok(Holds::default()),
         Some(text) => Ok(serde_json::from_slice(&text)?),
     });
@@ -277,6 +290,23 @@ mod tests {
     }
 
     #[test]
+    fn without_a_folder_it_is_kept_as_long_as_it_may_be_needed() {
+        let state = State::in_memory();
+        for byte in 1..=20 {
+            state.keep(&digest(byte), &[byte], None).unwrap();
+            let hold = Hold {
+                serving: Some(digest(byte)),
+                previous: Some(digest(byte - 1)),
+                ..Hold::default()
+            };
+            state.set_holds(&Holds { files: [("a.wasm".to_owned(), hold)].into() }).unwrap();
+        }
+        assert_eq!(state.original(&digest(20)), Some((vec![20], None)));
+        assert_eq!(state.original(&digest(19)), Some((vec![19], None)));
+        assert_eq!(state.original(&digest(1)), None);
+    }
+
+    #[test]
     fn what_serves_is_never_pruned() {
         let folder = tempfile::tempdir().unwrap();
         let state = State::open(folder.path()).unwrap();
@@ -287,7 +317,7 @@ mod tests {
         }
         assert_eq!(state.original(&digest(0)), Some((vec![0], None)));
         assert_eq!(state.original(&digest(99)), Some((vec![99], None)));
-        assert_eq!(fs::read_dir(folder.path().join("originals")).unwrap().count(), ORIGINALS);
+        assert_eq!(fs::read_dir(folder.path().join("originals")).unwrap().count(), MOST_ORIGINALS);
     }
 
     #[cfg(unix)]

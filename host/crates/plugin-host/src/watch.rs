@@ -6,9 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::Duration;
 
-use notify::event::{AccessKind, AccessMode};
-use notify::{EventKind, RecursiveMode, Watcher};
-
+use crate::events::Events;
 use crate::folder::{self, Listing};
 use crate::registry::Registry;
 
@@ -16,6 +14,9 @@ use crate::registry::Registry;
 const SETTLE: Duration = Duration::from_millis(150);
 /// Most looks before a file that never rests is left alone for this time.
 const LOOKS: usize = 20;
+
+/// How often a folder that is not there is looked for.
+const ABSENT: Duration = Duration::from_secs(1);
 
 /// A reminder to look at the folder. One is enough: a second that finds it waiting is dropped.
 #[derive(PartialEq, Eq)]
@@ -31,14 +32,16 @@ pub(crate) fn run(
     ready: &SyncSender<()>,
 ) {
     let (sender, receiver) = reminders;
+    let mut events = Events::new(folder, sender);
     // Before the first scan, so that no change falls between the two.
-    let _watcher = watcher(folder, sender);
-    let mut again = scan(folder, &mut registry, &HashSet::new());
+    events.renew();
+    let mut readable = true;
+    let mut due = scan(folder, &mut registry, &HashSet::new(), &mut readable);
     if ready.send(()).is_err() {
         return;
     }
     loop {
-        let patience = if again { SETTLE } else { rescan_every.max(SETTLE) };
+        let patience = due.unwrap_or(rescan_every).max(SETTLE);
         let wait = receiver.recv_timeout(patience);
         if stop.load(Ordering::Acquire) {
             return;
@@ -48,19 +51,37 @@ pub(crate) fn run(
             return;
         }
         registry.obey();
+        events.renew();
         let unsettled = settle(folder, receiver);
-        again = scan(folder, &mut registry, &unsettled);
+        due = scan(folder, &mut registry, &unsettled, &mut readable);
     }
 }
 
-fn scan(folder: &Path, registry: &mut Registry, unsettled: &HashSet<String>) -> bool {
-    match folder::list(folder) {
-        Ok(listing) => registry.scan(&listing, unsettled),
+/// Answers after what time another scan is due, if not after the usual one. `readable`: whether the last one could read
+/// the folder.
+fn scan(
+    folder: &Path,
+    registry: &mut Registry,
+    unsettled: &HashSet<String>,
+    readable: &mut bool,
+) -> Option<Duration> {
+    let was_readable = *readable;
+    let listing = folder::list(folder);
+    *readable = listing.is_ok();
+    match listing {
+        Ok(listing) => {
+            if !was_readable {
+                tracing::info!(folder = %folder.display(), "the plugin folder can be read again");
+            }
+            registry.scan(&listing, unsettled).then_some(SETTLE)
+        }
         Err(error) => {
             // The set that serves goes on serving.
-            tracing::error!(folder = %folder.display(), %error, "cannot read the plugin folder");
+            if was_readable {
+                tracing::error!(folder = %folder.display(), %error, "cannot read the plugin folder");
+            }
             registry.answer_waiting(Some(&error));
-            registry.obey()
+            Some(if registry.obey() { SETTLE } else { ABSENT })
         }
     }
 }
@@ -91,30 +112,4 @@ fn changed(before: &Listing, after: &Listing) -> HashSet<String> {
         .filter(|(name, stamp)| before.get(*name) != Some(*stamp))
         .map(|(name, _)| name.clone())
         .collect()
-}
-
-fn watcher(folder: &Path, sender: SyncSender<Reminder>) -> Option<notify::RecommendedWatcher> {
-    let remind = move |event: notify::Result<notify::Event>| {
-        if !event.is_ok_and(|event| is_reading(event.kind)) {
-            let _ = sender.try_send(Reminder);
-        }
-    };
-    let watch = || {
-        let mut watcher = notify::recommended_watcher(remind)?;
-        watcher.watch(folder, RecursiveMode::NonRecursive)?;
-        Ok::<_, notify::Error>(watcher)
-    };
-    watch()
-        .inspect_err(|error| {
-            tracing::warn!(%error, "no events from the plugin folder: only timed scans see changes");
-        })
-        .ok()
-}
-
-/// Our own reading is an event too.
-fn is_reading(kind: EventKind) -> bool {
-    match kind {
-        EventKind::Access(access) => access != AccessKind::Close(AccessMode::Write),
-        _ => false,
-    }
 }

@@ -50,15 +50,7 @@ impl Fixture {
 
     /// Waits until something holds.
     pub fn until(&self, what: &str, holds: impl Fn(&PluginHost) -> bool) {
-        let began = Instant::now();
-        while !holds(&self.host) {
-            assert!(
-                began.elapsed() < Duration::from_secs(60),
-                "not in time: {what}; {:#?}",
-                self.host.status()
-            );
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        until(&self.host, what, holds);
     }
 
     /// Configures `file` by plugins.toml and waits for the swap.
@@ -70,6 +62,19 @@ impl Fixture {
     }
 
     /// The decimal amount that this usage costs now.
+    /// Waits until something holds of a host.
+    pub fn until(host: &PluginHost, what: &str, holds: impl Fn(&PluginHost) -> bool) {
+        let began = Instant::now();
+        while !holds(host) {
+            assert!(
+                began.elapsed() < Duration::from_secs(60),
+                "not in time: {what}; {:#?}",
+                host.status()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     pub fn amount(&self, model: &str, input: u64, output: u64) -> String {
         amount(&self.host.pin().price(None, &usage(model, input, output)))
     }
