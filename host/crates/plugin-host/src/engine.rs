@@ -5,6 +5,7 @@
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use wasmtime::{
@@ -28,17 +29,32 @@ pub(crate) const TABLE_ELEMENTS: usize = 100_000;
 pub(crate) struct Runtime {
     pub engine: Engine,
     pub limits: Arc<Limits>,
+    /// Of an engine that counts instructions, what the last call used. Only the workshop has one: counting is slow.
+    pub fuel: Option<Arc<AtomicU64>>,
 }
 
 impl Runtime {
     /// Starts an engine and its clock.
     pub fn start(limits: &Limits) -> Result<Self, PluginHostError> {
-        let broken = |error: wasmtime::Error| PluginHostError::Engine(error.into_boxed_dyn_error());
         let engine = Engine::new(&pooled(limits)).or_else(|error| {
             // The pool reserves address space up front, and some machines limit that.
             tracing::warn!(error = %format!("{error:#}"), "plugin instances are not pooled: starting one is slower");
             Engine::new(&base()).map_err(broken)
         })?;
+        Self::ticking(engine, limits, None)
+    }
+
+    /// Starts an engine that counts instructions.
+    pub fn start_counting(limits: &Limits) -> Result<Self, PluginHostError> {
+        let engine = Engine::new(base().consume_fuel(true)).map_err(broken)?;
+        Self::ticking(engine, limits, Some(Arc::default()))
+    }
+
+    fn ticking(
+        engine: Engine,
+        limits: &Limits,
+        fuel: Option<Arc<AtomicU64>>,
+    ) -> Result<Self, PluginHostError> {
         let weak = engine.weak();
         std::thread::Builder::new()
             .name("tollgate-epoch".to_owned())
@@ -52,8 +68,12 @@ impl Runtime {
                 }
             })
             .map_err(|error| PluginHostError::Engine(Box::new(error)))?;
-        Ok(Self { engine, limits: Arc::new(limits.clone()) })
+        Ok(Self { engine, limits: Arc::new(limits.clone()), fuel })
     }
+}
+
+fn broken(error: wasmtime::Error) -> PluginHostError {
+    PluginHostError::Engine(error.into_boxed_dyn_error())
 }
 
 /// Everything that components need and nothing else: each proposal that is off is a part of the engine that no guest reaches.

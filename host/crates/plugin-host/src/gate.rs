@@ -34,6 +34,13 @@ const WASI: [&str; 7] = [
     "wasi:sockets/",
 ];
 
+/// What a file's content makes, before it has a configuration.
+pub(crate) struct Opened {
+    pub prepared: Prepared,
+    pub identity: PluginIdentity,
+    pub described: Described,
+}
+
 /// Checks a file's content and makes a plugin of it.
 pub(crate) fn load(
     runtime: &Runtime,
@@ -42,6 +49,18 @@ pub(crate) fn load(
     digest: &str,
     config: &str,
 ) -> Result<Arc<Loaded>, PluginHostError> {
+    let Opened { prepared, identity, described } = open(runtime, file, bytes, digest)?;
+    let loaded = Loaded::new(prepared, identity, described, config.to_owned())?;
+    tried(loaded, runtime)
+}
+
+/// Everything of [`load`] that does not depend on a configuration.
+pub(crate) fn open(
+    runtime: &Runtime,
+    file: &str,
+    bytes: &[u8],
+    digest: &str,
+) -> Result<Opened, PluginHostError> {
     check_format(bytes)?;
     let component = compile(&runtime.engine, bytes)?;
     check_interfaces(&component.component_type(), &runtime.engine)?;
@@ -53,8 +72,7 @@ pub(crate) fn load(
         version: described.version.clone(),
         digest: digest.to_owned(),
     };
-    let loaded = Loaded::new(prepared, identity, described, config.to_owned())?;
-    tried(loaded, runtime)
+    Ok(Opened { prepared, identity, described })
 }
 
 /// A plugin of the same content with another configuration.

@@ -5,6 +5,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tollgate_domain::FaultKind;
@@ -47,6 +48,8 @@ pub(crate) struct Instance {
     pub filter: Option<export_filter::Guest>,
     /// Calls it may still serve.
     pub calls_left: u32,
+    /// Where to write what a call used, if the engine counts instructions.
+    fuel: Option<Arc<AtomicU64>>,
 }
 
 impl Instance {
@@ -71,6 +74,11 @@ impl Instance {
         store.set_max_component_handles(HANDLES);
         store.epoch_deadline_callback(|mut store| Ok(store.data_mut().deadline.expired()));
         arm(&mut store, limits.deadline_start);
+        let fuel = runtime.fuel.clone();
+        if fuel.is_some() {
+            // Refused only by an engine that does not count.
+            let _ = store.set_fuel(u64::MAX);
+        }
 
         let started = catch_unwind(AssertUnwindSafe(|| -> wasmtime::Result<_> {
             let instance = pre.instantiate(&mut store)?;
@@ -85,7 +93,7 @@ impl Instance {
         }));
         match started {
             Ok(Ok((lifecycle, cost_model, enricher, filter))) => {
-                Ok(Self { store, lifecycle, cost_model, enricher, filter, calls_left })
+                Ok(Self { store, lifecycle, cost_model, enricher, filter, calls_left, fuel })
             }
             Ok(Err(error)) => Err(fault_at_start(&store, &error)),
             Err(_) => Err(CallFault::new(
@@ -102,7 +110,13 @@ impl Instance {
         call: impl FnOnce(&mut Self) -> wasmtime::Result<R>,
     ) -> Result<R, CallFault> {
         arm(&mut self.store, budget);
-        match catch_unwind(AssertUnwindSafe(|| call(self))) {
+        let answered = catch_unwind(AssertUnwindSafe(|| call(self)));
+        if let Some(fuel) = &self.fuel {
+            let left = self.store.get_fuel().unwrap_or(u64::MAX);
+            fuel.store(u64::MAX - left, Ordering::Relaxed);
+            let _ = self.store.set_fuel(u64::MAX);
+        }
+        match answered {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => {
                 let state = self.store.data();

@@ -26,10 +26,12 @@ mod price;
 mod registry;
 mod set;
 mod spans;
+mod strip;
 #[cfg(test)]
 mod testing;
 mod wasi;
 mod watch;
+pub mod workshop;
 
 use std::fmt;
 use std::sync::Arc;
@@ -46,6 +48,7 @@ pub use crate::registry::{PluginRefusal, PluginStatus};
 use crate::registry::{Registry, Shared};
 pub use crate::set::PluginSet;
 pub use crate::spans::Filtered;
+pub use crate::strip::strip;
 use crate::watch::Reminder;
 
 /// Stack of the thread that compiles.

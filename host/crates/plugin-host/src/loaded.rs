@@ -70,6 +70,22 @@ pub(crate) struct Loaded {
 }
 
 impl Prepared {
+    /// What the component does.
+    pub fn roles(&self) -> Vec<Role> {
+        let roles = [
+            (self.exports.cost_model.is_some(), Role::CostModel),
+            (self.exports.enricher.is_some(), Role::AttributeEnricher),
+            (self.exports.filter.is_some(), Role::ExportFilter),
+        ];
+        roles.into_iter().filter_map(|(has, role)| has.then_some(role)).collect()
+    }
+
+    /// Size of what the compiler made of it.
+    pub fn compiled_bytes(&self) -> u64 {
+        let image = self.pre.component().image_range();
+        u64::try_from(image.end.addr().saturating_sub(image.start.addr())).unwrap_or(u64::MAX)
+    }
+
     /// A fresh instance that is not configured yet.
     pub fn instance(&self, calls: u32) -> Result<Instance, CallFault> {
         Instance::start(&self.runtime, &self.pre, &self.exports, &self.log, calls)
@@ -110,13 +126,12 @@ impl Loaded {
 
     /// What it does.
     pub fn roles(&self) -> Vec<Role> {
-        let exports = &self.prepared.exports;
-        let roles = [
-            (exports.cost_model.is_some(), Role::CostModel),
-            (exports.enricher.is_some(), Role::AttributeEnricher),
-            (exports.filter.is_some(), Role::ExportFilter),
-        ];
-        roles.into_iter().filter_map(|(has, role)| has.then_some(role)).collect()
+        self.prepared.roles()
+    }
+
+    /// The engine it runs in, and its limits.
+    pub fn runtime(&self) -> &Runtime {
+        &self.prepared.runtime
     }
 
     /// Whether it does this.

@@ -73,6 +73,11 @@ impl PluginSet {
         spans::filter(self.of(Role::ExportFilter), batch, spans, &self.limits)
     }
 
+    /// Whether any of them does this.
+    pub(crate) fn plays(&self, role: Role) -> bool {
+        self.of(role).next().is_some()
+    }
+
     fn of(&self, role: Role) -> impl Iterator<Item = &Loaded> {
         self.plugins.iter().map(Arc::as_ref).filter(move |plugin| plugin.has(role))
     }
