@@ -1,5 +1,8 @@
 //! The `tollgate` command.
 
+#[expect(clippy::print_stdout, reason = "commands whose answers are their output")]
+mod plugin;
+
 use std::io::{IsTerminal, Read};
 use std::process::ExitCode;
 
@@ -26,12 +29,18 @@ enum Command {
         /// The text; standard input if absent
         text: Option<String>,
     },
+    /// Write, build, test and measure plugins
+    Plugin {
+        #[command(subcommand)]
+        command: plugin::PluginCommand,
+    },
 }
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Serve(given) => serve(*given),
         Command::Count { model, text } => count(&model, text),
+        Command::Plugin { command } => plugin(command),
     }
 }
 
@@ -81,6 +90,14 @@ async fn run(settings: Settings) -> Result<bool, Box<dyn std::error::Error>> {
 
 fn signal(kind: tokio::signal::unix::SignalKind) -> std::io::Result<tokio::signal::unix::Signal> {
     tokio::signal::unix::signal(kind)
+}
+
+fn plugin(command: plugin::PluginCommand) -> ExitCode {
+    // What a plugin logs while it is tried.
+    match start_log("info") {
+        Ok(()) => plugin::run(command),
+        Err(message) => fail(&message, 2),
+    }
 }
 
 fn start_log(filter: &str) -> Result<(), String> {

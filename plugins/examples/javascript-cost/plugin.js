@@ -1,4 +1,4 @@
-// my-plugin: what a request cost, from a price list in its configuration.
+// javascript-cost: what a request cost, from a price list in its configuration.
 
 import schema from "./config.schema.json";
 import { Price } from "./tollgate-money.js";
@@ -8,7 +8,7 @@ let currency, rows, fallback;
 export const lifecycle = {
   describe() {
     return {
-      name: "acme/my-plugin",
+      name: "acme/javascript-cost",
       version: "0.1.0",
       description: "A price list",
       reads: [],

@@ -1,4 +1,4 @@
-"""my-plugin: what a request cost, from a price list in its configuration."""
+"""python-cost: what a request cost, from a price list in its configuration."""
 
 import json
 from pathlib import Path
@@ -48,7 +48,7 @@ class Row:
 
 class Lifecycle(exports.Lifecycle):
     def describe(self):
-        return PluginInfo("acme/my-plugin", "0.1.0", "A price list", [], [], [], 0, SCHEMA)
+        return PluginInfo("acme/python-cost", "0.1.0", "A price list", [], [], [], 0, SCHEMA)
 
     def configure(self, host, config):
         global CURRENCY, ROWS, DEFAULT

@@ -87,12 +87,17 @@ pub(crate) fn read(folder: &Path, name: &str, limit: u64) -> Result<Content, Plu
     if length > limit {
         return Err(PluginHostError::TooLarge { bytes: length, limit });
     }
+    Ok(Content { digest: digest(&bytes), bytes })
+}
+
+/// SHA-256 in hex digits.
+pub(crate) fn digest(bytes: &[u8]) -> String {
     let mut digest = String::with_capacity(64);
-    for byte in Sha256::digest(&bytes) {
+    for byte in Sha256::digest(bytes) {
         // Writing to a string cannot fail.
         let _ = write!(digest, "{byte:02x}");
     }
-    Ok(Content { bytes, digest })
+    digest
 }
 
 fn check_plain(metadata: &fs::Metadata) -> Result<(), PluginHostError> {

@@ -48,7 +48,7 @@ pub use crate::registry::{PluginRefusal, PluginStatus};
 use crate::registry::{Registry, Shared};
 pub use crate::set::PluginSet;
 pub use crate::spans::Filtered;
-pub use crate::strip::strip;
+pub use crate::strip::{Stripped, strip};
 use crate::watch::Reminder;
 
 /// Stack of the thread that compiles.

@@ -6,12 +6,26 @@ use wasm_encoder::{ComponentSectionId, Encode, RawSection, Section};
 use wasmparser::{Encoding, Parser, Payload};
 
 use crate::error::PluginHostError;
+use crate::folder;
+use crate::loaded::Role;
+
+/// A component as it goes into the plugin folder.
+#[derive(Clone, Debug)]
+pub struct Stripped {
+    /// The component.
+    pub bytes: Vec<u8>,
+    /// Its SHA-256, 64 hex digits.
+    pub digest: String,
+    /// The roles that it exports.
+    pub roles: Vec<Role>,
+}
 
 /// The component without its sections for debuggers and people, in all its modules and inner components.
 ///
 /// # Errors
 /// If it is not WebAssembly.
-pub fn strip(component: &[u8]) -> Result<Vec<u8>, PluginHostError> {
+pub fn strip(component: &[u8]) -> Result<Stripped, PluginHostError> {
+    let mut roles = Vec::new();
     let damaged = |error: wasmparser::BinaryReaderError| PluginHostError::Compile(Box::new(error));
     let mut output = Vec::with_capacity(component.len());
     // What has been written of the components that the present one is part of.
@@ -39,6 +53,11 @@ pub fn strip(component: &[u8]) -> Result<Vec<u8>, PluginHostError> {
                 }
                 continue;
             }
+            Payload::ComponentExportSection(exports) if outer.is_empty() => {
+                for export in exports.clone() {
+                    roles.extend(role(export.map_err(damaged)?.name.name));
+                }
+            }
             Payload::CustomSection(section) if is_for_people(section.name()) => continue,
             _ => {}
         }
@@ -49,7 +68,14 @@ pub fn strip(component: &[u8]) -> Result<Vec<u8>, PluginHostError> {
             section.encode(&mut output);
         }
     }
-    Ok(output)
+    Ok(Stripped { digest: folder::digest(&output), bytes: output, roles })
+}
+
+fn role(export: &str) -> Option<Role> {
+    let (name, _) = export.strip_prefix("tollgate:plugin/")?.split_once('@')?;
+    [Role::CostModel, Role::AttributeEnricher, Role::ExportFilter]
+        .into_iter()
+        .find(|role| role.name() == name)
 }
 
 fn is_for_people(name: &str) -> bool {

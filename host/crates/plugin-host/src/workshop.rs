@@ -68,8 +68,7 @@ impl Workshop {
         };
         let content = folder::read(parent, &name, limits.component_bytes)?;
         let began = Instant::now();
-        let opened =
-            gate::open(&Runtime::start(limits)?, &name, &content.bytes, &content.digest)?;
+        let opened = gate::open(&Runtime::start(limits)?, &name, &content.bytes, &content.digest)?;
         let about = About {
             plugin: opened.identity.clone(),
             roles: opened.prepared.roles(),

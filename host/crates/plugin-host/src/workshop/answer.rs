@@ -20,7 +20,10 @@ pub(super) fn of(case: &Case, set: &PluginSet) -> Json {
     if set.plays(Role::AttributeEnricher) {
         let mut spans = case.spans.clone();
         faults.extend(set.enrich(tenant, &case.resource, &mut spans));
-        answer.insert("enriched".to_owned(), spans.iter().map(|s| attributes(&s.attributes)).collect());
+        answer.insert(
+            "enriched".to_owned(),
+            spans.iter().map(|s| attributes(&s.attributes)).collect(),
+        );
     }
     if set.plays(Role::ExportFilter) {
         let filtered = set.filter(&case.exporter, tenant, &case.resource, case.spans.clone());

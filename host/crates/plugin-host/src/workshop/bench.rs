@@ -4,7 +4,6 @@
 //! counted by a second engine, and the same on every machine. Bytes in are what the contract's types take in the guest's
 //! memory; bytes out are the least budget under which the host takes the answer.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -119,7 +118,8 @@ impl<'a> Bench<'a> {
         case: &'a Case,
     ) -> Result<Self, PluginHostError> {
         // Counting slows a guest down, and must not push it past its deadline.
-        let patient = Limits { deadline_call: Duration::from_secs(10), ..workshop.limits().clone() };
+        let patient =
+            Limits { deadline_call: Duration::from_secs(10), ..workshop.limits().clone() };
         let counting = Runtime::start_counting(&patient)?;
         let plugin = &workshop.about.plugin;
         let opened = gate::open(&counting, &plugin.name, &workshop.bytes, &plugin.digest)?;

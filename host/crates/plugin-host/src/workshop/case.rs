@@ -112,9 +112,10 @@ impl Case {
     /// With the place and the field that is wrong.
     pub fn parse(json: &str) -> Result<Self, CaseError> {
         let written: Written = serde_json::from_str(json)?;
-        let usages = written.usages.into_iter().enumerate().map(|(index, given)| {
-            usage(given).map_err(|what| CaseError::Usage { index, what })
-        });
+        let usages =
+            written.usages.into_iter().enumerate().map(|(index, given)| {
+                usage(given).map_err(|what| CaseError::Usage { index, what })
+            });
         let spans = (1..).zip(written.spans).map(|(number, span)| span.into_span(number));
         Ok(Self {
             tenant: written.tenant,
