@@ -118,19 +118,10 @@ function value({ kind, bits }, arena) {
   }
 }
 
-// By hand: the engine in the component has no TextDecoder.
 function text(arena, offset, length) {
-  let plain = "";
-  for (let i = offset; i < offset + length; i++) {
-    if (arena[i] > 0x7f) return decodeURIComponent(escaped(arena.subarray(offset, offset + length)));
-    plain += String.fromCharCode(arena[i]);
-  }
-  return plain;
+  return decoder.decode(arena.subarray(offset, offset + length));
 }
 
-const escaped = (bytes) => Array.from(bytes, (byte) => `%${byte.toString(16).padStart(2, "0")}`).join("");
-
-function utf8(string) {
-  const parts = encodeURIComponent(string.toWellFormed()).matchAll(/%(..)|./g);
-  return Array.from(parts, ([one, hex]) => (hex ? parseInt(hex, 16) : one.charCodeAt(0)));
-}
+const decoder = new TextDecoder();
+const encoder = new TextEncoder();
+const utf8 = (string) => encoder.encode(string);

@@ -104,9 +104,8 @@ fn javascript(project: &Project) -> Result<PathBuf, ToolError> {
     bundle.arg("--outfile=build/bundle.js").current_dir(&project.folder);
     run(&mut bundle)?;
     let mut command = Command::new(jco);
-    command.args(["componentize", "build/bundle.js", "--cwd", ".", "-w", "wit", "-n", "plugin"]);
-    command.args(["--backend", "qjs", "--backend-qjs-stub-wasi", "--backend-qjs-disable-async"]);
-    command.args(["-o", "build/built.wasm"]).current_dir(&project.folder);
+    command.args(["componentize", "build/bundle.js", "-w", "wit", "-n", "plugin"]);
+    command.args(["--disable", "all", "-o", "build/built.wasm"]).current_dir(&project.folder);
     run(&mut command)?;
     Ok(built)
 }

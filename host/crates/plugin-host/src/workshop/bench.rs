@@ -229,6 +229,9 @@ impl<'a> Bench<'a> {
             let set = set_of(&self.workshop.opened, limits, self.config);
             set.is_ok_and(|set| self.ask(&set, work).is_ok())
         };
+        if passes(0) {
+            return 0;
+        }
         let (mut refused, mut passed) = (0, self.workshop.limits().result_bytes);
         while passed - refused > 1 {
             let middle = refused + (passed - refused) / 2;

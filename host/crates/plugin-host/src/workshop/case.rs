@@ -128,20 +128,24 @@ impl Case {
 
     /// One request and one span with twenty attributes.
     pub(super) fn made_up() -> Self {
-        let Ok(usage) = usage(Map::new()) else { return Self::empty() };
-        let attributes =
-            (0..20).map(|n| (format!("app.attribute.{n}"), format!("value {n}").into()));
-        let span = WrittenSpan { attributes: attributes.collect(), ..WrittenSpan::default() };
-        Self { usages: vec![usage], spans: vec![span.into_span(1)], ..Self::empty() }
-    }
-
-    fn empty() -> Self {
+        let mut tokens = Map::new();
+        tokens.insert("tokens".to_owned(), json!({ "input": 1234, "output": 567 }));
+        let known = [
+            ("gen_ai.operation.name", "chat".into()),
+            ("gen_ai.request.model", "gpt-4o-mini".into()),
+            ("gen_ai.usage.input_tokens", 1234_i64.into()),
+            ("gen_ai.usage.output_tokens", 567_i64.into()),
+        ];
+        let known = known.into_iter().map(|(key, value)| (key.to_owned(), value));
+        let others = (0..16).map(|n| (format!("app.attribute.{n}"), format!("value {n}").into()));
+        let attributes = known.chain(others).collect();
+        let span = WrittenSpan { attributes, ..WrittenSpan::default() };
         Self {
             tenant: None,
             exporter: otlp(),
             resource: Resource::default(),
-            usages: Vec::new(),
-            spans: Vec::new(),
+            usages: usage(tokens).into_iter().collect(),
+            spans: vec![span.into_span(1)],
         }
     }
 }
