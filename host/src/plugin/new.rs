@@ -96,7 +96,7 @@ impl New {
                 manifest.push('\n');
                 manifest.push_str(vendored::release_profile());
                 // Also inside another workspace's folder the project is one of its own.
-                manifest.push_str("\n\n[workspace]\n");
+                manifest.push_str("\n[workspace]\n");
             }
         }
         Ok(files)

@@ -80,12 +80,10 @@ pub(super) fn rust_sdk(folder: &str) -> Vec<Written> {
     files
 }
 
-/// The profile that keeps a component small, which only a workspace's own manifest can have.
+/// The profiles that keep a component small and its build short, which only a workspace's own manifest can have.
 pub(super) fn release_profile() -> &'static str {
     let from = WORKSPACE_MANIFEST.find("[profile.release]").unwrap_or(WORKSPACE_MANIFEST.len());
-    let profile = WORKSPACE_MANIFEST.get(from..).unwrap_or_default();
-    let end = profile.find("\n\n").unwrap_or(profile.len());
-    profile.get(..end).unwrap_or_default()
+    WORKSPACE_MANIFEST.get(from..).unwrap_or_default()
 }
 
 /// A manifest with everything in place that it takes from its workspace, and without what only the workspace's own
@@ -132,7 +130,8 @@ mod tests {
             assert!(!content.contains("../../wit"), "{path}");
             assert!(!content.contains("workspace = true"), "{path}: {content}");
         }
-        assert!(release_profile().contains("panic = \"abort\""), "{}", release_profile());
+        let profile = release_profile();
+        assert!(profile.contains("panic = \"abort\"") && profile.contains("build-override"));
     }
 
     #[test]
