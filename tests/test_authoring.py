@@ -12,7 +12,7 @@ from decimal import Decimal
 
 import pytest
 
-from conftest import PROGRAM, ROOT, environment, free_port
+from conftest import PROGRAM, ROOT, component, environment, free_port
 
 GUIDE = ROOT / "plugins/README.md"
 PORT = 8080
@@ -83,6 +83,45 @@ def test_the_guide_leads_from_nothing_to_a_priced_request(tmp_path, shell_enviro
     assert Decimal(answer["cost"]["amount"]) == expected
 
 
+TWO_ROLES = """//! A cost model and an enricher in one component.
+use tollgate_plugin::*;
+
+struct Both;
+
+impl Plugin for Both {
+    fn describe() -> PluginInfo { PluginInfo::new("acme/both", "1.0.0").write("app.both") }
+    fn configure(_: Config) -> Result<Self, ConfigError> { Ok(Both) }
+}
+
+impl CostModel for Both {
+    fn price(&self, _: &Context<'_>, _: &Usage<'_>) -> Priced { Cost::new().finish() }
+}
+
+impl Enricher for Both {
+    fn enrich(&self, _: &Context<'_>, _: &SpanView<'_>, edits: &mut Edits<'_, '_>) { edits.set("app.both", true); }
+}
+
+export_plugin!(Both: CostModel + Enricher);
+"""
+
+
+def test_one_component_plays_two_roles(tmp_path, shell_environment):
+    new = plugin(tmp_path, "new", "both", "--lang", "rust", "--role", "cost-model", "--sdk", ROOT / "plugins/sdk")
+    assert new.returncode == 0, new.stderr
+    project = tmp_path / "both"
+    (project / "src/lib.rs").write_text(TWO_ROLES)
+    shutil.rmtree(project / "cases")
+    case = project / "cases/both"
+    case.mkdir(parents=True)
+    (case / "in.json").write_text(json.dumps({"usages": [{}], "spans": [{}]}))
+    price = {"status": "priced", "total": "0", "currency": "USD", "lines": []}
+    (case / "out.json").write_text(json.dumps({"prices": [price], "enriched": [{"app.both": True}]}))
+    built = plugin(project, "build", env=shell_environment)
+    assert built.returncode == 0 and "cost-model, attribute-enricher" in built.stdout, built.stdout + built.stderr
+    tested = plugin(project, "test")
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+
+
 def plugin(folder, *arguments, **options):
     return subprocess.run(
         [PROGRAM, "plugin", *arguments], cwd=folder, capture_output=True, text=True, check=False, **options
@@ -102,8 +141,6 @@ def cost_cases(folder, expected_total):
 
 
 def test_a_case_that_differs_is_shown_and_fails(tmp_path):
-    from conftest import component
-
     shutil.copyfile(component("cost-per-token"), tmp_path / "cost.wasm")
     case = cost_cases(tmp_path, "0.000002")
     failed = plugin(tmp_path, "test", "cost.wasm")
@@ -116,8 +153,6 @@ def test_a_case_that_differs_is_shown_and_fails(tmp_path):
 
 
 def test_what_depends_on_earlier_calls_fails(tmp_path):
-    from conftest import component
-
     shutil.copyfile(component("hostile"), tmp_path / "hostile.wasm")
     case = cost_cases(tmp_path, "0")
     (case / "config.json").write_text(json.dumps({"act": "fickle", "on": "price"}))
@@ -126,8 +161,6 @@ def test_what_depends_on_earlier_calls_fails(tmp_path):
 
 
 def test_the_bench_counts_the_same_each_time(tmp_path):
-    from conftest import component
-
     shutil.copyfile(component("cost-per-token"), tmp_path / "cost.wasm")
     cost_cases(tmp_path, "0.000001")
     runs = [plugin(tmp_path, "bench", "cost.wasm", "--json") for _ in range(2)]

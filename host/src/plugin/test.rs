@@ -19,9 +19,9 @@ pub(crate) struct Test {
     /// The project's folder, or a component
     #[arg(default_value = ".")]
     plugin: PathBuf,
-    /// Folder of the cases; `cases` beside the project or the component if absent
+    /// Folder of cases, more than once for more; `cases` beside the project or the component if absent
     #[arg(long, value_name = "FOLDER")]
-    cases: Option<PathBuf>,
+    cases: Vec<PathBuf>,
     /// Write what the plugin answers to out.json, after which you read it
     #[arg(long)]
     bless: bool,
@@ -37,7 +37,11 @@ pub(super) struct Written {
 impl Test {
     pub(super) fn run(self) -> Result<(), ToolError> {
         let (component, beside) = component(&self.plugin)?;
-        let cases = written(&self.cases.unwrap_or(beside))?;
+        let folders = if self.cases.is_empty() { vec![beside] } else { self.cases };
+        let mut cases = Vec::new();
+        for folder in &folders {
+            cases.extend(written(folder)?);
+        }
         let workshop = open(&component)?;
         let mut failed = 0_usize;
         for case in &cases {
