@@ -28,7 +28,7 @@ enum Command {
         /// The text; standard input if absent
         text: Option<String>,
     },
-    /// Check and inspect plugins
+    /// Write, build, test, check, list and steer plugins
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
     /// What a gateway runs to compile a plugin: WebAssembly in, machine code out

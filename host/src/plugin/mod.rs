@@ -1,8 +1,10 @@
-//! `tollgate plugin ...`: what operators do with plugins from a shell.
+//! `tollgate plugin ...`: what authors and operators do with plugins from a shell.
 //!
-//! Here stand the commands; each file beside this one carries some of them out. What talks to a
-//! running gateway does so through its admin API; what needs none takes files through the same gate.
+//! Here stand the commands; the files beside this one carry them out, those for authors in `author`. What talks to a running
+//! gateway does so through its admin API; what needs none takes files through the same gate.
 
+#[expect(clippy::print_stdout, reason = "commands whose answers are their output")]
+mod author;
 mod check;
 mod client;
 mod control;
@@ -23,6 +25,8 @@ use client::{ClientError, Target};
 /// The commands.
 #[derive(Subcommand)]
 pub enum PluginCommand {
+    #[command(flatten)]
+    Author(author::AuthorCommand),
     /// Take plugin files through the gate that a gateway has, without one: exit code 0 if all would serve
     Check(check::Check),
     /// Show what a plugin file is, or with --admin all that a running gateway knows of one
@@ -47,6 +51,7 @@ pub enum PluginCommand {
 /// Carries out a command: its answer on standard output, or what is wrong on standard error.
 pub fn run(command: PluginCommand) -> ExitCode {
     let done = match command {
+        PluginCommand::Author(command) => return author::run(command),
         PluginCommand::Check(check) => return check.run(),
         PluginCommand::Inspect(inspect) => return inspect.run(),
         PluginCommand::List(arguments) => list::run(&arguments),

@@ -7,6 +7,7 @@
 mod bench;
 mod building;
 mod component;
+mod conformance;
 mod process;
 mod python;
 mod testing;

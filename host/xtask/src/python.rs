@@ -51,7 +51,8 @@ fn works(python: &Path) -> bool {
     process::output(Command::new(python).args(["-c", "import pytest"])).is_some()
 }
 
-fn system_python() -> Outcome<String> {
+/// A Python that is new enough, with venv.
+pub(crate) fn system_python() -> Outcome<String> {
     let check = format!("import sys, venv, ensurepip; sys.exit(sys.version_info < {OLDEST:?})");
     ["python3", "python3.13", "python3.12", "python3.11", "python"]
         .into_iter()

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::process::{Outcome, cargo, cargo_in, run, target};
-use crate::{building, component, python};
+use crate::{building, component, conformance, python};
 
 /// One step.
 pub(crate) struct Step {
@@ -20,6 +20,11 @@ pub(crate) const STEPS: &[Step] = &[
     Step { name: "unit", about: "unit, property, layering and doc tests", run: unit },
     Step { name: "doc", about: "the documentation builds; a warning fails", run: doc },
     Step { name: "component", about: "a plugin built by `cargo component`", run: component::build },
+    Step {
+        name: "conformance",
+        about: "example plugins of every language, built and put to the same cases",
+        run: conformance::conformance,
+    },
     Step { name: "python", about: "the whole program, driven from outside", run: python_tests },
 ];
 

@@ -14,7 +14,7 @@ mod tests;
 
 use devices::Devices;
 use tollgate_plugin::{
-    Config, ConfigError, Context, CostModel, PluginInfo, Priced, UnpricedReason, Usage,
+    Config, ConfigError, Context, CostModel, Plugin, PluginInfo, Priced, UnpricedReason, Usage,
     money::Currency,
 };
 
@@ -22,7 +22,7 @@ use tollgate_plugin::{
 #[derive(Debug)]
 struct CostDeviceSeconds(Devices);
 
-impl CostModel for CostDeviceSeconds {
+impl Plugin for CostDeviceSeconds {
     fn describe() -> PluginInfo {
         PluginInfo::new("tollgate/cost-device-seconds", env!("CARGO_PKG_VERSION"))
             .description(env!("CARGO_PKG_DESCRIPTION"))
@@ -32,7 +32,9 @@ impl CostModel for CostDeviceSeconds {
     fn configure(config: Config) -> Result<Self, ConfigError> {
         Devices::read(&config).map(Self)
     }
+}
 
+impl CostModel for CostDeviceSeconds {
     fn currency(&self) -> Currency {
         self.0.currency
     }
@@ -51,4 +53,4 @@ impl CostModel for CostDeviceSeconds {
     }
 }
 
-tollgate_plugin::export_cost_model!(CostDeviceSeconds);
+tollgate_plugin::export_plugin!(CostDeviceSeconds: CostModel);

@@ -1,10 +1,10 @@
 //! Whole requests through the plugin.
 
 use crate::CostDeviceSeconds;
-use tollgate_plugin::testing::{Case, Plugin};
+use tollgate_plugin::testing::{Case, Configured};
 
-fn plugin(json: &str) -> Plugin<CostDeviceSeconds> {
-    Plugin::configure(json).unwrap_or_else(|error| panic!("{json}: {error}"))
+fn plugin(json: &str) -> Configured<CostDeviceSeconds> {
+    Configured::configure(json).unwrap_or_else(|error| panic!("{json}: {error}"))
 }
 
 const HOUR: u64 = 3_600_000_000_000;
@@ -65,7 +65,7 @@ fn shares_and_tenants() {
 #[test]
 fn refusals_point_at_the_fault() {
     let refused =
-        |json: &str| Plugin::<CostDeviceSeconds>::configure(json).expect_err(json).to_string();
+        |json: &str| Configured::<CostDeviceSeconds>::configure(json).expect_err(json).to_string();
     assert!(refused(r#"{"devices":[{"match":"x"}]}"#).starts_with("/devices/0: neither"));
     assert!(
         refused(r#"{"devices":[{"rate":"$2/M"}]}"#)

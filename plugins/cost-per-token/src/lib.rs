@@ -12,15 +12,15 @@ mod tests;
 
 use table::{PriceBy, Table};
 use tollgate_plugin::{
-    Config, ConfigError, Context, Cost, CostModel, Phase, PluginInfo, Priced, UnpricedReason,
-    Usage, money::Currency,
+    Config, ConfigError, Context, Cost, CostModel, Phase, Plugin, PluginInfo, Priced,
+    UnpricedReason, Usage, money::Currency,
 };
 
 /// The plugin.
 #[derive(Debug)]
 struct CostPerToken(Table);
 
-impl CostModel for CostPerToken {
+impl Plugin for CostPerToken {
     fn describe() -> PluginInfo {
         PluginInfo::new("tollgate/cost-per-token", env!("CARGO_PKG_VERSION"))
             .description(env!("CARGO_PKG_DESCRIPTION"))
@@ -30,7 +30,9 @@ impl CostModel for CostPerToken {
     fn configure(config: Config) -> Result<Self, ConfigError> {
         Table::read(&config).map(Self)
     }
+}
 
+impl CostModel for CostPerToken {
     fn currency(&self) -> Currency {
         self.0.currency
     }
@@ -57,4 +59,4 @@ impl CostModel for CostPerToken {
     }
 }
 
-tollgate_plugin::export_cost_model!(CostPerToken);
+tollgate_plugin::export_plugin!(CostPerToken: CostModel);

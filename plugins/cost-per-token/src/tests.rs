@@ -4,15 +4,15 @@ use crate::CostPerToken;
 use proptest::prelude::*;
 use tollgate_plugin::{
     Phase,
-    testing::{Case, Plugin},
+    testing::{Case, Configured},
 };
 
-fn plugin(json: &str) -> Plugin<CostPerToken> {
-    Plugin::configure(json).unwrap_or_else(|error| panic!("{json}: {error}"))
+fn plugin(json: &str) -> Configured<CostPerToken> {
+    Configured::configure(json).unwrap_or_else(|error| panic!("{json}: {error}"))
 }
 
 fn refused(json: &str) -> String {
-    Plugin::<CostPerToken>::configure(json).expect_err(json).to_string()
+    Configured::<CostPerToken>::configure(json).expect_err(json).to_string()
 }
 
 /// Every row of the built-in table, the cost written out by hand.

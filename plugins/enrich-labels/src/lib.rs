@@ -11,7 +11,9 @@ mod label;
 mod tests;
 
 use label::Labels;
-use tollgate_plugin::{Config, ConfigError, Context, Edits, Enricher, PluginInfo, Read, SpanView};
+use tollgate_plugin::{
+    Config, ConfigError, Context, Edits, Enricher, Plugin, PluginInfo, Read, SpanView,
+};
 
 /// The model, under the conventional name and the one of the tutorial.
 const MODELS: [(&str, Read); 2] = [("gen_ai.request.model", Read(0)), ("llm.model", Read(1))];
@@ -44,7 +46,7 @@ const WRITES: [&str; 2] = ["deployment.environment.name", "enduser.id"];
 #[derive(Debug)]
 struct EnrichLabels(Labels);
 
-impl Enricher for EnrichLabels {
+impl Plugin for EnrichLabels {
     fn describe() -> PluginInfo {
         let mut info = PluginInfo::new("tollgate/enrich-labels", env!("CARGO_PKG_VERSION"))
             .description(env!("CARGO_PKG_DESCRIPTION"))
@@ -60,11 +62,13 @@ impl Enricher for EnrichLabels {
     fn configure(config: Config) -> Result<Self, ConfigError> {
         Labels::read(&config).map(Self)
     }
+}
 
+impl Enricher for EnrichLabels {
     fn enrich(&self, ctx: &Context<'_>, span: &SpanView<'_>, edits: &mut Edits<'_, '_>) {
         let model = MODELS.iter().find_map(|&(_, key)| span.text(key));
         self.0.apply(ctx, span, model, edits);
     }
 }
 
-tollgate_plugin::export_enricher!(EnrichLabels);
+tollgate_plugin::export_plugin!(EnrichLabels: Enricher);

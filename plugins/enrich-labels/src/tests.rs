@@ -1,10 +1,10 @@
 //! Spans through the plugin.
 
 use crate::EnrichLabels;
-use tollgate_plugin::testing::{Case, Changes, Plugin};
+use tollgate_plugin::testing::{Case, Changes, Configured};
 
 fn labels(json: &str, case: Case) -> Changes {
-    Plugin::<EnrichLabels>::configure_enricher(json)
+    Configured::<EnrichLabels>::configure(json)
         .unwrap_or_else(|error| panic!("{json}: {error}"))
         .enrich(case)
 }
@@ -68,7 +68,7 @@ fn conditions() {
 fn refusals_point_at_the_fault() {
     let refused = |label: &str| {
         let json = format!(r#"{{"labels":[{label}]}}"#);
-        Plugin::<EnrichLabels>::configure_enricher(&json).expect_err(label).to_string()
+        Configured::<EnrichLabels>::configure(&json).expect_err(label).to_string()
     };
     assert!(
         refused(r#"{"key":"llm.model","value":1}"#)

@@ -12,13 +12,15 @@ mod rules;
 mod tests;
 
 use rules::Rules;
-use tollgate_plugin::{Config, ConfigError, Context, Edits, Filter, PluginInfo, SpanView, Verdict};
+use tollgate_plugin::{
+    Config, ConfigError, Context, Edits, Filter, Plugin, PluginInfo, SpanView, Verdict,
+};
 
 /// The plugin.
 #[derive(Debug)]
 struct FilterRedact(Rules);
 
-impl Filter for FilterRedact {
+impl Plugin for FilterRedact {
     fn describe() -> PluginInfo {
         PluginInfo::new("tollgate/filter-redact", env!("CARGO_PKG_VERSION"))
             .description(env!("CARGO_PKG_DESCRIPTION"))
@@ -30,10 +32,12 @@ impl Filter for FilterRedact {
     fn configure(config: Config) -> Result<Self, ConfigError> {
         Rules::read(&config).map(Self)
     }
+}
 
+impl Filter for FilterRedact {
     fn filter(&self, ctx: &Context<'_>, span: &SpanView<'_>, edits: &mut Edits<'_, '_>) -> Verdict {
         self.0.apply(ctx, span, edits)
     }
 }
 
-tollgate_plugin::export_filter!(FilterRedact);
+tollgate_plugin::export_plugin!(FilterRedact: Filter);

@@ -3,11 +3,11 @@
 use crate::FilterRedact;
 use tollgate_plugin::{
     Status, Value,
-    testing::{Case, Changes, Plugin},
+    testing::{Case, Changes, Configured},
 };
 
 fn filter(json: &str, case: Case) -> Option<Changes> {
-    Plugin::<FilterRedact>::configure_filter(json)
+    Configured::<FilterRedact>::configure(json)
         .unwrap_or_else(|error| panic!("{json}: {error}"))
         .filter(case)
 }
@@ -74,7 +74,7 @@ fn drops_spans() {
 #[test]
 fn refusals_point_at_the_fault() {
     let refused =
-        |json: &str| Plugin::<FilterRedact>::configure_filter(json).expect_err(json).to_string();
+        |json: &str| Configured::<FilterRedact>::configure(json).expect_err(json).to_string();
     assert!(
         refused(r#"{"rules":[{"hash":["user.id"]}]}"#).starts_with("/salt: hashes need a salt")
     );

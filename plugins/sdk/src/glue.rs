@@ -4,7 +4,7 @@
 //! whole store, so nothing here has to survive one.
 
 use crate::{
-    Config, ConfigError, Context, CostModel, Edits, Enricher, Filter, PluginInfo, Usage,
+    Config, Context, CostModel, Edits, Enricher, Filter, Plugin, Usage,
     attributes::Keys,
     bindings::{
         cost_model::exports::tollgate::plugin::cost_model as cost,
@@ -30,10 +30,10 @@ pub struct Instance<P> {
     info: lifecycle::PluginInfo,
 }
 
-impl<P> Instance<P> {
-    /// From what the plugin says of itself and what it made of its configuration.
-    pub fn new(info: PluginInfo, plugin: P) -> Self {
-        Self { plugin, info: info.0 }
+impl<P: Plugin> Instance<P> {
+    /// Makes one of the operator's configuration.
+    pub(crate) fn configure(config: Config) -> Result<Self, crate::ConfigError> {
+        Ok(Self { plugin: P::configure(config)?, info: P::describe().0 })
     }
 
     fn keys<'a>(&'a self, ctx: &'a BatchContext) -> Keys<'a> {
@@ -76,29 +76,21 @@ impl<P: Filter> Instance<P> {
     }
 }
 
-/// Where the exported component keeps its instance; implemented by the export macros.
+/// Where the exported component keeps its instance; implemented by the export macro.
 pub trait Hosted {
     /// The author's type.
-    type Plugin: 'static;
-    /// Its description.
-    fn describe() -> PluginInfo;
-    /// Its constructor.
-    ///
-    /// # Errors
-    /// If the configuration is refused.
-    fn configure(config: Config) -> Result<Self::Plugin, ConfigError>;
+    type Plugin: Plugin;
     /// The instance.
     fn instance() -> &'static LocalKey<RefCell<Option<Instance<Self::Plugin>>>>;
 }
 
 impl<H: Hosted> lifecycle::Guest for H {
     fn describe() -> lifecycle::PluginInfo {
-        <H as Hosted>::describe().0
+        H::Plugin::describe().0
     }
 
     fn configure(host: lifecycle::HostInfo, json: String) -> Result<(), lifecycle::ConfigError> {
-        let plugin = <H as Hosted>::configure(Config { json, host })?;
-        H::instance().set(Some(Instance::new(<H as Hosted>::describe(), plugin)));
+        H::instance().set(Some(Instance::configure(Config { json, host })?));
         Ok(())
     }
 }
@@ -134,11 +126,11 @@ fn with<H: Hosted, R>(call: impl FnOnce(&Instance<H::Plugin>) -> R) -> Result<R,
     })
 }
 
-/// What the three export macros have in common.
-#[doc(hidden)]
+/// Makes the crate a component that exports a [`Plugin`](crate::Plugin) in one or more roles:
+/// `export_plugin!(MyType: CostModel)`, or `export_plugin!(MyType: CostModel + Enricher)`. Once per crate.
 #[macro_export]
-macro_rules! __host {
-    ($plugin:ty as $role:ident, $module:ident, $export:ident) => {
+macro_rules! export_plugin {
+    ($plugin:ty: $first:ident $(+ $role:ident)*) => {
         const _: () = {
             struct Component;
 
@@ -150,14 +142,6 @@ macro_rules! __host {
             impl $crate::glue::Hosted for Component {
                 type Plugin = $plugin;
 
-                fn describe() -> $crate::PluginInfo {
-                    <$plugin as $crate::$role>::describe()
-                }
-
-                fn configure(config: $crate::Config) -> ::core::result::Result<$plugin, $crate::ConfigError> {
-                    <$plugin as $crate::$role>::configure(config)
-                }
-
                 fn instance() -> &'static ::std::thread::LocalKey<
                     ::core::cell::RefCell<::core::option::Option<$crate::glue::Instance<$plugin>>>,
                 > {
@@ -168,36 +152,42 @@ macro_rules! __host {
             // On other targets the plugin is an ordinary crate, so that it can be tested as one; this keeps the
             // compiler from calling all of it unused there.
             const _: fn($crate::Config) -> ::core::result::Result<$plugin, $crate::ConfigError> =
-                <Component as $crate::glue::Hosted>::configure;
+                <$plugin as $crate::Plugin>::configure;
             #[cfg(target_family = "wasm")]
-            const _: () = {
-                $crate::bindings::lifecycle::export_lifecycle!(Component with_types_in $crate::bindings::lifecycle);
-                $crate::bindings::$module::$export!(Component with_types_in $crate::bindings::$module);
-            };
+            $crate::bindings::lifecycle::export_lifecycle!(Component with_types_in $crate::bindings::lifecycle);
+            $crate::__export_role!(Component, $plugin, $first);
+            $($crate::__export_role!(Component, $plugin, $role);)*
         };
     };
 }
 
-/// Makes the crate a component that exports this [`CostModel`]. Once per crate.
+/// One role of a component.
+#[doc(hidden)]
 #[macro_export]
-macro_rules! export_cost_model {
-    ($plugin:ty) => {
-        $crate::__host!($plugin as CostModel, cost_model, export_cost_model_role);
+macro_rules! __export_role {
+    ($component:ident, $plugin:ty, CostModel) => {
+        const _: () = $crate::glue::plays_cost_model::<$plugin>();
+        #[cfg(target_family = "wasm")]
+        $crate::bindings::cost_model::export_cost_model_role!($component with_types_in $crate::bindings::cost_model);
+    };
+    ($component:ident, $plugin:ty, Enricher) => {
+        const _: () = $crate::glue::plays_enricher::<$plugin>();
+        #[cfg(target_family = "wasm")]
+        $crate::bindings::enricher::export_enricher_role!($component with_types_in $crate::bindings::enricher);
+    };
+    ($component:ident, $plugin:ty, Filter) => {
+        const _: () = $crate::glue::plays_filter::<$plugin>();
+        #[cfg(target_family = "wasm")]
+        $crate::bindings::filter::export_filter_role!($component with_types_in $crate::bindings::filter);
+    };
+    ($component:ident, $plugin:ty, $other:ident) => {
+        ::core::compile_error!("a role is CostModel, Enricher or Filter");
     };
 }
 
-/// Makes the crate a component that exports this [`Enricher`]. Once per crate.
-#[macro_export]
-macro_rules! export_enricher {
-    ($plugin:ty) => {
-        $crate::__host!($plugin as Enricher, enricher, export_enricher_role);
-    };
-}
-
-/// Makes the crate a component that exports this [`Filter`]. Once per crate.
-#[macro_export]
-macro_rules! export_filter {
-    ($plugin:ty) => {
-        $crate::__host!($plugin as Filter, filter, export_filter_role);
-    };
-}
+/// A type without the trait is told so on every target.
+pub const fn plays_cost_model<P: CostModel>() {}
+/// As for a cost model.
+pub const fn plays_enricher<P: Enricher>() {}
+/// As for a cost model.
+pub const fn plays_filter<P: Filter>() {}

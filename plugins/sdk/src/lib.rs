@@ -1,20 +1,20 @@
-//! Write a Tollgate plugin: a type, one trait, one macro.
+//! Write a Tollgate plugin: a type, a trait for each role, one macro.
 //!
-//! A plugin is a sandboxed WebAssembly component that the gateway asks for one of three things:
+//! A plugin is a sandboxed WebAssembly component that the gateway asks for one or more of three things:
 //!
-//! | role | trait | macro |
-//! |---|---|---|
-//! | what a request cost | [`CostModel`] | [`export_cost_model!`] |
-//! | attributes to add to spans | [`Enricher`] | [`export_enricher!`] |
-//! | which spans leave, and with what removed | [`Filter`] | [`export_filter!`] |
+//! | role | trait |
+//! |---|---|
+//! | what a request cost | [`CostModel`] |
+//! | attributes to add to spans | [`Enricher`] |
+//! | which spans leave, and with what removed | [`Filter`] |
 //!
 //! ```
-//! use tollgate_plugin::{Config, ConfigError, Context, Cost, CostKind, CostModel, PluginInfo, Priced, Usage};
-//! use tollgate_plugin::money::{Currency, Price};
+//! use tollgate_plugin::{Config, ConfigError, Context, Cost, CostKind, CostModel, Plugin, PluginInfo, Priced, Usage};
+//! use tollgate_plugin::money::Price;
 //!
 //! struct Flat { input: Price, output: Price }
 //!
-//! impl CostModel for Flat {
+//! impl Plugin for Flat {
 //!     fn describe() -> PluginInfo {
 //!         PluginInfo::new("acme/flat", "1.0.0").description("One price for everything")
 //!     }
@@ -22,9 +22,9 @@
 //!         let price = |text: &str| text.parse().map_err(|e| ConfigError::Failed(format!("{e}")));
 //!         Ok(Flat { input: price("$0.15/M")?, output: price("$0.60/M")? })
 //!     }
-//!     fn currency(&self) -> Currency {
-//!         Currency::USD
-//!     }
+//! }
+//!
+//! impl CostModel for Flat {
 //!     fn price(&self, _: &Context, usage: &Usage) -> Priced {
 //!         let mut cost = Cost::new();
 //!         cost.line(CostKind::Input, usage.tokens.input, self.input);
@@ -33,7 +33,7 @@
 //!     }
 //! }
 //!
-//! tollgate_plugin::export_cost_model!(Flat);
+//! tollgate_plugin::export_plugin!(Flat: CostModel);
 //! # fn main() {}
 //! ```
 //!
@@ -84,53 +84,40 @@ pub use usage::Usage;
 #[doc(hidden)]
 pub use wit_bindgen;
 
-/// Usage in, money out.
-///
-/// The same usage must cost the same for ever: the gateway re-prices its ledger and compares. There is no clock but
-/// [`Context::now`], and nothing to remember between calls, since an instance may serve many calls or one.
-pub trait CostModel: Sized + 'static {
-    /// Name, version and the attributes to pass in.
+/// What every plugin says and does, whatever its roles.
+pub trait Plugin: Sized + 'static {
+    /// Name, version, and the attributes to read and write, for all its roles together.
     fn describe() -> PluginInfo;
 
-    /// Makes the model from the operator's configuration, once per instance.
+    /// Makes the plugin from the operator's configuration, once per instance.
     ///
     /// # Errors
     /// If the configuration is wrong; the plugin is not loaded then and the operator sees the message.
     fn configure(config: Config) -> Result<Self, ConfigError>;
+}
 
-    /// The currency of every amount. One per instance; the gateway converts.
-    fn currency(&self) -> Currency;
+/// Usage in, money out.
+///
+/// The same usage must cost the same for ever: the gateway re-prices its ledger and compares. There is no clock but
+/// [`Context::now`], and nothing to remember between calls, since an instance may serve many calls or one.
+pub trait CostModel: Plugin {
+    /// The currency of every amount, US dollars unless said otherwise. One per instance; the gateway converts.
+    fn currency(&self) -> Currency {
+        Currency::USD
+    }
 
     /// What one request cost. Say `unpriced` rather than zero for what is not known.
     fn price(&self, ctx: &Context<'_>, usage: &Usage<'_>) -> Priced;
 }
 
 /// Adds attributes to spans.
-pub trait Enricher: Sized + 'static {
-    /// Name, version, and the attributes to read and write.
-    fn describe() -> PluginInfo;
-
-    /// Makes the enricher from the operator's configuration, once per instance.
-    ///
-    /// # Errors
-    /// If the configuration is wrong.
-    fn configure(config: Config) -> Result<Self, ConfigError>;
-
+pub trait Enricher: Plugin {
     /// Looks at one span and says what to change.
     fn enrich(&self, ctx: &Context<'_>, span: &SpanView<'_>, edits: &mut Edits<'_, '_>);
 }
 
 /// Decides what leaves the gateway.
-pub trait Filter: Sized + 'static {
-    /// Name, version, and the attributes to read and to redact.
-    fn describe() -> PluginInfo;
-
-    /// Makes the filter from the operator's configuration, once per instance.
-    ///
-    /// # Errors
-    /// If the configuration is wrong.
-    fn configure(config: Config) -> Result<Self, ConfigError>;
-
+pub trait Filter: Plugin {
     /// Keeps or drops one span; the edits redact a span that is kept.
     fn filter(&self, ctx: &Context<'_>, span: &SpanView<'_>, edits: &mut Edits<'_, '_>) -> Verdict;
 }

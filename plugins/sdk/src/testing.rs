@@ -2,15 +2,17 @@
 //!
 //! ```
 //! # use tollgate_plugin::*; use tollgate_plugin::money::*;
-//! # struct Free; impl CostModel for Free {
+//! # struct Free;
+//! # impl Plugin for Free {
 //! #   fn describe() -> PluginInfo { PluginInfo::new("x", "1.0.0") }
 //! #   fn configure(_: Config) -> Result<Self, ConfigError> { Ok(Free) }
-//! #   fn currency(&self) -> Currency { Currency::USD }
+//! # }
+//! # impl CostModel for Free {
 //! #   fn price(&self, _: &Context, _: &Usage) -> Priced { Cost::new().finish() }
 //! # }
-//! use tollgate_plugin::testing::{Case, Plugin};
+//! use tollgate_plugin::testing::{Case, Configured};
 //!
-//! let plugin = Plugin::<Free>::configure("{}").unwrap();
+//! let plugin = Configured::<Free>::configure("{}").unwrap();
 //! let priced = plugin.price(Case::usage("gpt-4o-mini").tokens(1200, 80).tenant("acme"));
 //! assert_eq!(priced, Ok("0".into()));
 //! ```
@@ -24,7 +26,7 @@ mod pack;
 pub use case::Case;
 
 use crate::{
-    Config, ConfigError, CostModel, Enricher, Filter, PluginInfo, Priced, Verdict,
+    Config, ConfigError, CostModel, Enricher, Filter, Plugin, PluginInfo, Priced, Verdict,
     bindings::{
         cost_model::exports::tollgate::plugin::cost_model::CostLine,
         lifecycle::exports::tollgate::plugin::lifecycle::HostInfo,
@@ -35,7 +37,7 @@ use crate::{
 
 /// A configured plugin under test.
 #[derive(Debug)]
-pub struct Plugin<P> {
+pub struct Configured<P> {
     info: PluginInfo,
     instance: Instance<P>,
 }
@@ -43,28 +45,20 @@ pub struct Plugin<P> {
 /// What a filter or an enricher did to one span: `set`, `default` or `remove`, the key, and the value as text.
 pub type Changes = Vec<(&'static str, String, String)>;
 
-impl<P> Plugin<P> {
-    fn new(
-        info: PluginInfo,
-        configure: impl FnOnce(Config) -> Result<P, ConfigError>,
-        json: &str,
-    ) -> Result<Self, ConfigError> {
-        let host =
-            HostInfo { name: "testing".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() };
-        let plugin = configure(Config { json: json.to_owned(), host })?;
-        Ok(Self { info: info.clone(), instance: Instance::new(info, plugin) })
-    }
-}
-
-impl<M: CostModel> Plugin<M> {
-    /// Configures a cost model.
+impl<P: Plugin> Configured<P> {
+    /// Configures a plugin.
     ///
     /// # Errors
     /// Those of the plugin.
     pub fn configure(json: &str) -> Result<Self, ConfigError> {
-        Self::new(M::describe(), M::configure, json)
+        let host =
+            HostInfo { name: "testing".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() };
+        let instance = Instance::configure(Config { json: json.to_owned(), host })?;
+        Ok(Self { info: P::describe(), instance })
     }
+}
 
+impl<M: CostModel> Configured<M> {
     /// Prices one request: the total as an exact decimal, or the word of its status.
     ///
     /// # Errors
@@ -79,7 +73,7 @@ impl<M: CostModel> Plugin<M> {
     /// Prices one request: its lines.
     ///
     /// # Errors
-    /// As for [`Plugin::price`].
+    /// As for [`Configured::price`].
     pub fn lines(&self, case: Case) -> Result<Vec<CostLine>, String> {
         let (ctx, usage) = case.into_usage(&self.info);
         match self.instance.price(&ctx, &[usage]).pop() {
@@ -93,15 +87,7 @@ impl<M: CostModel> Plugin<M> {
     }
 }
 
-impl<E: Enricher> Plugin<E> {
-    /// Configures an enricher.
-    ///
-    /// # Errors
-    /// Those of the plugin.
-    pub fn configure_enricher(json: &str) -> Result<Self, ConfigError> {
-        Self::new(E::describe(), E::configure, json)
-    }
-
+impl<E: Enricher> Configured<E> {
     /// What it does to one span.
     pub fn enrich(&self, case: Case) -> Changes {
         let (ctx, batch) = case.into_span(&self.info);
@@ -109,15 +95,7 @@ impl<E: Enricher> Plugin<E> {
     }
 }
 
-impl<F: Filter> Plugin<F> {
-    /// Configures a filter.
-    ///
-    /// # Errors
-    /// Those of the plugin.
-    pub fn configure_filter(json: &str) -> Result<Self, ConfigError> {
-        Self::new(F::describe(), F::configure, json)
-    }
-
+impl<F: Filter> Configured<F> {
     /// What it does to one span; `None` if the span is dropped.
     pub fn filter(&self, case: Case) -> Option<Changes> {
         let (ctx, batch) = case.into_span(&self.info);

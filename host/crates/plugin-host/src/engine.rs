@@ -8,6 +8,7 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
@@ -42,6 +43,8 @@ pub(crate) struct Runtime {
     pub trusted_keys: Arc<[TrustedKey]>,
     /// What is kept, over a restart if there is a folder for it.
     pub state: Arc<State>,
+    /// Of an engine that counts instructions, what the last call used. Only the workshop has one: counting is slow.
+    pub fuel: Option<Arc<AtomicU64>>,
 }
 
 impl Runtime {
@@ -52,12 +55,27 @@ impl Runtime {
             Some(folder) => open(folder, &settings.folder)?,
             None => State::in_memory(),
         };
-        let broken = |error: wasmtime::Error| PluginHostError::Engine(error.into_boxed_dyn_error());
         let engine = Engine::new(&pooled(limits)).or_else(|error| {
             // The pool reserves address space up front, and some machines limit that.
             tracing::warn!(error = %format!("{error:#}"), "plugin instances are not pooled: starting one is slower");
             Engine::new(&base()).map_err(broken)
         })?;
+        Self::ticking(engine, settings, state, None)
+    }
+
+    /// Starts an engine that counts instructions. Its machine code is another, so it is compiled in place and not kept.
+    pub fn start_counting(settings: &PluginHostSettings) -> Result<Self, PluginHostError> {
+        let engine = Engine::new(base().consume_fuel(true)).map_err(broken)?;
+        let in_place = PluginHostSettings { compiler: Compiler::InProcess, ..settings.clone() };
+        Self::ticking(engine, &in_place, State::in_memory(), Some(Arc::default()))
+    }
+
+    fn ticking(
+        engine: Engine,
+        settings: &PluginHostSettings,
+        state: State,
+        fuel: Option<Arc<AtomicU64>>,
+    ) -> Result<Self, PluginHostError> {
         let weak = engine.weak();
         std::thread::Builder::new()
             .name("tollgate-epoch".to_owned())
@@ -74,10 +92,11 @@ impl Runtime {
         Ok(Self {
             fingerprint: fingerprint(&engine),
             engine,
-            limits: Arc::new(limits.clone()),
+            limits: Arc::new(settings.limits.clone()),
             compiler: settings.compiler.clone(),
             trusted_keys: settings.trusted_keys.clone().into(),
             state: Arc::new(state),
+            fuel,
         })
     }
 
@@ -85,6 +104,10 @@ impl Runtime {
     pub fn limited(&self, entry: &Entry) -> Self {
         Self { limits: entry.limits(&self.limits), ..self.clone() }
     }
+}
+
+fn broken(error: wasmtime::Error) -> PluginHostError {
+    PluginHostError::Engine(error.into_boxed_dyn_error())
 }
 
 /// Everything that components need and nothing else: each proposal that is off is a part of the engine that no guest reaches.

@@ -36,6 +36,15 @@ pub(crate) struct Candidate<'a> {
     pub signature: Option<&'a str>,
 }
 
+/// What a file's content makes, before it has a configuration.
+pub(crate) struct Opened {
+    pub prepared: Prepared,
+    pub identity: PluginIdentity,
+    pub described: Described,
+    /// Size of its machine code.
+    pub compiled_bytes: usize,
+}
+
 /// Checks a file's content and makes a plugin of it.
 pub(crate) fn load(
     runtime: &Runtime,
@@ -57,9 +66,36 @@ pub(crate) fn examine(
     candidate: &Candidate<'_>,
     steps: &mut Steps,
 ) -> Result<Passed, PluginHostError> {
-    let Candidate { file, content, entry, .. } = *candidate;
+    let entry = candidate.entry;
     let runtime = &runtime.limited(entry);
-    let config = entry.config.as_str();
+    let Opened { prepared, identity, described, compiled_bytes } = open(runtime, candidate, steps)?;
+    steps.take(
+        Step::Schema,
+        || check_config(&described, &entry.config),
+        |()| if described.config_schema.is_some() { "fits" } else { "it has none" }.to_owned(),
+    )?;
+    let loaded = steps.take(
+        Step::Configure,
+        || Loaded::new(prepared, identity, described, entry),
+        |_| String::new(),
+    )?;
+    if runtime.limits.trial_call {
+        steps.take(
+            Step::Trial,
+            || try_out(&loaded),
+            |()| loaded.roles().iter().map(|role| role.name()).collect::<Vec<_>>().join(", "),
+        )?;
+    }
+    Ok(Passed { loaded: Arc::new(loaded), compiled_bytes })
+}
+
+/// The steps that do not depend on a configuration.
+pub(crate) fn open(
+    runtime: &Runtime,
+    candidate: &Candidate<'_>,
+    steps: &mut Steps,
+) -> Result<Opened, PluginHostError> {
+    let Candidate { file, content, entry, .. } = *candidate;
     let none = |(): &()| String::new();
     steps.take(Step::Format, || check_format(&content.bytes), none)?;
     steps.take(Step::Pin, || check_pin(&content.digest, entry), |()| pinned(entry).to_owned())?;
@@ -96,29 +132,12 @@ pub(crate) fn examine(
         |described| format!("{} {}", described.name, described.version),
     )?;
     prepared.log.rename(&described.name);
-    steps.take(
-        Step::Schema,
-        || check_config(&described, config),
-        |()| if described.config_schema.is_some() { "fits" } else { "it has none" }.to_owned(),
-    )?;
     let identity = PluginIdentity {
         name: described.name.clone(),
         version: described.version.clone(),
         digest: content.digest.clone(),
     };
-    let loaded = steps.take(
-        Step::Configure,
-        || Loaded::new(prepared, identity, described, entry),
-        |_| String::new(),
-    )?;
-    if runtime.limits.trial_call {
-        steps.take(
-            Step::Trial,
-            || try_out(&loaded),
-            |()| loaded.roles().iter().map(|role| role.name()).collect::<Vec<_>>().join(", "),
-        )?;
-    }
-    Ok(Passed { loaded: Arc::new(loaded), compiled_bytes: compiled.bytes })
+    Ok(Opened { prepared, identity, described, compiled_bytes: compiled.bytes })
 }
 
 /// A plugin of the same content with another configuration, limits or isolation.

@@ -5,6 +5,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tollgate_domain::FaultKind;
@@ -53,6 +54,8 @@ pub(crate) struct Instance {
     /// When it was last used, in calls of its pool.
     pub last_used: u64,
     pub meter: InstanceMeter,
+    /// Where to write what a call used, if the engine counts instructions.
+    fuel: Option<Arc<AtomicU64>>,
 }
 
 impl Instance {
@@ -77,6 +80,11 @@ impl Instance {
         store.set_max_component_handles(HANDLES);
         store.epoch_deadline_callback(|mut store| Ok(store.data_mut().deadline.expired()));
         arm(&mut store, limits.deadline_start);
+        let fuel = runtime.fuel.clone();
+        if fuel.is_some() {
+            // Refused only by an engine that does not count.
+            let _ = store.set_fuel(u64::MAX);
+        }
 
         let started = catch_unwind(AssertUnwindSafe(|| -> wasmtime::Result<_> {
             let instance = pre.instantiate(&mut store)?;
@@ -102,6 +110,7 @@ impl Instance {
                     tenant,
                     last_used,
                     meter,
+                    fuel,
                 })
             }
             Ok(Err(error)) => Err(fault_at_start(&store, &error)),
@@ -119,7 +128,13 @@ impl Instance {
         call: impl FnOnce(&mut Self) -> wasmtime::Result<R>,
     ) -> Result<R, CallFault> {
         arm(&mut self.store, budget);
-        match catch_unwind(AssertUnwindSafe(|| call(self))) {
+        let answered = catch_unwind(AssertUnwindSafe(|| call(self)));
+        if let Some(fuel) = &self.fuel {
+            let left = self.store.get_fuel().unwrap_or(u64::MAX);
+            fuel.store(u64::MAX - left, Ordering::Relaxed);
+            let _ = self.store.set_fuel(u64::MAX);
+        }
+        match answered {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => {
                 let state = self.store.data();

@@ -46,10 +46,12 @@ mod spans;
 mod state;
 mod status;
 mod steps;
+mod strip;
 #[cfg(test)]
 mod testing;
 mod wasi;
 mod watch;
+pub mod workshop;
 
 use std::fmt;
 use std::sync::Arc;
@@ -77,6 +79,7 @@ pub use crate::signature::{KeyError, TrustedKey};
 pub use crate::spans::Filtered;
 pub use crate::status::{PluginRefusal, PluginStatus};
 pub use crate::steps::{Step, StepTaken};
+pub use crate::strip::{Stripped, strip};
 use crate::watch::Reminder;
 
 /// Stack of the thread that compiles.

@@ -61,6 +61,20 @@ pub(crate) struct Caller<'a> {
 }
 
 impl Prepared {
+    /// Whether the component does this.
+    pub fn has(&self, role: Role) -> bool {
+        match role {
+            Role::CostModel => self.exports.cost_model.is_some(),
+            Role::AttributeEnricher => self.exports.enricher.is_some(),
+            Role::ExportFilter => self.exports.filter.is_some(),
+        }
+    }
+
+    /// What the component does.
+    pub fn roles(&self) -> Vec<Role> {
+        Role::ALL.into_iter().filter(|role| self.has(*role)).collect()
+    }
+
     /// A fresh instance that is not configured yet.
     pub fn instance(&self, calls: u32) -> Result<Instance, CallFault> {
         Instance::start(&self.runtime, &self.pre, &self.exports, &self.log, calls)
@@ -115,16 +129,12 @@ impl Loaded {
 
     /// What it does.
     pub fn roles(&self) -> Vec<Role> {
-        Role::ALL.into_iter().filter(|role| self.has(*role)).collect()
+        self.prepared.roles()
     }
 
     /// Whether it does this.
     pub fn has(&self, role: Role) -> bool {
-        match role {
-            Role::CostModel => self.prepared.exports.cost_model.is_some(),
-            Role::AttributeEnricher => self.prepared.exports.enricher.is_some(),
-            Role::ExportFilter => self.prepared.exports.filter.is_some(),
-        }
+        self.prepared.has(role)
     }
 
     /// Most items in one batch of its.

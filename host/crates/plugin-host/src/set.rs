@@ -186,6 +186,11 @@ impl PluginSet {
         spans::filter(self.of(Role::ExportFilter, batch), batch, spans)
     }
 
+    /// Whether any of them does this.
+    pub(crate) fn plays(&self, role: Role) -> bool {
+        self.members.iter().any(|member| member.has(role))
+    }
+
     fn pricing(
         &self,
         shadow: bool,

@@ -62,19 +62,6 @@ impl Fixture {
     }
 
     /// The decimal amount that this usage costs now.
-    /// Waits until something holds of a host.
-    pub fn until(host: &PluginHost, what: &str, holds: impl Fn(&PluginHost) -> bool) {
-        let began = Instant::now();
-        while !holds(host) {
-            assert!(
-                began.elapsed() < Duration::from_secs(60),
-                "not in time: {what}; {:#?}",
-                host.status()
-            );
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
     pub fn amount(&self, model: &str, input: u64, output: u64) -> String {
         amount(&self.host.pin().price(None, &usage(model, input, output)))
     }
@@ -119,5 +106,18 @@ pub fn span() -> Span {
         status: SpanStatus::Unset,
         attributes,
         events: Vec::new(),
+    }
+}
+
+/// Waits until something holds of a host.
+pub fn until(host: &PluginHost, what: &str, holds: impl Fn(&PluginHost) -> bool) {
+    let began = Instant::now();
+    while !holds(host) {
+        assert!(
+            began.elapsed() < Duration::from_secs(60),
+            "not in time: {what}; {:#?}",
+            host.status()
+        );
+        std::thread::sleep(Duration::from_millis(20));
     }
 }

@@ -1,0 +1,41 @@
+// javascript-filter: decides what leaves, here without content and without health checks.
+
+import schema from "./config.schema.json";
+import { Edits, keys, spans } from "./tollgate-spans.js";
+
+const READS = keys("http.route", "app.content.*");
+const WRITES = keys("app.content.*");
+let dropRoutes;
+
+export const lifecycle = {
+  describe() {
+    return {
+      name: "acme/javascript-filter",
+      version: "0.1.0",
+      description: "Removes content and drops spans by route",
+      reads: READS,
+      writes: WRITES,
+      operations: [],
+      maxBatch: 0,
+      configSchema: JSON.stringify(schema),
+    };
+  },
+
+  configure(host, config) {
+    dropRoutes = JSON.parse(config || "{}").drop_routes ?? [];
+  },
+};
+
+export const exportFilter = {
+  filter(ctx, batch) {
+    const edits = new Edits(WRITES);
+    const verdicts = spans(ctx, batch, READS).map(({ attributes }, i) => {
+      if (dropRoutes.includes(attributes["http.route"])) return "drop";
+      for (const key of Object.keys(attributes)) {
+        if (key.startsWith("app.content.")) edits.remove(i, key);
+      }
+      return "keep";
+    });
+    return { verdicts, edits: edits.finish() };
+  },
+};
