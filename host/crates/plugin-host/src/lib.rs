@@ -14,6 +14,9 @@ mod describe;
 mod engine;
 mod error;
 mod folder;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzz;
 mod gate;
 mod instance;
 mod lift;
