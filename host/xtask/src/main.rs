@@ -11,6 +11,7 @@ mod fixtures;
 mod fuzz;
 mod process;
 mod python;
+mod swaps;
 mod testing;
 
 use std::process::ExitCode;
@@ -61,6 +62,12 @@ const TASKS: &[Task] = &[
         arguments: "TARGET [--seconds N] [--keep]",
         about: "look for input that breaks the checks of what plugins and operators hand in",
         run: fuzz::fuzz,
+    },
+    Task {
+        name: "swaps",
+        arguments: "[--count N]",
+        about: "replace the plugin under load, 1000 times unless told otherwise",
+        run: swaps::swaps,
     },
     Task {
         name: "train-demo",

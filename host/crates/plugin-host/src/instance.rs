@@ -72,8 +72,10 @@ impl Instance {
         store.epoch_deadline_callback(|mut store| Ok(store.data_mut().deadline.expired()));
         arm(&mut store, limits.deadline_start);
 
+        let mut instantiated = false;
         let started = catch_unwind(AssertUnwindSafe(|| -> wasmtime::Result<_> {
             let instance = pre.instantiate(&mut store)?;
+            instantiated = true;
             let lifecycle = exports.lifecycle.load(&mut store, &instance)?;
             let cost_model =
                 exports.cost_model.as_ref().map(|e| e.load(&mut store, &instance)).transpose()?;
@@ -86,6 +88,10 @@ impl Instance {
         match started {
             Ok(Ok((lifecycle, cost_model, enricher, filter))) => {
                 Ok(Self { store, lifecycle, cost_model, enricher, filter, calls_left })
+            }
+            // The same for ever: its functions have other types than the contract's.
+            Ok(Err(error)) if instantiated => {
+                Err(CallFault::invalid(format!("it does not fit the contract: {error:#}")))
             }
             Ok(Err(error)) => Err(fault_at_start(&store, &error)),
             Err(_) => Err(CallFault::new(

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use serde::Deserialize;
 
-use crate::error::PluginHostError;
+use crate::error::{PluginHostError, one_line};
 
 /// Its name in the folder.
 pub(crate) const FILE: &str = "plugins.toml";
@@ -61,23 +61,23 @@ fn yes() -> bool {
 impl Manifest {
     /// Reads the text of one.
     pub fn parse(text: &str) -> Result<Self, PluginHostError> {
-        let written: WrittenManifest = toml::from_str(text).map_err(|error| {
-            PluginHostError::Manifest(error.to_string().trim_end().replace('\n', " "))
-        })?;
+        let written: WrittenManifest =
+            toml::from_str(text).map_err(|error| PluginHostError::Manifest(said(&error, text)))?;
         let mut files = HashMap::new();
         for entry in written.plugin {
             let config =
                 serde_json::to_string(&json(toml::Value::Table(entry.config), &entry.file)?)
                     .map_err(|error| PluginHostError::Manifest(error.to_string()))?;
             let file = entry.file;
+            let shown = one_line(&file, 256);
             if !crate::folder::is_plugin_name(&file) {
                 return Err(PluginHostError::Manifest(format!(
-                    "file {file:?} is not the name of a .wasm file in this folder"
+                    "file {shown:?} is not the name of a .wasm file in this folder"
                 )));
             }
             let known = Entry { enabled: entry.enabled, order: entry.order, config };
             if files.insert(file.clone(), known).is_some() {
-                return Err(PluginHostError::Manifest(format!("file {file:?} stands in it twice")));
+                return Err(PluginHostError::Manifest(format!("file {shown:?} stands in it twice")));
             }
         }
         Ok(Self { files })
@@ -94,6 +94,14 @@ impl Manifest {
     }
 }
 
+/// What is wrong and where, without the line itself: it may hold a secret.
+fn said(error: &toml::de::Error, text: &str) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    one_line(&format!("line {line}, column {column}: {}", error.message()), 512)
+}
+
 /// TOML as JSON: numbers keep their kind, dates become text, and what JSON cannot say is an error rather than `null`.
 fn json(value: toml::Value, file: &str) -> Result<serde_json::Value, PluginHostError> {
     Ok(match value {
@@ -103,6 +111,7 @@ fn json(value: toml::Value, file: &str) -> Result<serde_json::Value, PluginHostE
         toml::Value::Datetime(time) => time.to_string().into(),
         toml::Value::Float(number) => serde_json::Number::from_f64(number)
             .ok_or_else(|| {
+                let file = one_line(file, 256);
                 PluginHostError::Manifest(format!("config of {file:?} has the number {number}"))
             })?
             .into(),

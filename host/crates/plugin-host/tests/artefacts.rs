@@ -135,15 +135,16 @@ fn a_truncated_file_is_refused_wherever_it_ends() {
 #[test]
 fn a_flipped_bit_is_refused_or_harmless() {
     let whole = component(Craft::default());
-    // Every byte once, with the bit going round.
-    let flipped = (0..whole.len()).map(|at| {
+    // With the bit going round.
+    let places = (0..whole.len()).step_by(3);
+    let flipped = places.map(|at| {
         let mut bytes = whole.clone();
         bytes[at] ^= 1 << (at % 8);
         bytes
     });
     let outcomes = outcomes(flipped);
     let refused: usize = outcomes.values().sum::<usize>() - outcomes.get("serves").copied().unwrap_or(0);
-    assert!(refused > whole.len() / 2, "{outcomes:?} of {}", whole.len());
+    assert!(refused > whole.len() / 6, "{outcomes:?} of {}", whole.len());
 }
 
 #[test]
