@@ -14,18 +14,18 @@ from conftest import PROGRAM, Gateway, component, replace_file, until
 REQUESTS = int(os.environ.get("TOLLGATE_HOSTILE_REQUESTS", "25"))
 CRAFT = PROGRAM.parent / "examples" / "craft"
 
-# What it does behind the back of requests: in every call but the first of each instance, so that it passes the gate.
+# What it does behind the back of requests: in all calls of an instance but the first three, with which the gate tries it.
 ACTS = {
-    "loops in enrich": 'act = "loop", on = "enrich", after = 1',
-    "loops in filter": 'act = "loop", on = "filter", after = 1',
-    "copies its memory for ever": 'act = "memory-copy", on = "enrich", after = 1',
-    "fills its memory": 'act = "memory-bomb", on = "enrich", after = 1',
-    "recurses in two branches": 'act = "fibonacci", on = "enrich", after = 1',
-    "recurses without end": 'act = "deep-stack", on = "enrich", after = 1',
-    "traps": 'act = "trap", on = "enrich", after = 1',
-    "floods the log": 'act = "log-flood", on = "enrich", after = 1',
-    "prints without end": 'act = "print-flood", on = "enrich", after = 1',
-    "answers with too much": 'act = "huge-text", on = "enrich", after = 1',
+    "loops in enrich": 'act = "loop", on = "enrich", after = 3',
+    "loops in filter": 'act = "loop", on = "filter", after = 3',
+    "copies its memory for ever": 'act = "memory-copy", on = "enrich", after = 3',
+    "fills its memory": 'act = "memory-bomb", on = "enrich", after = 3',
+    "recurses in two branches": 'act = "fibonacci", on = "enrich", after = 3',
+    "recurses without end": 'act = "deep-stack", on = "enrich", after = 3',
+    "traps": 'act = "trap", on = "enrich", after = 3',
+    "floods the log": 'act = "log-flood", on = "enrich", after = 3',
+    "prints without end": 'act = "print-flood", on = "enrich", after = 3',
+    "answers with too much": 'act = "huge-text", on = "enrich", after = 3',
     "hangs in configure": 'act = "loop", on = "configure"',
     "hangs in price": 'act = "loop", on = "price"',
 }
@@ -82,14 +82,17 @@ def test_requests_are_served_while_a_plugin(besieged, usual, capsys, what):
     # A name of its own, and content of its own: what was refused once is not tried again.
     file = f"intruder-{list(ACTS).index(what)}.wasm"
     note = f"note{list(ACTS).index(what):02}".encode()
-    manifest = f'[[plugin]]\nfile = "{file}"\norder = -1\nconfig = {{ {ACTS[what]} }}\n'
+    manifest = f'[[plugin]]\nfile = "{file}"\norder = 1\nconfig = {{ {ACTS[what]} }}\n'
     replace_file(besieged.plugins / "plugins.toml", manifest)
     replace_file(besieged.plugins / file, component("hostile").read_bytes() + b"\0\x07" + b"\x06" + note)
     try:
         settled = lambda: complaint(besieged, file) or loaded(besieged, file)  # noqa: E731
         times = measure(besieged, REQUESTS, going_on=lambda: not settled())
-        if loaded(besieged, file):
+        if "after" in ACTS[what]:
+            assert loaded(besieged, file), complaint(besieged, file)
             times = measure(besieged, REQUESTS)
+        else:
+            assert complaint(besieged, file), "it is refused"
         tell(capsys, what, usual, times)
     finally:
         (besieged.plugins / file).unlink()

@@ -103,7 +103,7 @@ class Client(threading.Thread):
         with self.http.stream("POST", "/v1/completions", json=body | more) as stream:
             assert stream.status_code == 200, stream.read()
             # A client that is as slow as people read.
-            patience = self.random.choice((0, 0.01, 0.05))
+            patience = self.random.choice((0, 0.02, 0.06))
             for line in stream.iter_lines():
                 if not line.startswith("data:"):
                     continue
