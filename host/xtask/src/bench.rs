@@ -13,10 +13,10 @@ struct Bench {
 
 const BENCHES: &[Bench] = &[
     Bench {
-        name: "plugin-call",
+        name: "plugins",
         package: "tollgate-plugin-host",
-        target: "plugin_call",
-        about: "one cost-plugin call through the whole path, beside the same arithmetic in native Rust",
+        target: "plugins",
+        about: "price, enrich and filter calls, loading, starting, a million calls; beside native Rust",
     },
     Bench {
         name: "attribute-shapes",

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::fixtures;
 use crate::process::{self, Outcome, cargo, cargo_in, copy_if_changed, root, run, target};
 
 /// What plugins are compiled for.
@@ -69,6 +70,7 @@ pub(crate) fn components_folder() -> PathBuf {
 pub(crate) fn build_plugins() -> Outcome<Vec<Plugin>> {
     need_target(WASM)?;
     let plugins = find_plugins()?;
+    fixtures::build_variants()?;
     let mut command =
         cargo_in(&plugins_folder(), ["build", "--locked", "--release", "--target", WASM]);
     command.arg("--target-dir").arg(plugins_folder().join("target"));

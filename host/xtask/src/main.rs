@@ -8,8 +8,11 @@ mod bench;
 mod building;
 mod component;
 mod conformance;
+mod fixtures;
+mod fuzz;
 mod process;
 mod python;
+mod swaps;
 mod testing;
 
 use std::process::ExitCode;
@@ -56,6 +59,18 @@ const TASKS: &[Task] = &[
         run: bench::bench,
     },
     Task {
+        name: "fuzz",
+        arguments: "TARGET [--seconds N] [--keep]",
+        about: "look for input that breaks the checks of what plugins and operators hand in",
+        run: fuzz::fuzz,
+    },
+    Task {
+        name: "swaps",
+        arguments: "[--count N]",
+        about: "replace the plugin under load, 1000 times unless told otherwise",
+        run: swaps::swaps,
+    },
+    Task {
         name: "train-demo",
         arguments: "[ARGS]",
         about: "train the embedded demo model from its corpus and seed",
@@ -64,6 +79,9 @@ const TASKS: &[Task] = &[
 ];
 
 fn main() -> ExitCode {
+    if let Some(outcome) = fuzz::stand_in() {
+        return ended("rustc", outcome);
+    }
     let mut arguments = std::env::args().skip(1);
     let name = arguments.next().unwrap_or_else(|| "help".to_owned());
     let rest: Vec<String> = arguments.collect();
@@ -75,7 +93,11 @@ fn main() -> ExitCode {
         eprintln!("xtask: no task is named `{name}`; `cargo xtask help` lists them all");
         return ExitCode::FAILURE;
     };
-    match (task.run)(&rest) {
+    ended(&name, (task.run)(&rest))
+}
+
+fn ended(name: &str, outcome: Outcome) -> ExitCode {
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
             eprintln!("xtask {name}: {reason}");

@@ -66,10 +66,23 @@ pub(crate) fn output(command: &mut Command) -> Option<String> {
 /// Becomes the command, so that signals reach it and its exit status is ours.
 #[cfg(unix)]
 pub(crate) fn become_it(command: &mut Command) -> Outcome {
-    use std::os::unix::process::CommandExt;
     println!("  $ {}", shown(command));
+    become_silently(command)
+}
+
+/// The same without a word, for what is read by a program.
+#[cfg(unix)]
+pub(crate) fn become_silently(command: &mut Command) -> Outcome {
+    use std::os::unix::process::CommandExt;
     let error = command.exec();
     Err(cannot_start(command, &error))
+}
+
+/// Runs the command to its end: without `exec` that is the nearest there is.
+#[cfg(not(unix))]
+pub(crate) fn become_silently(command: &mut Command) -> Outcome {
+    let status = command.status().map_err(|error| cannot_start(command, &error))?;
+    std::process::exit(status.code().unwrap_or(1));
 }
 
 /// Runs the command to its end: without `exec` that is the nearest there is.

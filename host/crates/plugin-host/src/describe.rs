@@ -42,7 +42,7 @@ pub(crate) enum Selected {
 }
 
 impl Selection {
-    fn new(selectors: Vec<AttributeSelector>, of: &str) -> Result<Self, PluginHostError> {
+    pub fn new(selectors: Vec<AttributeSelector>, of: &str) -> Result<Self, PluginHostError> {
         if selectors.len() > ENTRIES {
             return Err(unacceptable(format!("{of} has more than {ENTRIES} entries")));
         }

@@ -328,6 +328,9 @@ impl CallFault {
                 format!("it called {function}, which no plugin is given{said}"),
             );
         }
+        if root.contains("handle limit exceeded") {
+            return Self::new(FaultKind::Memory, "it holds on to more resources than it may have");
+        }
         if memory_refused {
             return Self::new(
                 FaultKind::Memory,

@@ -86,8 +86,10 @@ impl Instance {
             let _ = store.set_fuel(u64::MAX);
         }
 
+        let mut instantiated = false;
         let started = catch_unwind(AssertUnwindSafe(|| -> wasmtime::Result<_> {
             let instance = pre.instantiate(&mut store)?;
+            instantiated = true;
             let lifecycle = exports.lifecycle.load(&mut store, &instance)?;
             let cost_model =
                 exports.cost_model.as_ref().map(|e| e.load(&mut store, &instance)).transpose()?;
@@ -112,6 +114,10 @@ impl Instance {
                     meter,
                     fuel,
                 })
+            }
+            // The same for ever: its functions have other types than the contract's.
+            Ok(Err(error)) if instantiated => {
+                Err(CallFault::invalid(format!("it does not fit the contract: {error:#}")))
             }
             Ok(Err(error)) => Err(fault_at_start(&store, &error)),
             Err(_) => Err(CallFault::new(

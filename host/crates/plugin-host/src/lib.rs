@@ -21,6 +21,9 @@ mod engine;
 mod error;
 mod events;
 mod folder;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzz;
 mod gate;
 mod inspect;
 mod instance;

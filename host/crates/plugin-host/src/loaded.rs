@@ -270,19 +270,27 @@ fn configure(
     let configured = instance
         .call(budget, |i| i.lifecycle.call_configure(&mut i.store, host, config))
         .map_err(PluginHostError::Configure)?;
-    configured.map_err(|error| {
-        PluginHostError::Configuration(match error {
-            ConfigError::Invalid((at, what)) => {
-                format!("at {:?}: {}", one_line(&at, 256), one_line(&what, 1024))
-            }
-            ConfigError::Failed(what) => one_line(&what, 1024),
-        })
-    })?;
+    configured.map_err(|error| refused(&error))?;
     let Some(cost_model) = instance.cost_model.clone() else {
         return Ok(Currency::USD);
     };
     let code = instance
         .call(budget, |i| cost_model.call_currency(&mut i.store))
         .map_err(PluginHostError::Configure)?;
-    Currency::parse(&code).ok_or_else(|| PluginHostError::Currency(one_line(&code, 32)))
+    currency(&code)
+}
+
+/// What a plugin said against its configuration.
+pub(crate) fn refused(error: &ConfigError) -> PluginHostError {
+    PluginHostError::Configuration(match error {
+        ConfigError::Invalid((at, what)) => {
+            format!("at {:?}: {}", one_line(at, 256), one_line(what, 1024))
+        }
+        ConfigError::Failed(what) => one_line(what, 1024),
+    })
+}
+
+/// What a plugin said its currency is.
+pub(crate) fn currency(code: &str) -> Result<Currency, PluginHostError> {
+    Currency::parse(code).ok_or_else(|| PluginHostError::Currency(one_line(code, 32)))
 }

@@ -58,13 +58,7 @@ impl PluginLog {
         if !Self::enabled(level) || !self.admit() {
             return;
         }
-        let mut line = one_line(message, MESSAGE_BYTES);
-        for (key, value) in fields.iter().take(FIELDS) {
-            line.push(' ');
-            line.push_str(&one_line(key, 64));
-            line.push('=');
-            line.push_str(&one_line(value, FIELD_BYTES));
-        }
+        let line = line(message, fields);
         let plugin = self.name.lock().map(|name| name.clone()).unwrap_or_default();
         match level {
             Level::Trace => tracing::trace!(target: "plugin", plugin, "{line}"),
@@ -92,6 +86,18 @@ impl PluginLog {
             false
         }
     }
+}
+
+/// Message and fields as one line.
+pub(crate) fn line(message: &str, fields: &[(String, String)]) -> String {
+    let mut line = one_line(message, MESSAGE_BYTES);
+    for (key, value) in fields.iter().take(FIELDS) {
+        line.push(' ');
+        line.push_str(&one_line(key, 64));
+        line.push('=');
+        line.push_str(&one_line(value, FIELD_BYTES));
+    }
+    line
 }
 
 #[cfg(test)]

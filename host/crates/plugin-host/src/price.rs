@@ -5,11 +5,13 @@
 
 use tollgate_domain::usage::{ComputeUsage, Phase, TokenUsage, UnitUsage, UsageSource};
 use tollgate_domain::{
-    Cost, CostKind, CostLine, CostOutcome, FaultKind, Money, UnixNanos, UnpricedReason, Usage,
+    Cost, CostKind, CostLine, CostOutcome, Currency, FaultKind, Money, UnixNanos, UnpricedReason,
+    Usage,
 };
 
 use crate::bindings::{cost_model as wit, types};
 use crate::error::{CallFault, one_line};
+use crate::limits::Limits;
 use crate::loaded::{Caller, Loaded};
 use crate::role::Role;
 
@@ -97,15 +99,7 @@ fn ask(
             }
             None => Err(wasmtime::Error::msg("not a cost model")),
         },
-        |answer| {
-            let answers = answer.map_err(|error| reported(&error))?;
-            let count = answers.len();
-            let Ok([answer]) = <[wit::Priced; 1]>::try_from(answers) else {
-                let why = format!("{count} answers to 1 item");
-                return Err(CallFault::new(FaultKind::WrongLength, why));
-            };
-            lift(answer, model)
-        },
+        |answers| lift(answers, model.currency, model.limits()),
     )
 }
 
@@ -159,17 +153,28 @@ fn unit(unit: &UnitUsage) -> wit::UnitUsage<'_> {
     wit::UnitUsage { unit: &unit.unit, quantity_micros: unit.quantity_micros }
 }
 
-fn lift(answer: wit::Priced, model: &Loaded) -> Result<Answer, CallFault> {
+/// Checks what came back for one item.
+pub(crate) fn lift(
+    answers: Result<Vec<wit::Priced>, types::PluginError>,
+    currency: Currency,
+    limits: &Limits,
+) -> Result<Answer, CallFault> {
+    let answers = answers.map_err(|error| reported(&error))?;
+    let count = answers.len();
+    let Ok([answer]) = <[wit::Priced; 1]>::try_from(answers) else {
+        let why = format!("{count} answers to 1 item");
+        return Err(CallFault::new(FaultKind::WrongLength, why));
+    };
     match answer {
         wit::Priced::Cost(lines) => {
-            let most = model.limits().cost_lines;
+            let most = limits.cost_lines;
             if lines.len() > most {
                 let why = format!("{} lines of cost; at most {most} are taken", lines.len());
                 return Err(CallFault::invalid(why));
             }
             let total = sum(&lines)?;
             let lines = lines.iter().map(line).collect();
-            Ok(Answer::Cost(lines, Money::new(total, model.currency)))
+            Ok(Answer::Cost(lines, Money::new(total, currency)))
         }
         wit::Priced::Unpriced(reason) => Ok(Answer::Unpriced(match reason {
             wit::UnpricedReason::UnknownModel => UnpricedReason::UnknownModel,

@@ -13,6 +13,7 @@ use tollgate_domain::{
 
 use crate::bindings::edits::EditList;
 use crate::bindings::export_filter::{Filtered as Judged, Verdict};
+use crate::bindings::types::PluginError;
 use crate::error::CallFault;
 use crate::lift::{Change, Lifted, Reserved, What, lift};
 use crate::loaded::{Caller, Loaded};
@@ -288,15 +289,24 @@ fn ask_filter(
             None => Err(wasmtime::Error::msg("not a filter")),
         },
         |answer| {
-            let Judged { verdicts, edits } = answer.map_err(|error| reported(&error))?;
-            let (given, wanted) = (verdicts.len(), chunk.places.len());
-            if given != wanted {
-                let why = format!("{given} verdicts on {wanted} spans");
-                return Err(CallFault::new(FaultKind::WrongLength, why));
-            }
+            let (verdicts, edits) = judged(answer, chunk.places.len())?;
             Ok((verdicts, changes(&edits, chunk, filter, Role::ExportFilter, trial)?))
         },
     )
+}
+
+/// One verdict for each span, or a fault.
+pub(crate) fn judged(
+    answer: Result<Judged, PluginError>,
+    wanted: usize,
+) -> Result<(Vec<Verdict>, EditList), CallFault> {
+    let Judged { verdicts, edits } = answer.map_err(|error| reported(&error))?;
+    let given = verdicts.len();
+    if given != wanted {
+        let why = format!("{given} verdicts on {wanted} spans");
+        return Err(CallFault::new(FaultKind::WrongLength, why));
+    }
+    Ok((verdicts, edits))
 }
 
 /// Checked edits, with places in the whole of the spans.

@@ -26,7 +26,7 @@ const RANDOM_BYTES: u64 = 4096;
 const WRITE_BYTES: u64 = 64 << 10;
 /// The two streams of output, as handles.
 const STDOUT: u32 = 1;
-const STDERR: u32 = 2;
+pub(crate) const STDERR: u32 = 2;
 
 /// Per instance: unfinished lines of output and where the sequence of random numbers stands.
 #[derive(Default)]
@@ -71,7 +71,8 @@ impl Wasi {
         Ok(bytes)
     }
 
-    fn write(&mut self, stream: u32, bytes: &[u8], log: &PluginLog) {
+    /// Takes what a guest writes to one of its streams.
+    pub fn write(&mut self, stream: u32, bytes: &[u8], log: &PluginLog) {
         let (buffer, level) = if stream == STDERR {
             (&mut self.err, Level::Warn)
         } else {

@@ -1,4 +1,7 @@
-//! What the tests of this crate share: a plugin folder of their own, and the components that `cargo xtask build-plugins` makes.
+//! What the tests of this crate share: a plugin folder of their own, the components that `cargo xtask build-plugins` makes,
+//! and texts to compare with.
+
+pub mod craft;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,7 +10,9 @@ use std::time::{Duration, Instant};
 use tollgate_domain::span::{Attributes, SpanKind, SpanStatus};
 use tollgate_domain::time::Interval;
 use tollgate_domain::usage::{Phase, TokenUsage, UsageSource};
-use tollgate_domain::{CostOutcome, Span, SpanContext, SpanId, TraceId, UnixNanos, Usage};
+use tollgate_domain::{
+    CostOutcome, FaultKind, Span, SpanContext, SpanId, TraceId, UnixNanos, Usage,
+};
 use tollgate_plugin_host::{Limits, PluginHost, PluginHostSettings};
 
 /// The file of a plugin that was built from `plugins/`.
@@ -28,16 +33,20 @@ pub struct Fixture {
 impl Fixture {
     /// With `files` copied under new names, and limits with which a bad plugin is not kept out by its trial call.
     pub fn new(files: &[(&str, &str)], limits: Limits) -> Self {
+        Self::prepared(limits, |folder| {
+            for (plugin, name) in files {
+                fs::copy(built(plugin), folder.join(name)).unwrap();
+            }
+        })
+    }
+
+    /// With whatever `prepare` puts into the folder before the host sees it.
+    pub fn prepared(limits: Limits, prepare: impl FnOnce(&Path)) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        for (plugin, name) in files {
-            fs::copy(built(plugin), folder.path().join(name)).unwrap();
-        }
-        let settings = PluginHostSettings {
-            folder: folder.path().to_owned(),
-            rescan_every: Duration::from_secs(1),
-            limits,
-            ..PluginHostSettings::new("")
-        };
+        prepare(folder.path());
+        let mut settings = PluginHostSettings::new(folder.path());
+        settings.rescan_every = Duration::from_secs(1);
+        settings.limits = limits;
         Self { host: PluginHost::start(settings).unwrap(), folder }
     }
 
@@ -120,4 +129,59 @@ pub fn until(host: &PluginHost, what: &str, holds: impl Fn(&PluginHost) -> bool)
         );
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+/// Why a file is not used, as the operator reads it, or what serves from it.
+pub fn verdict(host: &PluginHost, file: &str) -> String {
+    let status = host.status();
+    let Some(status) = status.iter().find(|status| status.file == file) else {
+        return "not seen".to_owned();
+    };
+    match (&status.error, &status.identity) {
+        (Some(error), _) => format!("{}: {}", error.kind, error.message),
+        (None, Some(identity)) => format!("serves as {}", identity.name),
+        (None, None) => "neither serves nor is refused".to_owned(),
+    }
+}
+
+/// The outcome of a price call in one line.
+pub fn shown(outcome: &CostOutcome) -> String {
+    match outcome {
+        CostOutcome::PluginFailed(fault) => told(fault.kind, &fault.message),
+        other => amount(other),
+    }
+}
+
+/// A fault in one line. Where in its source a guest panicked is its own business.
+pub fn told(kind: FaultKind, message: &str) -> String {
+    assert!(!message.contains('\n') && message.len() < 4096, "{message}");
+    let message =
+        message.split_whitespace().map(|word| if word.contains(".rs:") { "FILE" } else { word });
+    format!("{}: {}", kind.name(), message.collect::<Vec<_>>().join(" "))
+}
+
+/// Compares with `tests/expected/NAME`; `UPDATE_EXPECTED=1 cargo test` rewrites it: read the difference.
+pub fn expect(name: &str, lines: &[String]) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/expected").join(name);
+    let found = lines.join("\n") + "\n";
+    if std::env::var_os("UPDATE_EXPECTED").is_some() {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, &found).unwrap();
+    }
+    let expected = fs::read_to_string(&path).unwrap_or_default();
+    let differences: Vec<String> = found
+        .lines()
+        .filter(|line| !expected.lines().any(|other| other == *line))
+        .map(|line| format!("+ {line}"))
+        .chain(
+            expected
+                .lines()
+                .filter(|line| !found.lines().any(|other| other == *line))
+                .map(|line| format!("- {line}")),
+        )
+        .collect();
+    assert!(
+        found == expected,
+        "{name}:\n{}\nif this is meant, run with UPDATE_EXPECTED=1",
+        differences.join("\n")
+    );
 }

@@ -1,0 +1,215 @@
+//! What plugins cost: a price call, spans through an enricher and a filter, loading, starting, and memory over a million
+//! calls; each beside the same work in native Rust in the same run. Prints tables, then one JSON object as the last line.
+//!
+//! All of it is the whole path as the gateway goes it: pin the set, take a warm instance, arm the deadline, lower, call,
+//! lift, check, put the instance back. Machines are noisy: compare within one run.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::allow_attributes,
+    missing_docs,
+    reason = "a benchmark"
+)]
+
+#[path = "plugins/inputs.rs"]
+mod inputs;
+#[path = "plugins/measure.rs"]
+mod measure;
+#[path = "plugins/native.rs"]
+mod native;
+
+use std::fs;
+use std::hint::black_box;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use tollgate_domain::{Resource, Span};
+use tollgate_plugin_host::{PluginHost, PluginHostSettings};
+
+use self::inputs::{spans, usage};
+use self::measure::{Figures, measure, resident_bytes};
+use self::native::Native;
+
+const BATCHES: [usize; 3] = [1, 8, 64];
+const LABELS: &str = "[[plugin]]\nfile = 'enrich_labels.wasm'\nconfig.labels = [\
+    { key = 'label.team', from = 'tollgate.tenant', map = { acme-research = 'research' }, default = 'other' },\
+    { key = 'label.tier', value = 'gold', when = { model = 'mistral-*' } }]\n";
+const RULES: &str = "[[plugin]]\nfile = 'filter_redact.wasm'\nconfig.rules = [\
+    { drop = ['user.*'] }, { exporter = 'console', drop_spans = { name = 'health' } }]\n";
+
+fn main() {
+    let mut told = Vec::new();
+    println!("one price call: tenant, models and counts; deadline on");
+    println!("{}", Figures::HEADER);
+    told.push(price());
+    println!("\none span of 20 attributes, by the size of the batch (ns a span)");
+    println!("{}", Figures::HEADER);
+    told.push(enrich());
+    told.push(filter());
+    println!();
+    told.push(loading());
+    told.push(million());
+    println!("{{\"bench\":\"plugins\",{}}}", told.join(","));
+}
+
+/// A host of one plugin, and its folder.
+struct Hosted {
+    host: PluginHost,
+    folder: tempfile::TempDir,
+}
+
+fn component(name: &str) -> PathBuf {
+    let built =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../plugins/target/wasm32-wasip2/release");
+    let file = built.join(format!("{name}.wasm"));
+    assert!(file.exists(), "{name}.wasm is missing: run `cargo xtask build-plugins`");
+    file
+}
+
+fn hosted(name: &str, manifest: &str, change: impl FnOnce(&mut PluginHostSettings)) -> Hosted {
+    let folder = tempfile::tempdir().unwrap();
+    fs::copy(component(name), folder.path().join(format!("{name}.wasm"))).unwrap();
+    fs::write(folder.path().join("plugins.toml"), manifest).unwrap();
+    let mut settings = PluginHostSettings::new(folder.path());
+    change(&mut settings);
+    let host = PluginHost::start(settings).unwrap();
+    assert_eq!(host.pin().plugins().count(), 1, "{:?}", host.status());
+    Hosted { host, folder }
+}
+
+fn price() -> String {
+    let warm = hosted("cost_per_token", "", |_| {});
+    let fresh = hosted("cost_per_token", "", |settings| {
+        settings.limits.calls_per_instance = (1, 1);
+    });
+    let (usage, native) = (usage(), Native::new());
+    let (by_plugin, expected) =
+        (warm.host.pin().price(Some("acme"), &usage), native.price(Some("acme"), &usage));
+    assert_eq!(
+        by_plugin.cost().map(|cost| cost.total),
+        expected.cost().map(|cost| cost.total),
+        "the two must agree: {by_plugin:?}"
+    );
+    let ask = |host: &PluginHost| host.pin().price(black_box(Some("acme")), black_box(&usage));
+    let plugin = measure(1, 1, || ask(&warm.host));
+    let fresh = measure(1, 1, || ask(&fresh.host));
+    let native = measure(64, 1, || native.price(black_box(Some("acme")), black_box(&usage)));
+    println!("{}", plugin.row("plugin"));
+    println!("{}", fresh.row("with a fresh instance"));
+    println!("{}", native.row("native Rust"));
+    format!(
+        "\"price\":{{\"plugin\":{},\"fresh\":{},\"native\":{}}}",
+        plugin.json(),
+        fresh.json(),
+        native.json()
+    )
+}
+
+fn enrich() -> String {
+    let enricher = hosted("enrich_labels", LABELS, |_| {});
+    let resource = Resource::default();
+    let rows = BATCHES.map(|batch| {
+        let fresh = spans(batch);
+        let mut enriched = fresh.clone();
+        assert!(enricher.host.pin().enrich(Some("acme"), &resource, &mut enriched).is_empty());
+        let mut by_hand = fresh.clone();
+        native::enrich(&mut by_hand);
+        assert_eq!(enriched, by_hand, "the two must agree");
+        // The same keys are set again and again, so the spans stay as large as they are.
+        let plugin = measure(1, batch, || {
+            enricher.host.pin().enrich(Some("acme"), &resource, black_box(&mut enriched))
+        });
+        let native = measure(8, batch, || native::enrich(black_box(&mut by_hand)));
+        println!("{}", plugin.row(&format!("enrich, batch of {batch}")));
+        println!("{}", native.row("  native Rust"));
+        format!("{{\"batch\":{batch},\"plugin\":{},\"native\":{}}}", plugin.json(), native.json())
+    });
+    format!("\"enrich\":[{}]", rows.join(","))
+}
+
+fn filter() -> String {
+    let filter = hosted("filter_redact", RULES, |_| {});
+    let resource = Resource::default();
+    let rows = BATCHES.map(|batch| {
+        let whole = spans(batch);
+        let through =
+            |spans: Vec<Span>| filter.host.pin().filter("console", None, &resource, spans);
+        assert_eq!(
+            through(whole.clone()).kept,
+            native::filter(whole.clone()),
+            "the two must agree"
+        );
+        // Filters take the spans, so each try has a copy; what copying takes is told as well.
+        let copying = measure(1, batch, || black_box(whole.clone()));
+        let plugin = measure(1, batch, || through(whole.clone()));
+        let native = measure(8, batch, || native::filter(whole.clone()));
+        println!("{}", plugin.row(&format!("filter, batch of {batch}")));
+        println!("{}", native.row("  native Rust"));
+        println!("{}", copying.row("  of both: copying"));
+        format!(
+            "{{\"batch\":{batch},\"plugin\":{},\"native\":{},\"copying\":{}}}",
+            plugin.json(),
+            native.json(),
+            copying.json()
+        )
+    });
+    format!("\"filter\":[{}]", rows.join(","))
+}
+
+/// Cold loads: a start of the host over a folder with one plugin, the gate and its compiler included.
+fn loading() -> String {
+    let cold = |folder: &Path| {
+        let began = Instant::now();
+        let host = PluginHost::start(PluginHostSettings::new(folder)).unwrap();
+        assert_eq!(host.pin().plugins().count(), 1);
+        began.elapsed().as_secs_f64() * 1e3
+    };
+    let mut rows = Vec::new();
+    println!("{:<28}{:>10}{:>14}", "cold load", "ms", "instances/s");
+    for (name, manifest) in
+        [("cost_per_token", ""), ("enrich_labels", LABELS), ("filter_redact", RULES)]
+    {
+        let plugin = hosted(name, manifest, |_| {});
+        let mut times: Vec<f64> = (0..5).map(|_| cold(plugin.folder.path())).collect();
+        times.sort_by(f64::total_cmp);
+        let median = times.get(2).copied().unwrap_or_default();
+        let fresh = hosted(name, manifest, |settings| settings.limits.calls_per_instance = (1, 1));
+        let (resource, mut one, usage) = (Resource::default(), spans(1), usage());
+        let starting = measure(1, 1, || match name {
+            "cost_per_token" => drop(fresh.host.pin().price(None, &usage)),
+            "enrich_labels" => drop(fresh.host.pin().enrich(None, &resource, &mut one)),
+            _ => drop(fresh.host.pin().filter("console", None, &resource, one.clone())),
+        });
+        let per_second = 1e9 / starting.p50.max(1.0);
+        println!("{name:<28}{median:>10.1}{per_second:>14.0}");
+        rows.push(format!(
+            "{{\"plugin\":\"{name}\",\"cold_ms\":{median:.2},\"instances_per_second\":{per_second:.0}}}"
+        ));
+    }
+    format!("\"loading\":[{}]", rows.join(","))
+}
+
+/// A million price calls and what the process holds meanwhile.
+fn million() -> String {
+    let priced = hosted("cost_per_token", "", |_| {});
+    let usage = usage();
+    let mut resident = Vec::new();
+    println!("\n{:<28}{:>14}", "calls", "resident KiB");
+    for calls in (0..=1_000_000_u32).step_by(100_000) {
+        if calls > 0 {
+            for _ in 0..100_000 {
+                let outcome = priced.host.pin().price(Some("acme"), &usage);
+                assert!(outcome.cost().is_some(), "{outcome:?}");
+            }
+        }
+        let bytes = resident_bytes();
+        println!("{calls:<28}{:>14}", bytes >> 10);
+        resident.push(bytes);
+    }
+    // After the first hundred thousand, when everything is warm.
+    let warm = resident.get(1).copied().unwrap_or_default();
+    let last = resident.last().copied().unwrap_or_default();
+    let growth = i64::try_from(last).unwrap_or_default() - i64::try_from(warm).unwrap_or_default();
+    println!("{:<28}{:>14}", "growth after the first 100k", growth >> 10);
+    format!("\"million\":{{\"resident_bytes\":{resident:?},\"growth_bytes\":{growth}}}")
+}

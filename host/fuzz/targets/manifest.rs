@@ -1,0 +1,4 @@
+//! `plugins.toml`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| tollgate_plugin_host::fuzz::manifest(data));
