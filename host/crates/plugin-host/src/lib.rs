@@ -112,6 +112,7 @@ impl PluginHost {
             folder: settings.folder.display().to_string(),
             source,
         })?;
+        meter::calibrate();
         let runtime = Runtime::start(&settings)?;
         let shared = Arc::new(Shared {
             set: ArcSwap::from_pointee(PluginSet::new(0, Vec::new())),

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tollgate_domain::{Currency, FaultKind, PluginIdentity};
 use wasmtime::component::InstancePre;
@@ -18,7 +18,7 @@ use crate::instance::{Exports, Instance, State};
 use crate::limits::Limits;
 use crate::log::PluginLog;
 use crate::manifest::{Entry, Isolation};
-use crate::meter::{InstanceMeter, Tally};
+use crate::meter::{InstanceMeter, Stopwatch, Tally};
 use crate::pool::Pool;
 use crate::role::Role;
 use crate::watch::Reminder;
@@ -183,11 +183,11 @@ impl Loaded {
         lift: impl FnOnce(R) -> Result<T, CallFault>,
     ) -> Result<T, CallFault> {
         let Caller { role, tenant, items, trial } = caller;
-        let began = Instant::now();
+        let watch = Stopwatch::start();
         let taken = self.pool.take(tenant).map_or_else(|| self.start(tenant), Ok);
         let mut instance = taken.inspect_err(|_| {
             if !trial {
-                self.tally.ended_without_instance(role, items, began.elapsed());
+                self.tally.ended_without_instance(role, items, watch.nanos());
             }
         })?;
         instance.meter.at_work(true);
@@ -197,7 +197,7 @@ impl Loaded {
             limits.deadline_call.saturating_add(limits.deadline_per_item.saturating_mul(factor));
         let answer = instance.call(budget, call).and_then(lift);
         if !trial {
-            instance.meter.ended(role, items, began.elapsed());
+            instance.meter.ended(role, items, watch.nanos());
         }
         instance.meter.memory(instance.memory());
         instance.meter.at_work(false);

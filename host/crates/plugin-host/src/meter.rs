@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tollgate_domain::{FaultKind, PluginIdentity};
@@ -19,6 +19,31 @@ const BOUNDS: usize = 23;
 const FIRST_BOUND: u64 = 250;
 /// Most plugins remembered that serve no more.
 const GONE: usize = 256;
+
+/// The processor's own counter where it can be trusted, since two looks at the system's clock would cost more than all the
+/// counting. Measuring its speed takes 10 to 200 ms, once.
+static CLOCK: LazyLock<quanta::Clock> = LazyLock::new(quanta::Clock::new);
+
+/// Has the clock measured before the first call needs it.
+pub(crate) fn calibrate() {
+    LazyLock::force(&CLOCK);
+}
+
+/// How long something takes.
+#[derive(Clone, Copy)]
+pub(crate) struct Stopwatch(u64);
+
+impl Stopwatch {
+    /// Begins now.
+    pub fn start() -> Self {
+        Self(CLOCK.raw())
+    }
+
+    /// Time since it began.
+    pub fn nanos(self) -> u64 {
+        CLOCK.delta_as_nanos(self.0, CLOCK.raw())
+    }
+}
 
 /// What one plugin did in one role since the gateway started.
 #[derive(Clone, Debug, PartialEq)]
@@ -110,9 +135,9 @@ impl InstanceMeter {
     }
 
     /// A call ended.
-    pub fn ended(&self, role: Role, items: usize, took: Duration) {
+    pub fn ended(&self, role: Role, items: usize, nanos: u64) {
         if let Some(cells) = self.cells.roles.get(role as usize) {
-            cells.add(items, took);
+            cells.add(items, nanos);
         }
     }
 }
@@ -129,10 +154,9 @@ impl Drop for InstanceMeter {
 
 impl RoleCells {
     /// One writer at a time, so these need not be atomic additions.
-    fn add(&self, items: usize, took: Duration) {
+    fn add(&self, items: usize, nanos: u64) {
         let add =
             |cell: &AtomicU64, n: u64| cell.store(cell.load(Relaxed).wrapping_add(n), Relaxed);
-        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         if let Some(bucket) = self.buckets.get(bucket(nanos)) {
             add(bucket, 1);
         }
@@ -178,9 +202,9 @@ impl Tally {
     }
 
     /// A call ended without an instance, since none could be started.
-    pub fn ended_without_instance(&self, role: Role, items: usize, took: Duration) {
+    pub fn ended_without_instance(&self, role: Role, items: usize, nanos: u64) {
         let cells = RoleCells::default();
-        cells.add(items, took);
+        cells.add(items, nanos);
         if let Some(total) = self.lock().gone.roles.get_mut(role as usize) {
             total.add_cells(&cells);
         }
@@ -444,7 +468,7 @@ mod tests {
         let instance = InstanceMeter::new(&first);
         instance.at_work(true);
         instance.memory(1000);
-        instance.ended(Role::CostModel, 1, Duration::from_micros(1));
+        instance.ended(Role::CostModel, 1, 1_000);
         first.fault(Role::CostModel, FaultKind::Trap);
         let [meter] = &meters.snapshot()[..] else { panic!("one meter") };
         assert_eq!((meter.calls, meter.items, meter.in_flight), (1, 1, 1));
@@ -456,7 +480,7 @@ mod tests {
         drop((instance, first));
         let second = Arc::new(Tally::default());
         serve(&meters, "2.0.0", &second);
-        second.ended_without_instance(Role::CostModel, 1, Duration::from_secs(2));
+        second.ended_without_instance(Role::CostModel, 1, 2_000_000_000);
         let [meter] = &meters.snapshot()[..] else { panic!("one meter") };
         assert_eq!((meter.version.as_str(), meter.calls, meter.in_flight), ("2.0.0", 2, 0));
         assert_eq!((meter.instances, meter.instances_started, meter.memory_bytes), (0, 1, 0));
