@@ -30,6 +30,8 @@ mod pool;
 mod price;
 mod publish;
 mod registry;
+#[cfg(test)]
+mod restart;
 mod role;
 mod set;
 mod spans;
