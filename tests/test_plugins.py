@@ -310,3 +310,122 @@ def test_without_plugins_requests_are_served_and_say_so(start_gateway):
     answer = gateway.complete()
     assert answer["estimated_cost_usd"] is None
     assert answer["cost"] == {"status": "unpriced", "reason": "no_cost_plugin"}
+
+
+def containing(entry, rest=""):
+    """`plugins.toml` with the price list and an entry for a hostile plugin that is asked first."""
+    return manifest(more=f'[[plugin]]\nfile = "hostile.wasm"\norder = -1\n{entry}\n{rest}')
+
+
+# It passes its trial, and every second call of an instance traps.
+TRAPS = 'config = { act = "trap-at", n = 2, on = "price" }'
+
+
+def test_a_plugin_that_goes_on_failing_is_left_alone(start_gateway):
+    gateway = start_gateway(plugins=["cost-per-token", "hostile"], plugins_toml=containing(TRAPS))
+    seen = []
+
+    def asked_no_more():
+        answer = gateway.complete(max_tokens=2)
+        seen.append(answer["cost"].get("reason"))
+        return seen[-1] == "breaker_open" and answer
+
+    answer = until(asked_no_more, 60, "breaker_open")
+    assert seen.count("trap") == 5, seen
+    assert answer["estimated_cost_usd"] is None and answer["cost"]["status"] == "plugin_failed"
+    event = failure_on_span(gateway, answer)
+    assert event["tollgate.plugin.role"] == "cost-model" and event["tollgate.plugin.fault.kind"] == "breaker_open"
+    assert event["tollgate.plugin.digest"] == digest(component("hostile").read_bytes())
+    assert "trap" in event["tollgate.plugin.fault.message"], "it says what went wrong before"
+    # It is tried again by itself, and its failures are its own: what it is not for is priced as ever.
+    replace_file(gateway.plugins / "plugins.toml", containing(TRAPS + '\nmatch = { models = ["gpt-*"] }'))
+    until(lambda: priced_by_table(gateway), 30, "the usual price")
+
+
+def failure_on_span(gateway, answer):
+    events = gateway.root_span(answer["trace_id"])["events"]
+    return next(event["attributes"] for event in events if event["name"] == "tollgate.plugin.failed")
+
+
+def test_requests_that_cannot_be_priced_are_refused_if_the_operator_says_so(start_gateway):
+    gateway = start_gateway(
+        plugins=["cost-per-token", "hostile"], plugins_toml=containing(f'{TRAPS}\non-failure = "closed"')
+    )
+
+    def refused():
+        response = gateway.http.post("/v1/completions", json={"model": "mistral-7b", "prompt": "x", "max_tokens": 1})
+        return response.status_code != 200 and response
+
+    response = until(refused, 60, "a refusal")
+    assert response.status_code == 503 and int(response.headers["retry-after"]) >= 1
+    assert response.json()["error"]["code"] == "pricing_unavailable"
+    attributes = gateway.root_span(response.json()["trace_id"])["attributes"]
+    assert attributes["tollgate.outcome"] == "refused" and attributes["error.type"] == "pricing_unavailable"
+
+
+def test_a_bad_new_build_is_rolled_back_under_load(start_gateway):
+    gateway = start_gateway(plugins=["cost-per-token"])
+    good = digest(component("cost-per-token").read_bytes())
+    file = gateway.plugins / "cost-per-token.wasm"
+    # The old build does not take the new one's settings, and goes on with its own.
+    replace_file(gateway.plugins / "plugins.toml", f'[[plugin]]\nfile = "{file.name}"\n{TRAPS}\n')
+    replace_file(file, component("hostile").read_bytes())
+    used = []
+
+    def rolled_back():
+        answer = gateway.complete(max_tokens=2)
+        used.append(answer["cost"]["plugin"]["digest"])
+        return len(set(used)) == 2 and used[-1] == good
+
+    until(rolled_back, 60, "the old build after the new one")
+    assert "plugin rolled back" in gateway.log()
+    for _ in range(10):
+        answer = gateway.complete(max_tokens=2)
+        assert answer["cost"]["plugin"]["digest"] == good
+        assert answer["estimated_cost_usd"] == price("mistral-7b", answer)
+
+
+def test_a_shadow_is_on_no_bill(start_gateway):
+    candidate = '[[plugin]]\nfile = "candidate.wasm"\norder = -9\nshadow = true\n'
+    dear = 'config = { default = { input = "$1/1k", output = "$2/1k" } }\n'
+    gateway = start_gateway(plugins=["cost-per-token"], plugins_toml=manifest(more=candidate + dear))
+    shutil.copyfile(component("cost-per-token"), gateway.plugins / "candidate.wasm")
+    until(lambda: 'file="candidate.wasm"' in gateway.log() or "candidate.wasm" in gateway.log(), 30, "the candidate")
+    for _ in range(5):
+        assert priced_by_table(gateway)
+    # A shadow alone bills nothing.
+    (gateway.plugins / "cost-per-token.wasm").unlink()
+    answer = until(lambda: (a := gateway.complete())["cost"]["status"] == "unpriced" and a, 30, "unpriced")
+    assert answer["cost"] == {"status": "unpriced", "reason": "no_cost_plugin"}
+
+
+@pytest.mark.parametrize(("isolation", "shared"), [("plugin", True), ("tenant", False), ("batch", False)])
+def test_what_one_tenant_leaves_behind_no_other_sees(start_gateway, isolation, shared):
+    # Its cost is how often the instance was called.
+    fickle = f'[[plugin]]\nfile = "hostile.wasm"\nisolation = "{isolation}"\nconfig = {{ act = "fickle" }}\n'
+    gateway = start_gateway(plugins=["hostile"], plugins_toml=fickle)
+
+    def calls(tenant):
+        return int(Decimal(gateway.complete(user=tenant, max_tokens=1)["cost"]["amount"]) * 10**12)
+
+    seen = [calls(tenant) for tenant in ("acme", "acme", "other", "acme", "other")]
+    first = seen[2]
+    if shared:
+        assert first == seen[1] + 1, "the fixture sees what was before, or this test shows nothing"
+    else:
+        assert seen == {"tenant": [1, 2, 1, 3, 2], "batch": [1] * 5}[isolation]
+
+
+def test_a_failed_enricher_is_on_the_span(start_gateway):
+    fails = 'roles = ["attribute-enricher"]\nconfig = { act = "trap-at", n = 2, on = "enrich" }'
+    gateway = start_gateway(plugins=["cost-per-token", "hostile"], plugins_toml=containing(fails))
+
+    def marked():
+        answer = gateway.complete(max_tokens=1)
+        assert answer["cost"]["status"] == "priced"
+        events = gateway.root_span(answer["trace_id"])["events"]
+        return any(event["name"] == "tollgate.plugin.failed" for event in events) and answer
+
+    event = failure_on_span(gateway, until(marked, 60, "a failure on a span"))
+    assert event["tollgate.plugin.role"] == "attribute-enricher"
+    assert event["tollgate.plugin.name"] == "tollgate/hostile"

@@ -41,6 +41,8 @@ mod pool;
 mod price;
 mod publish;
 mod registry;
+#[cfg(test)]
+mod restart;
 mod role;
 mod schema;
 mod set;
