@@ -3,6 +3,7 @@
 //! ```text
 //! holds.json                     what the operator and the breaker decided, and what served last
 //! originals/SHA256.wasm          contents that served
+//! originals/SHA256.minisig       their signatures
 //! compiled/SHA256-ENGINE.bin     their machine code
 //! ```
 //!
@@ -19,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cache::Cache;
 use crate::folder::digest_of;
-use crate::keeping;
+use crate::{keeping, signature};
 
 const HOLDS: &str = "holds.json";
 const ORIGINALS: &str = "originals";
@@ -76,6 +77,7 @@ struct Kept {
     holds: Holds,
     /// Without a folder.
     originals: HashMap<String, Vec<u8>>,
+    signatures: HashMap<String, String>,
 }
 
 impl State {
@@ -120,9 +122,10 @@ impl State {
     pub fn keep(&self, digest: &str, bytes: &[u8]) -> io::Result<()> {
         check_digest(digest)?;
         let Some(folder) = &self.folder else {
-            let Kept { holds, originals } = &mut *self.lock();
+            let Kept { holds, originals, signatures } = &mut *self.lock();
             if originals.len() >= MOST_IN_MEMORY {
                 originals.retain(|digest, _| holds.need(digest));
+                signatures.retain(|digest, _| originals.contains_key(digest));
             }
             originals.entry(digest.to_owned()).or_insert_with(|| bytes.to_vec());
             return Ok(());
@@ -136,8 +139,32 @@ impl State {
         keeping::write(&path, &[bytes])?;
         let holds = self.holds();
         keeping::prune(&folder, MOST_ORIGINALS, MOST_ORIGINAL_BYTES, |name| {
-            name.strip_suffix(".wasm").is_some_and(|kept| kept == digest || holds.need(kept))
+            name.split_once('.').is_some_and(|(kept, _)| kept == digest || holds.need(kept))
         })
+    }
+
+    /// Keeps the signature of a content, which serves without its file when it is rolled back to.
+    pub fn keep_signature(&self, digest: &str, signature: &str) -> io::Result<()> {
+        check_digest(digest)?;
+        match &self.folder {
+            None => {
+                self.lock().signatures.insert(digest.to_owned(), signature.to_owned());
+                Ok(())
+            }
+            Some(folder) => {
+                let path = original(&folder.join(ORIGINALS), digest).with_extension("minisig");
+                keeping::write(&path, &[signature.as_bytes()])
+            }
+        }
+    }
+
+    /// The signature that was kept of a content. It proves itself.
+    pub fn signature(&self, digest: &str) -> Option<String> {
+        check_digest(digest).ok()?;
+        let Some(folder) = &self.folder else { return self.lock().signatures.get(digest).cloned() };
+        let path = original(&folder.join(ORIGINALS), digest).with_extension("minisig");
+        let bytes = keeping::read_own(&path, signature::LIMIT).ok()??;
+        String::from_utf8(bytes).ok()
     }
 
     /// A content that was kept.
@@ -244,6 +271,7 @@ mod tests {
         state.set_holds(&holds).unwrap();
         state.keep(&digest(2), &[2]).unwrap();
         state.keep(&digest(2), &[2]).unwrap();
+        state.keep_signature(&digest(2), "signed").unwrap();
         state.put_artefact("k", b"code");
         drop(state);
 
@@ -251,6 +279,8 @@ mod tests {
         assert_eq!(state.holds(), holds);
         assert_eq!(state.original(&digest(2)), Some(vec![2]));
         assert_eq!(state.original(&digest(3)), None);
+        assert_eq!(state.signature(&digest(2)).as_deref(), Some("signed"));
+        assert_eq!(state.signature(&digest(3)), None);
         assert_eq!(state.artefact("k").as_deref(), Some(&b"code"[..]));
     }
 
