@@ -25,6 +25,8 @@ const WASI: [&str; 7] = [
 
 /// Magic number, version and layer of a component.
 const PREAMBLE: usize = 8;
+/// Most names of either kind that are looked at.
+const NAMES: usize = 10_000;
 const IMPORTS: u8 = 10;
 const EXPORTS: u8 = 11;
 
@@ -36,9 +38,17 @@ pub(crate) struct Interface<'a> {
 }
 
 impl<'a> Interface<'a> {
-    /// Reads the names; fails on a component that is cut off.
+    /// Reads the names; fails on a component that is cut off, or that has no end of them.
     pub fn read(component: &'a [u8]) -> Result<Self, PluginHostError> {
-        Self::sections(component).map_err(|error| PluginHostError::Compile(Box::new(error)))
+        let found =
+            Self::sections(component).map_err(|error| PluginHostError::Compile(Box::new(error)))?;
+        if found.imports.len() > NAMES {
+            return Err(PluginHostError::Import(format!("more than {NAMES} interfaces")));
+        }
+        if found.exports.len() > NAMES {
+            return Err(PluginHostError::Exports("more than any plugin has"));
+        }
+        Ok(found)
     }
 
     fn sections(component: &'a [u8]) -> Result<Self, BinaryReaderError> {
@@ -48,14 +58,17 @@ impl<'a> Interface<'a> {
         while !reader.eof() {
             let id = reader.read_u8()?;
             let section = reader.read_reader()?;
+            let most = (NAMES + 1).saturating_sub(found.imports.len().max(found.exports.len()));
             match id {
                 IMPORTS => {
-                    for import in ComponentImportSectionReader::new(section)? {
+                    for import in ComponentImportSectionReader::new(section)?.into_iter().take(most)
+                    {
                         found.imports.push(import?.name.name);
                     }
                 }
                 EXPORTS => {
-                    for export in ComponentExportSectionReader::new(section)? {
+                    for export in ComponentExportSectionReader::new(section)?.into_iter().take(most)
+                    {
                         found.exports.push(export?.name.name);
                     }
                 }

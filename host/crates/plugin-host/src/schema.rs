@@ -1,7 +1,7 @@
 //! A configuration against the JSON Schema that its plugin hands over.
 //!
 //! The schema is a guest's, so it is measured before it is used: size, depth, what it comes to with every reference
-//! written out, and how many patterns it has. References lead to places in the schema itself and never back to where they
+//! written out (that is what validating a value costs), and how many patterns it has. References lead to places in the schema itself and never back to where they
 //! stand; patterns run on an engine whose time is linear. What a message shows of a configuration is where, not what: a
 //! value may be a secret.
 
@@ -116,6 +116,11 @@ impl<'a> Measure<'a> {
             Value::Object(fields) => {
                 for (keyword, inner) in fields {
                     add(self.keyword(keyword, inner, depth.saturating_add(1))?);
+                }
+                // What is left to these is found by validating all the rest again, level by level.
+                if fields.keys().any(|keyword| keyword.starts_with("unevaluated")) {
+                    let again = u64::try_from(levels).unwrap_or(u64::MAX).saturating_add(2);
+                    sum = sum.saturating_mul(again);
                 }
             }
             Value::Array(items) => {
@@ -270,8 +275,14 @@ mod tests {
             .collect::<serde_json::Map<_, _>>()
             .into();
         let many: Vec<Value> = (0..100).map(|n| json!({ "pattern": n.to_string() })).collect();
+        let mut left_over = json!({ "unevaluatedProperties": false });
+        for n in 0..30 {
+            let name = format!("p{n}");
+            left_over = json!({ "allOf": [left_over], "properties": { name: {} }, "unevaluatedProperties": false });
+        }
         let cases = [
             (doubling, "20000 values"),
+            (left_over, "20000 values"),
             (deep, "64 levels"),
             (json!({ "$ref": "#/$defs/d0", "$defs": chain }), "d100"),
             (json!({ "$ref": "#" }), "leads back"),
