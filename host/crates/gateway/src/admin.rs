@@ -15,7 +15,7 @@ use tollgate_telemetry::metrics::{Exposition, Snapshot, TextFormat};
 
 use crate::Gateway;
 use crate::call::Refusal;
-use crate::metrics::{self, RequestCounts, Sources};
+use crate::metrics::{self, File, RequestCounts, Sources};
 use crate::shadow::{Shadow, ShadowSeries};
 
 /// Handle for the operator's side of a gateway.
@@ -134,10 +134,12 @@ impl Admin {
     /// Everything that is counted, as it is now.
     #[must_use]
     pub fn metrics(&self) -> Snapshot {
+        let status = self.plugins();
+        let files: Vec<File<'_>> = status.iter().map(File::from).collect();
         metrics::snapshot(&Sources {
             requests: &self.requests,
             meters: &self.meters(),
-            status: &self.plugins(),
+            files: &files,
             generation: self.generation(),
             shadow: &self.shadow(),
         })

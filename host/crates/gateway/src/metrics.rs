@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
-use tollgate_domain::Record;
+use tollgate_domain::{PluginIdentity, Record};
 use tollgate_plugin_host::{LatencyHistogram, PluginMeter, PluginStatus};
 use tollgate_telemetry::metrics::{Family, Histogram, Snapshot, Unit};
 
@@ -48,9 +48,28 @@ impl RequestCounts {
 pub(crate) struct Sources<'a> {
     pub(crate) requests: &'a RequestCounts,
     pub(crate) meters: &'a [PluginMeter],
-    pub(crate) status: &'a [PluginStatus],
+    pub(crate) files: &'a [File<'a>],
     pub(crate) generation: u64,
     pub(crate) shadow: &'a [ShadowSeries],
+}
+
+/// What is told of a file of the plugin folder.
+pub(crate) struct File<'a> {
+    name: &'a str,
+    state: FileState,
+    plugin: Option<&'a PluginIdentity>,
+    breaker: &'static str,
+}
+
+impl<'a> From<&'a PluginStatus> for File<'a> {
+    fn from(status: &'a PluginStatus) -> Self {
+        Self {
+            name: &status.file,
+            state: FileState::of(status),
+            plugin: status.identity.as_ref(),
+            breaker: status.breaker.name(),
+        }
+    }
 }
 
 /// Everything that is counted, as it is now.
@@ -59,7 +78,7 @@ pub(crate) fn snapshot(sources: &Sources<'_>) -> Snapshot {
     snapshot.counters.push(sources.requests.family());
     of_calls(sources.meters, &mut snapshot);
     of_instances(sources.meters, &mut snapshot);
-    of_files(sources.status, sources.generation, &mut snapshot);
+    of_files(sources.files, sources.generation, &mut snapshot);
     of_shadow(sources.shadow, &mut snapshot);
     let left_out = Family::new(
         "tollgate_metrics_series_left_out",
@@ -150,7 +169,7 @@ fn of_instances(meters: &[PluginMeter], to: &mut Snapshot) {
     to.gauges.extend([memory, instances, in_flight]);
 }
 
-fn of_files(status: &[PluginStatus], generation: u64, to: &mut Snapshot) {
+fn of_files(all: &[File<'_>], generation: u64, to: &mut Snapshot) {
     let sets = Family::new(
         "tollgate_plugin_set_generation",
         "Number of the plugin set that serves; it grows with each swap.",
@@ -164,20 +183,15 @@ fn of_files(status: &[PluginStatus], generation: u64, to: &mut Snapshot) {
     for state in FileState::ALL {
         files.add([("state", state.name())], 0.0);
     }
-    for file in status {
-        files.add([("state", FileState::of(file).name())], 1.0);
-        let Some(plugin) = &file.identity else { continue };
-        let labels = [
-            ("plugin", plugin.name.as_str()),
-            ("version", &plugin.version),
-            ("digest", &plugin.digest),
-            ("file", &file.file),
-        ];
-        info.add(labels, 1.0);
-        let plugin = plugin.name.as_str();
+    for File { name, state, plugin, breaker } in all {
+        files.add([("state", state.name())], 1.0);
+        let Some(plugin) = plugin else { continue };
+        let (of_plugin, of_file) = (("plugin", plugin.name.as_str()), ("file", *name));
+        let (version, digest) = (("version", &*plugin.version), ("digest", &*plugin.digest));
+        info.add([of_plugin, version, digest, of_file], 1.0);
         for state in BREAKER_STATES {
-            let value = if file.breaker.name() == state { 1.0 } else { 0.0 };
-            breakers.add([("plugin", plugin), ("file", &file.file), ("state", state)], value);
+            let value = if *breaker == state { 1.0 } else { 0.0 };
+            breakers.add([of_plugin, of_file, ("state", state)], value);
         }
     }
     to.gauges.extend([sets.with([], double(generation)), info, breakers, files]);
@@ -256,13 +270,18 @@ impl FileState {
     #[must_use]
     pub fn of(file: &PluginStatus) -> Self {
         let older = file.held.is_some() || file.error.is_some();
-        match (&file.identity, file.enabled) {
-            (_, false) => Self::Disabled,
-            (Some(_), true) if older => Self::Held,
-            (Some(_), true) if file.shadow => Self::Shadow,
-            (Some(_), true) => Self::Serving,
-            (None, true) if older => Self::Refused,
-            (None, true) => Self::Pending,
+        Self::from_facts(file.enabled, file.identity.is_some(), older, file.shadow)
+    }
+
+    /// `refused`: the file as it is now is not used.
+    fn from_facts(enabled: bool, serves: bool, refused: bool, shadow: bool) -> Self {
+        match (enabled, serves, refused) {
+            (false, _, _) => Self::Disabled,
+            (true, true, true) => Self::Held,
+            (true, true, false) if shadow => Self::Shadow,
+            (true, true, false) => Self::Serving,
+            (true, false, true) => Self::Refused,
+            (true, false, false) => Self::Pending,
         }
     }
 

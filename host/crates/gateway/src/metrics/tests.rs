@@ -1,7 +1,7 @@
 //! Families from meters and statuses made up here.
 
 use tollgate_domain::{Currency, FaultKind, Money, PluginIdentity};
-use tollgate_plugin_host::{BreakerState, Isolation, PluginRefusal, Role};
+use tollgate_plugin_host::Role;
 use tollgate_telemetry::metrics::TextFormat;
 
 use super::*;
@@ -32,30 +32,9 @@ fn meter(role: Role, digest: &str) -> PluginMeter {
     }
 }
 
-fn status(file: &str, plugin: Option<PluginIdentity>) -> PluginStatus {
-    PluginStatus {
-        file: file.to_owned(),
-        identity: plugin,
-        roles: vec![Role::CostModel],
-        since: None,
-        enabled: true,
-        error: None,
-        breaker: BreakerState::HalfOpen,
-        breaker_fault: String::new(),
-        shadow: false,
-        isolation: Isolation::Plugin,
-        held: None,
-        previous: None,
-        digest_of_file: None,
-        api_version: None,
-        description: None,
-        config_schema: None,
-    }
-}
-
-fn text(meters: &[PluginMeter], status: &[PluginStatus], shadow: &[ShadowSeries]) -> String {
+fn text(meters: &[PluginMeter], files: &[File<'_>], shadow: &[ShadowSeries]) -> String {
     let requests = RequestCounts::default();
-    let sources = Sources { requests: &requests, meters, status, generation: 3, shadow };
+    let sources = Sources { requests: &requests, meters, files, generation: 3, shadow };
     snapshot(&sources).text(TextFormat::OpenMetrics).unwrap().text
 }
 
@@ -68,7 +47,14 @@ fn assert_lines(text: &str, lines: &[&str]) {
 #[test]
 fn meters_become_series() {
     let meters = [meter(Role::CostModel, "old"), meter(Role::AttributeEnricher, "old")];
-    let written = text(&meters, &[status("a.wasm", Some(identity("d1")))], &[]);
+    let plugin = identity("d1");
+    let file = File {
+        name: "a.wasm",
+        state: FileState::Serving,
+        plugin: Some(&plugin),
+        breaker: "half_open",
+    };
+    let written = text(&meters, &[file], &[]);
     assert_lines(
         &written,
         &[
@@ -137,23 +123,16 @@ fn shadow_prices_become_series() {
 
 #[test]
 fn a_file_is_in_one_state() {
-    let serving = status("a.wasm", Some(identity("d")));
-    let error = Some(PluginRefusal { kind: "compile", message: "it does not compile".to_owned() });
-    let refused = PluginStatus { identity: None, error: error.clone(), ..serving.clone() };
-    let cases = [
-        (serving.clone(), FileState::Serving),
-        (PluginStatus { shadow: true, ..serving.clone() }, FileState::Shadow),
-        (PluginStatus { error, ..serving.clone() }, FileState::Held),
-        (PluginStatus { held: Some("rolled back".to_owned()), ..serving.clone() }, FileState::Held),
-        (PluginStatus { enabled: false, ..refused.clone() }, FileState::Disabled),
-        (
-            PluginStatus { error: None, held: Some("rolled back".to_owned()), ..refused.clone() },
-            FileState::Refused,
-        ),
-        (refused, FileState::Refused),
-        (PluginStatus { identity: None, ..serving }, FileState::Pending),
-    ];
-    for (status, state) in cases {
-        assert_eq!(FileState::of(&status), state, "{status:?}");
+    for (enabled, serves, refused, shadow, state) in [
+        (true, true, false, false, FileState::Serving),
+        (true, true, false, true, FileState::Shadow),
+        (true, true, true, false, FileState::Held),
+        (true, true, true, true, FileState::Held),
+        (true, false, true, false, FileState::Refused),
+        (true, false, false, false, FileState::Pending),
+        (false, false, true, false, FileState::Disabled),
+        (false, true, false, false, FileState::Disabled),
+    ] {
+        assert_eq!(FileState::from_facts(enabled, serves, refused, shadow), state);
     }
 }
