@@ -62,6 +62,10 @@ impl Project {
 /// A component by its own path, or that of the project in a folder; and the folder that its cases are in.
 pub(crate) fn component(path: &Path) -> Result<(PathBuf, PathBuf), ToolError> {
     if !path.is_dir() {
+        if !path.is_file() {
+            let what = format!("{} is neither a component nor a project's folder", path.display());
+            return Err(ToolError::Project(what));
+        }
         let folder = path.parent().unwrap_or(Path::new(""));
         return Ok((path.to_owned(), folder.join("cases")));
     }
