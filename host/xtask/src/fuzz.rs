@@ -62,7 +62,9 @@ pub(crate) fn fuzz(arguments: &[String]) -> Outcome {
             .map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
     }
     if keep {
-        return run(Command::new(program).args(["-merge=1", "-max_len=1024"]).args([corpus, found]));
+        return run(Command::new(program)
+            .args(["-merge=1", "-max_len=1024"])
+            .args([corpus, found]));
     }
     let mut fuzzer = Command::new(program);
     // The first folder takes what is new, the second is only read.
@@ -74,8 +76,7 @@ pub(crate) fn fuzz(arguments: &[String]) -> Outcome {
     if words.is_file() {
         fuzzer.arg(format!("-dict={}", words.display()));
     }
-    run(&mut fuzzer)
-        .map_err(|reason| format!("{reason}; what fails is in {}", shorten(&failed)))
+    run(&mut fuzzer).map_err(|reason| format!("{reason}; what fails is in {}", shorten(&failed)))
 }
 
 /// If cargo called this program in place of rustc: rustc, with counters for the crates that are watched.

@@ -7,11 +7,11 @@ use arbitrary::{Result, Unstructured};
 use tollgate_domain::span::Attributes;
 use tollgate_domain::{Currency, Value};
 
+use crate::bindings::cost_model as cost;
 use crate::bindings::edits::{Edit, EditList, EditOp};
 use crate::bindings::export_filter::{Filtered, Verdict};
 use crate::bindings::lifecycle::{AttributeSelector, ConfigError, PluginInfo};
 use crate::bindings::types::{PluginError, Slot, TextRef, ValueKind};
-use crate::bindings::cost_model as cost;
 use crate::describe::{Described, KEY_BYTES, Selection};
 use crate::error::{PluginHostError, chain};
 use crate::lift::{Reserved, What, is_reserved, lift};

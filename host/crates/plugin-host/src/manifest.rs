@@ -77,7 +77,9 @@ impl Manifest {
             }
             let known = Entry { enabled: entry.enabled, order: entry.order, config };
             if files.insert(file.clone(), known).is_some() {
-                return Err(PluginHostError::Manifest(format!("file {shown:?} stands in it twice")));
+                return Err(PluginHostError::Manifest(format!(
+                    "file {shown:?} stands in it twice"
+                )));
             }
         }
         Ok(Self { files })

@@ -5,7 +5,8 @@
 
 use tollgate_domain::usage::{ComputeUsage, Phase, TokenUsage, UnitUsage, UsageSource};
 use tollgate_domain::{
-    Cost, CostKind, CostLine, CostOutcome, Currency, FaultKind, Money, UnixNanos, UnpricedReason, Usage,
+    Cost, CostKind, CostLine, CostOutcome, Currency, FaultKind, Money, UnixNanos, UnpricedReason,
+    Usage,
 };
 
 use crate::bindings::{cost_model as wit, types};

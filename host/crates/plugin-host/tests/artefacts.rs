@@ -19,20 +19,21 @@ const API: (&str, &str) = ("package tollgate:plugin@0.1.0;", "package tollgate:p
 fn junk() -> Vec<(&'static str, Vec<u8>)> {
     let good = component(Craft::default());
     let real = fs::read(support::built("cost_per_token")).unwrap();
-    let unknown = [(
-        "world base {",
-        "world base { import steal: func();",
-    )];
+    let unknown = [("world base {", "world base { import steal: func();")];
     let call_it = [("imports", "(import \"$root\" \"steal\" (func $steal))")];
     let foreign = [
         ("world base {", "world base { import acme:vault/secrets@1.0.0;"),
-        ("package tollgate:plugin@0.1.0;", "package tollgate:plugin@0.1.0; package acme:vault@1.0.0 { interface secrets { read: func() -> string; } }"),
+        (
+            "package tollgate:plugin@0.1.0;",
+            "package tollgate:plugin@0.1.0; package acme:vault@1.0.0 { interface secrets { read: func() -> string; } }",
+        ),
     ];
     let no_lifecycle = [("export lifecycle;", "")];
-    let no_role = [("world cost-model-plugin { include base; export cost-model; }", "world cost-model-plugin { include base; }")];
-    let other_type = [
-        ("describe: func() -> plugin-info;", "describe: func() -> string;"),
-    ];
+    let no_role = [(
+        "world cost-model-plugin { include base; export cost-model; }",
+        "world cost-model-plugin { include base; }",
+    )];
+    let other_type = [("describe: func() -> plugin-info;", "describe: func() -> string;")];
     let other_field = [("max-batch: u32,", "max-batch: u32, more: u32,")];
     vec![
         ("empty", Vec::new()),
@@ -43,13 +44,29 @@ fn junk() -> Vec<(&'static str, Vec<u8>)> {
         ("core-module", wat::parse_str("(module (func (export \"price\")))").unwrap()),
         ("other-version", b"\0asm\x0e\0\x01\0".to_vec()),
         ("precompiled", wasmtime::Engine::default().precompile_component(&good).unwrap()),
-        ("other-function", component(Craft { contract: &unknown, put: &call_it, ..Craft::default() })),
-        ("other-interface", component(Craft {
-            contract: &foreign,
-            put: &[("imports", "(import \"acme:vault/secrets@1.0.0\" \"read\" (func $read (param i32)))")],
-            ..Craft::default()
-        })),
-        ("other-api-version", component(Craft { contract: &[API], module: &[("@0.1.0#", "@0.2.0#")], ..Craft::default() })),
+        (
+            "other-function",
+            component(Craft { contract: &unknown, put: &call_it, ..Craft::default() }),
+        ),
+        (
+            "other-interface",
+            component(Craft {
+                contract: &foreign,
+                put: &[(
+                    "imports",
+                    "(import \"acme:vault/secrets@1.0.0\" \"read\" (func $read (param i32)))",
+                )],
+                ..Craft::default()
+            }),
+        ),
+        (
+            "other-api-version",
+            component(Craft {
+                contract: &[API],
+                module: &[("@0.1.0#", "@0.2.0#")],
+                ..Craft::default()
+            }),
+        ),
         ("no-lifecycle", component(Craft { contract: &no_lifecycle, ..Craft::default() })),
         ("no-role", component(Craft { contract: &no_role, ..Craft::default() })),
         ("other-type", component(Craft { contract: &other_type, ..Craft::default() })),
@@ -95,7 +112,9 @@ fn each_is_refused_with_a_sentence() {
         .host
         .status()
         .iter()
-        .map(|status| format!("{}: {}", status.file, settled(&verdict(&fixture.host, &status.file))))
+        .map(|status| {
+            format!("{}: {}", status.file, settled(&verdict(&fixture.host, &status.file)))
+        })
         .collect();
     expect("artefacts.txt", &found);
     assert_eq!(fixture.amount("mistral-7b", 7, 3), "0.0000013");
@@ -124,7 +143,8 @@ fn a_truncated_file_is_refused_wherever_it_ends() {
     let mut count = 0;
     for plugin in ["cost_per_token", "hostile"] {
         let whole = fs::read(support::built(plugin)).unwrap();
-        let cuts: Vec<Vec<u8>> = (0..whole.len()).step_by(1024).map(|end| whole[..end].to_vec()).collect();
+        let cuts: Vec<Vec<u8>> =
+            (0..whole.len()).step_by(1024).map(|end| whole[..end].to_vec()).collect();
         count += cuts.len();
         let outcomes = outcomes(cuts);
         assert!(outcomes.keys().all(|kind| kind == "compile" || kind == "format"), "{outcomes:?}");
@@ -143,7 +163,8 @@ fn a_flipped_bit_is_refused_or_harmless() {
         bytes
     });
     let outcomes = outcomes(flipped);
-    let refused: usize = outcomes.values().sum::<usize>() - outcomes.get("serves").copied().unwrap_or(0);
+    let refused: usize =
+        outcomes.values().sum::<usize>() - outcomes.get("serves").copied().unwrap_or(0);
     assert!(refused > whole.len() / 6, "{outcomes:?} of {}", whole.len());
 }
 

@@ -218,10 +218,8 @@ fn what_describe_does_wrong_is_refused() {
     let files: Vec<(&str, &str)> =
         names.iter().map(|(from, to)| (from.as_str(), to.as_str())).collect();
     let fixture = Fixture::new(&files, Limits::default());
-    let found: Vec<String> = files
-        .iter()
-        .map(|(_, file)| format!("{file}: {}", verdict(&fixture.host, file)))
-        .collect();
+    let found: Vec<String> =
+        files.iter().map(|(_, file)| format!("{file}: {}", verdict(&fixture.host, file))).collect();
     expect("hostile-describe.txt", &found);
     assert_eq!(fixture.host.pin().plugins().count(), 0);
 }

@@ -28,49 +28,175 @@ const CASES: &[(&str, Change)] = &[
     ("spins in describe", Put(&[("describe", SPIN)])),
     ("spins in configure", Put(&[("configure", SPIN)])),
     ("spins in price", Put(&[("price", SPIN)])),
-    ("spins in cabi_realloc", Put(&[("realloc", "(if (i32.eq (local.get $size) (i32.const 3)) (then (loop (br 0))))")])),
-    ("traps in cabi_realloc", Put(&[("realloc", "(if (i32.eq (local.get $size) (i32.const 3)) (then unreachable))")])),
-    ("cabi_realloc answers past the end", Put(&[("realloc", "(if (i32.eq (local.get $size) (i32.const 3)) (then (return (i32.const -8))))")])),
-    ("cabi_realloc answers misaligned", Put(&[("realloc", "(if (i32.eq (local.get $align) (i32.const 8)) (then (return (i32.const 4097))))")])),
+    (
+        "spins in cabi_realloc",
+        Put(&[("realloc", "(if (i32.eq (local.get $size) (i32.const 3)) (then (loop (br 0))))")]),
+    ),
+    (
+        "traps in cabi_realloc",
+        Put(&[("realloc", "(if (i32.eq (local.get $size) (i32.const 3)) (then unreachable))")]),
+    ),
+    (
+        "cabi_realloc answers past the end",
+        Put(&[(
+            "realloc",
+            "(if (i32.eq (local.get $size) (i32.const 3)) (then (return (i32.const -8))))",
+        )]),
+    ),
+    (
+        "cabi_realloc answers misaligned",
+        Put(&[(
+            "realloc",
+            "(if (i32.eq (local.get $align) (i32.const 8)) (then (return (i32.const 4097))))",
+        )]),
+    ),
     ("spins in post-return", Put(&[("post", SPIN)])),
     ("traps in post-return", Put(&[("post", "unreachable")])),
-    ("copies all of its memory for ever", Put(&[("price", "(drop (memory.grow (i32.const 900))) (loop (memory.copy (i32.const 0) (i32.const 65536) (i32.const 58000000)) (br 0))")])),
-    ("fills all of its memory for ever", Put(&[("price", "(drop (memory.grow (i32.const 900))) (loop (memory.fill (i32.const 65536) (i32.const 7) (i32.const 58000000)) (br 0))")])),
-    ("recurses without end", Put(&[("items", "(func $down (param i32) (result i32) (i32.add (call $down (local.get 0)) (i32.const 1)))"), ("price", "(drop (call $down (i32.const 1)))")])),
-    ("recurses in two branches", Put(&[("items", "(func $twice (param i32) (if (local.get 0) (then (call $twice (i32.sub (local.get 0) (i32.const 1))) (call $twice (i32.sub (local.get 0) (i32.const 1))))))"), ("price", "(call $twice (i32.const 60))")])),
-    ("ten memories of 60 MiB", Put(&[("items", "(memory 960) (memory 960) (memory 960) (memory 960) (memory 960) (memory 960) (memory 960) (memory 960) (memory 960)")])),
+    (
+        "copies all of its memory for ever",
+        Put(&[(
+            "price",
+            "(drop (memory.grow (i32.const 900))) (loop (memory.copy (i32.const 0) (i32.const 65536) (i32.const 58000000)) (br 0))",
+        )]),
+    ),
+    (
+        "fills all of its memory for ever",
+        Put(&[(
+            "price",
+            "(drop (memory.grow (i32.const 900))) (loop (memory.fill (i32.const 65536) (i32.const 7) (i32.const 58000000)) (br 0))",
+        )]),
+    ),
+    (
+        "recurses without end",
+        Put(&[
+            (
+                "items",
+                "(func $down (param i32) (result i32) (i32.add (call $down (local.get 0)) (i32.const 1)))",
+            ),
+            ("price", "(drop (call $down (i32.const 1)))"),
+        ]),
+    ),
+    (
+        "recurses in two branches",
+        Put(&[
+            (
+                "items",
+                "(func $twice (param i32) (if (local.get 0) (then (call $twice (i32.sub (local.get 0) (i32.const 1))) (call $twice (i32.sub (local.get 0) (i32.const 1))))))",
+            ),
+            ("price", "(call $twice (i32.const 60))"),
+        ]),
+    ),
+    (
+        "ten memories of 60 MiB",
+        Put(&[(
+            "items",
+            "(memory 960) (memory 960) (memory 960) (memory 960) (memory 960) (memory 960) (memory 960) (memory 960) (memory 960)",
+        )]),
+    ),
     ("three memories of 30 MiB", Put(&[("items", "(memory 480) (memory 480) (memory 480)")])),
-    ("its least memory is above the limit", Replace(&[("(memory (export \"memory\") 1)", "(memory (export \"memory\") 2000)")])),
-    ("its least memory is all there is", Replace(&[("(memory (export \"memory\") 1)", "(memory (export \"memory\") 65536)")])),
+    (
+        "its least memory is above the limit",
+        Replace(&[("(memory (export \"memory\") 1)", "(memory (export \"memory\") 2000)")]),
+    ),
+    (
+        "its least memory is all there is",
+        Replace(&[("(memory (export \"memory\") 1)", "(memory (export \"memory\") 65536)")]),
+    ),
     ("its least table is above the limit", Put(&[("items", "(table 10000000 funcref)")])),
-    ("twenty tables", Put(&[("items", "(table 1 funcref) (table 1 funcref) (table 1 funcref) (table 1 funcref) (table 1 funcref) (table 1 funcref) (table 1 funcref) (table 1 funcref) (table 1 funcref) (table 1 funcref) (table 1 funcref) (table 1 funcref) (table 1 funcref) (table 1 funcref) (table 1 funcref) (table 1 funcref) (table 1 funcref) (table 1 funcref) (table 1 funcref) (table 1 funcref)")])),
-    ("grows a table and takes no for an answer", Put(&[("items", "(table $t 1 funcref)"), ("price", "(drop (table.grow $t (ref.null func) (i32.const 10000000)))")])),
-    ("grows a table and dies of a no", Put(&[("items", "(table $t 1 funcref)"), ("price", "(if (i32.eq (table.grow $t (ref.null func) (i32.const 10000000)) (i32.const -1)) (then unreachable))")])),
-    ("grows memory and dies of a no", Put(&[("price", "(if (i32.eq (memory.grow (i32.const 60000)) (i32.const -1)) (then unreachable))")])),
+    (
+        "twenty tables",
+        Put(&[(
+            "items",
+            "(table 1 funcref) (table 1 funcref) (table 1 funcref) (table 1 funcref) (table 1 funcref) (table 1 funcref) (table 1 funcref) (table 1 funcref) (table 1 funcref) (table 1 funcref) (table 1 funcref) (table 1 funcref) (table 1 funcref) (table 1 funcref) (table 1 funcref) (table 1 funcref) (table 1 funcref) (table 1 funcref) (table 1 funcref) (table 1 funcref)",
+        )]),
+    ),
+    (
+        "grows a table and takes no for an answer",
+        Put(&[
+            ("items", "(table $t 1 funcref)"),
+            ("price", "(drop (table.grow $t (ref.null func) (i32.const 10000000)))"),
+        ]),
+    ),
+    (
+        "grows a table and dies of a no",
+        Put(&[
+            ("items", "(table $t 1 funcref)"),
+            (
+                "price",
+                "(if (i32.eq (table.grow $t (ref.null func) (i32.const 10000000)) (i32.const -1)) (then unreachable))",
+            ),
+        ]),
+    ),
+    (
+        "grows memory and dies of a no",
+        Put(&[(
+            "price",
+            "(if (i32.eq (memory.grow (i32.const 60000)) (i32.const -1)) (then unreachable))",
+        )]),
+    ),
     ("its answer lies past the end", Put(&[("price", "(return (i32.const 65532))")])),
     ("its answer lies at the last address", Put(&[("price", "(return (i32.const -4))")])),
     ("its answer is misaligned", Put(&[("price", "(return (i32.const 769))")])),
     ("its answer is a case that is none", Put(&[("data", "(data (i32.const 768) \"\\07\")")])),
     ("its item is a case that is none", Put(&[("data", "(data (i32.const 784) \"\\63\")")])),
     ("its line is of a kind that is none", Put(&[("data", "(data (i32.const 800) \"\\ff\")")])),
-    ("its list has 100 million items", Put(&[("data", "(data (i32.const 776) \"\\00\\e1\\f5\\05\")")])),
-    ("its list has 4 billion items", Put(&[("data", "(data (i32.const 776) \"\\ff\\ff\\ff\\ff\")")])),
-    ("its list has 1000 items within its memory", Put(&[("data", "(data (i32.const 776) \"\\e8\\03\\00\\00\")")])),
+    (
+        "its list has 100 million items",
+        Put(&[("data", "(data (i32.const 776) \"\\00\\e1\\f5\\05\")")]),
+    ),
+    (
+        "its list has 4 billion items",
+        Put(&[("data", "(data (i32.const 776) \"\\ff\\ff\\ff\\ff\")")]),
+    ),
+    (
+        "its list has 1000 items within its memory",
+        Put(&[("data", "(data (i32.const 776) \"\\e8\\03\\00\\00\")")]),
+    ),
     ("its list is misaligned", Put(&[("data", "(data (i32.const 772) \"\\11\\03\\00\\00\")")])),
     ("its list lies past the end", Put(&[("data", "(data (i32.const 772) \"\\f8\\ff\\ff\\ff\")")])),
-    ("its list of lines lies past the end", Put(&[("data", "(data (i32.const 788) \"\\f8\\ff\\ff\\7f\")")])),
-    ("its item failed with words past the end", Put(&[("data", "(data (i32.const 784) \"\\02\\00\\00\\00\\fc\\ff\\ff\\ff\\ff\\00\\00\\00\")")])),
-    ("its item failed with words that are no text", Put(&[("data", "(data (i32.const 784) \"\\02\\00\\00\\00\\00\\09\\00\\00\\03\\00\\00\\00\") (data (i32.const 2304) \"\\ff\\fe\\fd\")")])),
-    ("its call failed with a case that is none", Put(&[("data", "(data (i32.const 768) \"\\01\\00\\00\\00\\09\")")])),
+    (
+        "its list of lines lies past the end",
+        Put(&[("data", "(data (i32.const 788) \"\\f8\\ff\\ff\\7f\")")]),
+    ),
+    (
+        "its item failed with words past the end",
+        Put(&[(
+            "data",
+            "(data (i32.const 784) \"\\02\\00\\00\\00\\fc\\ff\\ff\\ff\\ff\\00\\00\\00\")",
+        )]),
+    ),
+    (
+        "its item failed with words that are no text",
+        Put(&[(
+            "data",
+            "(data (i32.const 784) \"\\02\\00\\00\\00\\00\\09\\00\\00\\03\\00\\00\\00\") (data (i32.const 2304) \"\\ff\\fe\\fd\")",
+        )]),
+    ),
+    (
+        "its call failed with a case that is none",
+        Put(&[("data", "(data (i32.const 768) \"\\01\\00\\00\\00\\09\")")]),
+    ),
     ("its name lies past the end", Put(&[("data", "(data (i32.const 512) \"\\fc\\ff\\ff\\ff\")")])),
     ("its name is no text", Put(&[("data", "(data (i32.const 1024) \"\\ff\\ff\\ff\\ff\")")])),
     ("its name has a line break", Put(&[("data", "(data (i32.const 1024) \"a\\nb\")")])),
     ("its version is none", Put(&[("data", "(data (i32.const 1040) \"v0.1.\")")])),
-    ("it reads 100 million keys", Put(&[("data", "(data (i32.const 536) \"\\04\\00\\00\\00\\00\\e1\\f5\\05\")")])),
-    ("its schema is no JSON", Put(&[("data", "(data (i32.const 564) \"\\01\\00\\00\\00\\00\\04\\00\\00\\03\\00\\00\\00\")")])),
+    (
+        "it reads 100 million keys",
+        Put(&[("data", "(data (i32.const 536) \"\\04\\00\\00\\00\\00\\e1\\f5\\05\")")]),
+    ),
+    (
+        "its schema is no JSON",
+        Put(&[(
+            "data",
+            "(data (i32.const 564) \"\\01\\00\\00\\00\\00\\04\\00\\00\\03\\00\\00\\00\")",
+        )]),
+    ),
     ("its currency is lower case", Put(&[("data", "(data (i32.const 1056) \"usd\")")])),
     ("its currency is empty", Put(&[("data", "(data (i32.const 708) \"\\00\")")])),
-    ("it refuses its configuration with a case that is none", Put(&[("data", "(data (i32.const 640) \"\\01\\00\\00\\00\\05\")")])),
+    (
+        "it refuses its configuration with a case that is none",
+        Put(&[("data", "(data (i32.const 640) \"\\01\\00\\00\\00\\05\")")]),
+    ),
     ("it asks for more and more handles", Put(&[])),
 ];
 

@@ -113,7 +113,11 @@ fn a_trap_while_another_plugin_runs_is_its_own() {
     assert_eq!(set.plugins().count(), 2, "{:?}", fixture.host.status());
     std::thread::scope(|threads| {
         let pricing: Vec<_> = (0..2)
-            .map(|_| threads.spawn(|| (0..20).map(|_| amount(&set.price(None, &usage("m", 1, 1)))).collect::<Vec<_>>()))
+            .map(|_| {
+                threads.spawn(|| {
+                    (0..20).map(|_| amount(&set.price(None, &usage("m", 1, 1)))).collect::<Vec<_>>()
+                })
+            })
             .collect();
         let resource = Resource::default();
         let mut traps = 0;
@@ -162,8 +166,12 @@ fn a_secret_in_a_configuration_is_not_told() {
     let fixture = Fixture::new(&[("hostile", HOSTILE)], Limits::default());
     let configs = [
         format!("[[plugin]]\nfile = '{HOSTILE}'\nconfig = {{ secret = '{SECRET}' }}\n"),
-        format!("[[plugin]]\nfile = '{HOSTILE}'\nconfig = {{ secret = '{SECRET}', act = 'trap', on = 'configure' }}\n"),
-        format!("[[plugin]]\nfile = '{HOSTILE}'\nconfig = {{ secret = '{SECRET}', unknown = 1 }}\n"),
+        format!(
+            "[[plugin]]\nfile = '{HOSTILE}'\nconfig = {{ secret = '{SECRET}', act = 'trap', on = 'configure' }}\n"
+        ),
+        format!(
+            "[[plugin]]\nfile = '{HOSTILE}'\nconfig = {{ secret = '{SECRET}', unknown = 1 }}\n"
+        ),
         // Broken in the very line that holds it.
         format!("[[plugin]]\nfile = '{HOSTILE}'\nconfig = {{ secret = '{SECRET}', }} }}\n"),
         format!("[[plugin]]\nfile = '{HOSTILE}'\nunknown = '{SECRET}'\n"),

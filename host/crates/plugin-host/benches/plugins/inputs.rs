@@ -44,7 +44,10 @@ pub fn spans(count: usize) -> Vec<Span> {
             attributes.set("gen_ai.response.model", "mistral-7b-instruct-v0.3");
             attributes.set("gen_ai.response.id", "cmpl-7f3c9a52e1b84d6fa0c2");
             attributes.set("gen_ai.output.type", "text");
-            attributes.set("gen_ai.usage.input_tokens", 1_874_i64 + i64::try_from(number).unwrap_or_default());
+            attributes.set(
+                "gen_ai.usage.input_tokens",
+                1_874_i64 + i64::try_from(number).unwrap_or_default(),
+            );
             attributes.set("gen_ai.usage.cache_read.input_tokens", 1_024_i64);
             attributes.set("gen_ai.usage.output_tokens", 207_i64);
             Span {

@@ -104,7 +104,9 @@ pub fn compile_bomb(bytes: usize) -> Vec<u8> {
             "(local.set {c} (i64.add (i64.rotl (local.get {a}) (local.get {b})) (i64.mul (local.get {b}) (local.get {c}))))\n"
         );
         if at % 5 == 0 {
-            body += &format!("(block (br_if 0 (i64.eqz (local.get {a}))) (local.set {b} (i64.const {at})))\n");
+            body += &format!(
+                "(block (br_if 0 (i64.eqz (local.get {a}))) (local.set {b} (i64.const {at})))\n"
+            );
         }
         at += 22;
     }

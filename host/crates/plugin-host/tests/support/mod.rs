@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use tollgate_domain::span::{Attributes, SpanKind, SpanStatus};
 use tollgate_domain::time::Interval;
 use tollgate_domain::usage::{Phase, TokenUsage, UsageSource};
-use tollgate_domain::{CostOutcome, FaultKind, Span, SpanContext, SpanId, TraceId, UnixNanos, Usage};
+use tollgate_domain::{
+    CostOutcome, FaultKind, Span, SpanContext, SpanId, TraceId, UnixNanos, Usage,
+};
 use tollgate_plugin_host::{Limits, PluginHost, PluginHostSettings};
 
 /// The file of a plugin that was built from `plugins/`.
@@ -148,9 +150,8 @@ pub fn shown(outcome: &CostOutcome) -> String {
 /// A fault in one line. Where in its source a guest panicked is its own business.
 pub fn told(kind: FaultKind, message: &str) -> String {
     assert!(!message.contains('\n') && message.len() < 4096, "{message}");
-    let message = message.split_whitespace().map(|word| {
-        if word.contains(".rs:") { "FILE" } else { word }
-    });
+    let message =
+        message.split_whitespace().map(|word| if word.contains(".rs:") { "FILE" } else { word });
     format!("{}: {}", kind.name(), message.collect::<Vec<_>>().join(" "))
 }
 
