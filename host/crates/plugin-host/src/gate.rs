@@ -101,7 +101,7 @@ pub(crate) fn open(
     steps.take(Step::Pin, || check_pin(&content.digest, entry), |()| pinned(entry).to_owned())?;
     steps.take(
         Step::Signature,
-        || check_signature(runtime, candidate),
+        || signature::check(keys, file, &content.bytes, candidate.signature),
         |()| {
             if runtime.trusted_keys.is_empty() {
                 "no key is trusted, so none is needed"
@@ -166,26 +166,6 @@ pub(crate) fn check_pin(digest: &str, entry: &Entry) -> Result<(), PluginHostErr
             pinned: crate::error::one_line(pinned, 64),
         }),
         _ => Ok(()),
-    }
-}
-
-/// The signature in the folder is of what the file holds now; a content that is rolled back to had one of its own.
-fn check_signature(runtime: &Runtime, candidate: &Candidate<'_>) -> Result<(), PluginHostError> {
-    let (keys, state) = (&runtime.trusted_keys, &runtime.state);
-    let Content { bytes, digest } = candidate.content;
-    let in_folder = signature::check(keys, candidate.file, bytes, candidate.signature);
-    match (&in_folder, candidate.signature) {
-        (Ok(()), Some(signature)) => {
-            if let Err(error) = state.keep_signature(digest, signature) {
-                tracing::warn!(file = candidate.file, %error, "its signature could not be kept");
-            }
-            in_folder
-        }
-        (Ok(()), None) => in_folder,
-        (Err(_), _) => match state.signature(digest) {
-            Some(kept) => signature::check(keys, candidate.file, bytes, Some(&kept)).or(in_folder),
-            None => in_folder,
-        },
     }
 }
 
