@@ -202,7 +202,7 @@ HOSTILE_ACTS = {
 
 # What it does only after it was taken in, and the kinds of fault that may follow.
 LATER_ACTS = {
-    'act = "trap-at", n = 4': {"trap", "unavailable"},
+    'act = "trap-at", n = 4': {"trap", "unavailable", "breaker_open"},
 }
 
 
