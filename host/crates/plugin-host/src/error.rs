@@ -181,6 +181,9 @@ pub enum PluginHostError {
         /// Who rolled it back, and why.
         why: String,
     },
+    /// The watcher's thread has too much to do, or is gone.
+    #[error("the plugin host is busy or stopping; try again shortly")]
+    Busy,
     /// `plugins.toml` is not acceptable.
     #[error("plugins.toml: {0}; the last good settings stay in force")]
     Manifest(String),
@@ -212,6 +215,7 @@ impl PluginHostError {
             Self::Duplicate { .. } => "duplicate",
             Self::Roles { .. } => "roles",
             Self::Rejected { .. } => "rejected",
+            Self::Busy => "busy",
             Self::Manifest(_) => "manifest",
         }
     }

@@ -168,8 +168,7 @@ impl PluginHost {
     ///
     /// When the folder cannot be read, or the host is stopping. A file that is refused is no error.
     pub fn rescan(&self) -> Result<(), PluginHostError> {
-        self.command(Command::Rescan)
-            .unwrap_or_else(|busy| Err(PluginHostError::Engine(Box::new(busy))))
+        self.command(Command::Rescan).unwrap_or(Err(PluginHostError::Busy))
     }
 
     /// Has nothing serve from a file, now and after a restart, until it is enabled.

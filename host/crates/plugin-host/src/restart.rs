@@ -69,7 +69,7 @@ fn a_broken_file_has_the_last_good_content_serve() {
     assert!(status.error.is_some() && status.held.is_some());
     assert_eq!(holds.files[FILE].serving.as_ref(), Some(&good_digest));
 
-    // Nothing that was rolled back from, and nothing that is not what was kept under its name.
+    // Not what was rolled back from, and not what is not kept.
     let mut rejected = hold(&good_digest);
     rejected.rejected.insert(good_digest.clone());
     assert!(first_scan(b"broken", &kept, rejected).0.identity.is_none());

@@ -310,8 +310,8 @@ fn a_bad_new_version_is_rolled_back_by_itself() {
     let fixture = Fixture::new(&[("cost_per_token", COST)], Limits::default());
     let host = &fixture.host;
     let good = status(host, COST).identity.unwrap();
-    // It passes its trial, and every second call of an instance traps.
-    let config = "config = { act = \"trap-at\", n = 2, on = \"price\" }\n";
+    // Its trial is three calls, one for each of its roles, and every fourth call of an instance traps.
+    let config = "config = { act = \"trap-at\", n = 4, on = \"price\" }\n";
     fixture.place("plugins.toml", format!("[[plugin]]\nfile = \"{COST}\"\n{config}").as_bytes());
     fixture.until("refused settings", |host| status(host, COST).error.is_some());
     fixture.place(COST, &fs::read(built("hostile")).unwrap());
