@@ -63,7 +63,7 @@ pub(crate) fn fuzz(arguments: &[String]) -> Outcome {
     }
     if keep {
         return run(Command::new(program)
-            .args(["-merge=1", "-max_len=1024"])
+            .args(["-set_cover_merge=1", "-use_counters=0", "-max_len=512"])
             .args([corpus, found]));
     }
     let mut fuzzer = Command::new(program);

@@ -101,7 +101,7 @@ pub(crate) fn open(
     steps.take(Step::Pin, || check_pin(&content.digest, entry), |()| pinned(entry).to_owned())?;
     steps.take(
         Step::Signature,
-        || signature::check(keys, file, &content.bytes, candidate.signature),
+        || signature::check(&runtime.trusted_keys, file, &content.bytes, candidate.signature),
         |()| {
             if runtime.trusted_keys.is_empty() {
                 "no key is trusted, so none is needed"
