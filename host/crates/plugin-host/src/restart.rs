@@ -13,7 +13,7 @@ use crate::limits::PluginHostSettings;
 use crate::meter::Meters;
 use crate::registry::{Registry, Shared};
 use crate::set::PluginSet;
-use crate::state::{Hold, Holds, State};
+use crate::state::{Hold, Holds};
 use crate::status::PluginStatus;
 
 const FILE: &str = "cost.wasm";
@@ -31,21 +31,21 @@ fn first_scan(content: &[u8], kept: &[(&str, &[u8])], hold: Hold) -> (PluginStat
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join(FILE), content).unwrap();
     let settings = PluginHostSettings::new(folder.path());
-    let state = State::default();
+    let runtime = Runtime::start(&settings).unwrap();
+    let state = &runtime.state;
     let holds = Holds { files: [(FILE.to_owned(), hold)].into() };
     state.set_holds(&holds).unwrap();
     for (digest, bytes) in kept {
-        state.keep(digest, bytes).unwrap();
+        state.keep(digest, bytes, None).unwrap();
     }
     let shared = Arc::new(Shared {
         set: ArcSwap::from_pointee(PluginSet::new(0, Vec::new())),
         status: ArcSwap::from_pointee(Vec::new()),
         meters: Meters::default(),
     });
-    let runtime = Runtime::start(&settings.limits).unwrap();
     let (_commands, obeyed) = mpsc::sync_channel(1);
     let (alarm, _reminders) = mpsc::sync_channel(1);
-    let mut registry = Registry::new(settings, runtime, Arc::clone(&shared), state, obeyed, alarm);
+    let mut registry = Registry::new(settings, runtime, Arc::clone(&shared), obeyed, alarm);
     registry.scan(&folder::list(folder.path()).unwrap(), &HashSet::new());
     let status = shared.status.load().first().unwrap().now();
     (status, registry.holds)
