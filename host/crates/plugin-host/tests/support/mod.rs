@@ -62,21 +62,21 @@ impl Fixture {
     }
 
     /// The decimal amount that this usage costs now.
-    /// Waits until something holds of a host.
-    pub fn until(host: &PluginHost, what: &str, holds: impl Fn(&PluginHost) -> bool) {
-        let began = Instant::now();
-        while !holds(host) {
-            assert!(
-                began.elapsed() < Duration::from_secs(60),
-                "not in time: {what}; {:#?}",
-                host.status()
-            );
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
     pub fn amount(&self, model: &str, input: u64, output: u64) -> String {
         amount(&self.host.pin().price(None, &usage(model, input, output)))
+    }
+}
+
+/// Waits until something holds of a host.
+pub fn until(host: &PluginHost, what: &str, holds: impl Fn(&PluginHost) -> bool) {
+    let began = Instant::now();
+    while !holds(host) {
+        assert!(
+            began.elapsed() < Duration::from_secs(60),
+            "not in time: {what}; {:#?}",
+            host.status()
+        );
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
