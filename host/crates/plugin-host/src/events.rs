@@ -32,15 +32,16 @@ impl Events {
         Self { folder: folder.to_owned(), sender, watched: None, told: false }
     }
 
-    /// Watches the folder that has the name now. Does nothing while it is the one that is watched already.
-    pub fn renew(&mut self) {
+    /// Watches the folder that has the name now. Does nothing while it is the one that is watched already. Answers whether
+    /// there is a folder of that name.
+    pub fn renew(&mut self) -> bool {
         let identity = folder::identity(&self.folder);
         if self.watched.as_ref().is_some_and(|watched| watched.identity == identity) {
-            return;
+            return true;
         }
         self.watched = None;
         if identity.is_none() {
-            return;
+            return false;
         }
         match watcher(&self.folder, self.sender.clone()) {
             Ok(watcher) => {
@@ -54,6 +55,7 @@ impl Events {
                 self.told = true;
             }
         }
+        true
     }
 }
 

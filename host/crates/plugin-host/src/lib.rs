@@ -48,6 +48,7 @@ mod schema;
 mod set;
 mod signature;
 mod spans;
+#[cfg_attr(not(test), expect(dead_code, reason = "the registry is about to keep and hold by it"))]
 mod state;
 mod status;
 mod steps;

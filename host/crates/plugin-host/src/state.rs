@@ -324,22 +324,23 @@ mod tests {
     #[test]
     fn compiled_code_stays_away_from_folders_that_others_can_enter() {
         use std::os::unix::fs::PermissionsExt;
-        let folder = tempfile::tempdir().unwrap();
-        State::open(folder.path()).unwrap().put_artefact("k", b"code");
-        let compiled = folder.path().join("compiled");
-        for (open, mode) in [(folder.path(), 0o777), (&compiled, 0o750), (&compiled, 0o701)] {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = &parent.path().join("plugins");
+        State::open(folder).unwrap().put_artefact("k", b"code");
+        let compiled = folder.join("compiled");
+        for (open, mode) in [(folder, 0o777), (&compiled, 0o750), (&compiled, 0o701)] {
             fs::set_permissions(open, fs::Permissions::from_mode(mode)).unwrap();
-            let state = State::open(folder.path()).unwrap();
+            let state = State::open(folder).unwrap();
             assert_eq!(state.artefact("k"), None, "read in spite of {mode:o}");
             state.put_artefact("l", b"code");
             assert!(!compiled.join("l.bin").exists(), "written in spite of {mode:o}");
             fs::set_permissions(open, fs::Permissions::from_mode(0o700)).unwrap();
         }
-        assert!(State::open(folder.path()).unwrap().artefact("k").is_some());
+        assert!(State::open(folder).unwrap().artefact("k").is_some());
         // A link to a private folder is somebody else's idea of where it is.
         let elsewhere = tempfile::tempdir().unwrap();
         fs::rename(&compiled, elsewhere.path().join("compiled")).unwrap();
         std::os::unix::fs::symlink(elsewhere.path().join("compiled"), &compiled).unwrap();
-        assert_eq!(State::open(folder.path()).unwrap().artefact("k"), None);
+        assert_eq!(State::open(folder).unwrap().artefact("k"), None);
     }
 }

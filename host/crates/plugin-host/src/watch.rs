@@ -53,7 +53,12 @@ pub(crate) fn run(
         registry.obey();
         events.renew();
         let unsettled = settle(folder, receiver);
+        // It may have been exchanged in the meantime, and what is to come after the scan needs events.
+        let there = events.renew();
         due = scan(folder, &mut registry, &unsettled, &mut readable);
+        if !there {
+            due.get_or_insert(ABSENT);
+        }
     }
 }
 
