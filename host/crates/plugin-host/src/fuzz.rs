@@ -352,9 +352,9 @@ mod tests {
 
     #[test]
     fn the_corpus_passes() {
-        let targets: [(&str, fn(&[u8])); 2] = [("answers", answers), ("manifest", manifest)];
         let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus");
-        for (name, target) in targets {
+        for name in ["answers", "manifest"] {
+            let target = if name == "answers" { answers } else { manifest };
             let mut count = 0;
             for entry in std::fs::read_dir(corpus.join(name)).unwrap() {
                 target(&std::fs::read(entry.unwrap().path()).unwrap());

@@ -1,5 +1,11 @@
 //! Files that are no plugins, or not quite: each is refused with a sentence, or serves, and the host goes on.
-#![allow(clippy::unwrap_used, clippy::allow_attributes, missing_docs, reason = "a test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::allow_attributes,
+    missing_docs,
+    reason = "a test"
+)]
 
 #[allow(dead_code, reason = "each file of tests uses some of it")]
 mod support;

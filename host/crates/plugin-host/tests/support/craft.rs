@@ -103,7 +103,7 @@ pub fn compile_bomb(bytes: usize) -> Vec<u8> {
         body += &format!(
             "(local.set {c} (i64.add (i64.rotl (local.get {a}) (local.get {b})) (i64.mul (local.get {b}) (local.get {c}))))\n"
         );
-        if at % 5 == 0 {
+        if at.is_multiple_of(5) {
             body += &format!(
                 "(block (br_if 0 (i64.eqz (local.get {a}))) (local.set {b} (i64.const {at})))\n"
             );
