@@ -48,7 +48,6 @@ mod schema;
 mod set;
 mod signature;
 mod spans;
-#[cfg_attr(not(test), expect(dead_code, reason = "the registry is about to keep and hold by it"))]
 mod state;
 mod status;
 mod steps;

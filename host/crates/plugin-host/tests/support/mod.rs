@@ -76,19 +76,6 @@ impl Fixture {
     }
 }
 
-/// Waits until something holds of a host.
-pub fn until(host: &PluginHost, what: &str, holds: impl Fn(&PluginHost) -> bool) {
-    let began = Instant::now();
-    while !holds(host) {
-        assert!(
-            began.elapsed() < Duration::from_secs(60),
-            "not in time: {what}; {:#?}",
-            host.status()
-        );
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
 pub fn amount(outcome: &CostOutcome) -> String {
     outcome.cost().map_or_else(|| format!("{outcome:?}"), |cost| cost.total.decimal())
 }
