@@ -256,7 +256,8 @@ fn a_plugin_is_checked_and_inspected_without_a_gateway() {
         "{out}"
     );
 
-    place.put("plugins.toml", b"[[plugin]]\nfile = \"cost.wasm\"\nsha256 = \"00\"\n");
+    let other = format!("[[plugin]]\nfile = \"cost.wasm\"\nsha256 = \"{}\"\n", "00".repeat(32));
+    place.put("plugins.toml", other.as_bytes());
     let cost = place.plugins.path().join(COST);
     let (code, out, _) = run(&["check", "--plugins-toml", cost.to_str().unwrap()]);
     assert_eq!(code, Some(1));

@@ -56,7 +56,7 @@ pub(crate) fn compile(runtime: &Runtime, content: &Content) -> Result<Compiled, 
         Compiler::Child(program) => in_child(program, &content.bytes, limits)?,
     };
     let component = artefact::load(&runtime.engine, &made)
-        .map_err(|error| PluginHostError::Compile(error.into_boxed_dyn_error()))?;
+        .map_err(|error| PluginHostError::Outsized(error.into_boxed_dyn_error()))?;
     runtime.state.put_artefact(&key, &made);
     Ok(Compiled { component, bytes: made.len(), cached: false })
 }

@@ -64,6 +64,9 @@ pub enum PluginHostError {
     /// The compiler refused it.
     #[error("it does not compile; it may be truncated or damaged, so copy it again")]
     Compile(#[source] Cause),
+    /// It compiles, and asks for memories or tables from the start that no plugin may have.
+    #[error("it asks for more memory or tables than a plugin may have; build it with less")]
+    Outsized(#[source] Cause),
     /// Compiling it took too long.
     #[error(
         "compiling it takes more than {limit:?} of processor time, so it was stopped; make it smaller, or raise `child_time`"
@@ -202,6 +205,7 @@ impl PluginHostError {
             Self::ApiVersion { .. } => "api_version",
             Self::Exports(_) | Self::Import(_) | Self::Link(_) => "interface",
             Self::Compile(_) => "compile",
+            Self::Outsized(_) => "outsized",
             Self::CompileTime { .. } => "compile_time",
             Self::CompileMemory { .. } => "compile_memory",
             Self::CompilerCrash(_) => "compile_crash",

@@ -51,6 +51,7 @@ mod spans;
 mod state;
 mod status;
 mod steps;
+mod stopwatch;
 mod strip;
 #[cfg(test)]
 mod testing;
@@ -114,7 +115,7 @@ impl PluginHost {
             folder: settings.folder.display().to_string(),
             source,
         })?;
-        meter::calibrate();
+        stopwatch::calibrate();
         let runtime = Runtime::start(&settings)?;
         let shared = Arc::new(Shared {
             set: ArcSwap::from_pointee(PluginSet::new(0, Vec::new())),

@@ -18,9 +18,10 @@ use crate::instance::{Exports, Instance, State};
 use crate::limits::Limits;
 use crate::log::PluginLog;
 use crate::manifest::{Entry, Isolation};
-use crate::meter::{InstanceMeter, Stopwatch, Tally};
+use crate::meter::{InstanceMeter, Tally};
 use crate::pool::Pool;
 use crate::role::Role;
+use crate::stopwatch::Stopwatch;
 use crate::watch::Reminder;
 
 /// The parts that exist before the plugin has said anything: what a file makes, whatever its configuration.

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tollgate_domain::{FaultKind, PluginIdentity};
@@ -19,31 +19,6 @@ const BOUNDS: usize = 23;
 const FIRST_BOUND: u64 = 250;
 /// Most plugins remembered that serve no more.
 const GONE: usize = 256;
-
-/// The processor's own counter where it can be trusted, since two looks at the system's clock would cost more than all the
-/// counting. Measuring its speed takes 10 to 200 ms, once.
-static CLOCK: LazyLock<quanta::Clock> = LazyLock::new(quanta::Clock::new);
-
-/// Has the clock measured before the first call needs it.
-pub(crate) fn calibrate() {
-    LazyLock::force(&CLOCK);
-}
-
-/// How long something takes.
-#[derive(Clone, Copy)]
-pub(crate) struct Stopwatch(u64);
-
-impl Stopwatch {
-    /// Begins now.
-    pub fn start() -> Self {
-        Self(CLOCK.raw())
-    }
-
-    /// Time since it began.
-    pub fn nanos(self) -> u64 {
-        CLOCK.delta_as_nanos(self.0, CLOCK.raw())
-    }
-}
 
 /// What one plugin did in one role since the gateway started.
 #[derive(Clone, Debug, PartialEq)]
