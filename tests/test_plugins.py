@@ -363,7 +363,7 @@ def test_requests_that_cannot_be_priced_are_refused_if_the_operator_says_so(star
     assert attributes["tollgate.outcome"] == "refused" and attributes["error.type"] == "pricing_unavailable"
 
 
-def test_a_bad_new_build_is_rolled_back_under_load(start_gateway):
+def test_a_bad_new_build_is_rolled_back(start_gateway):
     gateway = start_gateway(plugins=["cost-per-token"])
     good = digest(component("cost-per-token").read_bytes())
     file = gateway.plugins / "cost-per-token.wasm"
