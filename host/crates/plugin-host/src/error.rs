@@ -32,7 +32,9 @@ pub enum PluginHostError {
     #[error("it is {0}; put a plain .wasm file into the folder")]
     NotAFile(&'static str),
     /// Larger than the limit.
-    #[error("it has {bytes} bytes and the limit is {limit}; strip it, or raise `component_bytes`")]
+    #[error(
+        "it has {bytes} bytes and the limit is {limit}; strip it, or raise `component-mib` under [plugin.limits] in plugins.toml"
+    )]
     TooLarge {
         /// Its size.
         bytes: u64,
@@ -69,7 +71,8 @@ pub enum PluginHostError {
     Outsized(#[source] Cause),
     /// Compiling it took too long.
     #[error(
-        "compiling it takes more than {limit:?} of processor time, so it was stopped; make it smaller, or raise `child_time`"
+        "compiling it takes more than {limit:?} of processor time, so it was stopped; make it smaller, or raise \
+         `compile-s` under [plugin.limits] in plugins.toml"
     )]
     CompileTime {
         /// The limit.
@@ -78,7 +81,7 @@ pub enum PluginHostError {
     /// Compiling it took too much memory, or made too much of it.
     #[error(
         "compiling it takes more than {limit} bytes of {what}, so it was stopped; make it smaller, or raise \
-         `child_memory_bytes`"
+         `compile-mib` under [plugin.limits] in plugins.toml"
     )]
     CompileMemory {
         /// What there is too much of.

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
 use tollgate_domain::{Currency, PluginIdentity};
 
@@ -175,12 +176,13 @@ fn read(
         _ => Path::new("."),
     };
     let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
-    let limit = settings.limits.component_bytes;
-    let content = folder::read(folder, &name, limit)?;
     if !folder::is_plugin_name(&name) {
         return Err(PluginHostError::NotAFile("a file of another name than NAME.wasm"));
     }
+    let entry = entry(folder, &name)?;
+    let limit = entry.limits(&Arc::new(settings.limits.clone())).component_bytes;
+    let content = folder::read(folder, &name, limit)?;
     let signature =
         if settings.trusted_keys.is_empty() { None } else { folder::signature(folder, &name)? };
-    Ok(Read { entry: entry(folder, &name)?, name, content, signature })
+    Ok(Read { entry, name, content, signature })
 }

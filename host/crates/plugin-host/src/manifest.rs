@@ -142,8 +142,16 @@ impl Entry {
         if self.limits == LimitChanges::default() {
             return Arc::clone(host);
         }
-        let LimitChanges { call_ms, per_item_us, start_ms, memory_mib, max_batch, component_mib } =
-            self.limits;
+        let LimitChanges {
+            call_ms,
+            per_item_us,
+            start_ms,
+            memory_mib,
+            max_batch,
+            component_mib,
+            compile_s,
+            compile_mib,
+        } = self.limits;
         let mut limits = Limits::clone(host);
         let set =
             |limit: &mut Duration, wanted: Option<Duration>| *limit = wanted.unwrap_or(*limit);
@@ -155,6 +163,8 @@ impl Entry {
         limits.memory_bytes = memory_mib.map_or(limits.memory_bytes, |mib| size(bytes(mib)));
         limits.batch_items = max_batch.map_or(limits.batch_items, size);
         limits.component_bytes = component_mib.map_or(limits.component_bytes, bytes);
+        set(&mut limits.child_time, compile_s.map(Duration::from_secs));
+        limits.child_memory_bytes = compile_mib.map_or(limits.child_memory_bytes, bytes);
         Arc::new(limits)
     }
 }
@@ -169,6 +179,8 @@ pub(crate) struct LimitChanges {
     memory_mib: Option<u64>,
     max_batch: Option<u64>,
     component_mib: Option<u64>,
+    compile_s: Option<u64>,
+    compile_mib: Option<u64>,
 }
 
 impl LimitChanges {
@@ -181,6 +193,8 @@ impl LimitChanges {
             ("memory-mib", self.memory_mib, 1, most_memory),
             ("max-batch", self.max_batch, 1, 65_536),
             ("component-mib", self.component_mib, 1, 256),
+            ("compile-s", self.compile_s, 1, 600),
+            ("compile-mib", self.compile_mib, 256, 65_536),
         ];
         match ranges.iter().find(|(_, n, least, most)| n.is_some_and(|n| n < *least || n > *most)) {
             None => Ok(self),
@@ -366,7 +380,7 @@ mod tests {
              match = {{ models = [\"gpt-4o*\"], tenants = [\"acme\"] }}\nisolation = \"tenant\"\n\
              on-failure = \"closed\"\nshadow = true\nsha256 = \"{digest}\"\n\
              [plugin.limits]\ncall-ms = 5\nper-item-us = 0\nstart-ms = 2000\nmemory-mib = 256\nmax-batch = 8\n\
-             component-mib = 32\n"
+             component-mib = 32\ncompile-s = 60\ncompile-mib = 4096\n"
         );
         let entry = Manifest::parse(&text).unwrap().entry("a.wasm");
         assert_eq!(entry.roles, Some(vec![Role::CostModel, Role::ExportFilter]));
@@ -383,6 +397,8 @@ mod tests {
         assert_eq!(limits.deadline_start, Duration::from_secs(2));
         assert_eq!((limits.memory_bytes, limits.batch_items), (256 << 20, 8));
         assert_eq!(limits.component_bytes, 32 << 20);
+        assert_eq!(limits.child_time, Duration::from_secs(60));
+        assert_eq!(limits.child_memory_bytes, 4 << 30);
         assert_eq!(limits.cost_lines, host.cost_lines, "the others stay");
     }
 
