@@ -16,7 +16,7 @@ pub struct Stripped {
     pub bytes: Vec<u8>,
     /// Its SHA-256, 64 hex digits.
     pub digest: String,
-    /// The roles that it exports.
+    /// The roles that it exports, in the order of [`Role::ALL`].
     pub roles: Vec<Role>,
 }
 
@@ -68,14 +68,14 @@ pub fn strip(component: &[u8]) -> Result<Stripped, PluginHostError> {
             section.encode(&mut output);
         }
     }
+    // Toolchains export in an order of their own.
+    roles.sort_unstable();
     Ok(Stripped { digest: folder::digest_of(&output), bytes: output, roles })
 }
 
 fn role(export: &str) -> Option<Role> {
     let (name, _) = export.strip_prefix("tollgate:plugin/")?.split_once('@')?;
-    [Role::CostModel, Role::AttributeEnricher, Role::ExportFilter]
-        .into_iter()
-        .find(|role| role.name() == name)
+    Role::ALL.into_iter().find(|role| role.name() == name)
 }
 
 fn is_for_people(name: &str) -> bool {
