@@ -64,6 +64,9 @@ pub enum UnpricedReason {
     NoCostPlugin,
     /// The request was refused before it used anything.
     NotServed,
+    /// The process ended before the price was known, and the plugins that the request was
+    /// admitted under serve no longer.
+    PluginsChanged,
 }
 
 impl UnpricedReason {
@@ -76,6 +79,7 @@ impl UnpricedReason {
             Self::NotBillable => "not_billable",
             Self::NoCostPlugin => "no_cost_plugin",
             Self::NotServed => "not_served",
+            Self::PluginsChanged => "plugins_changed",
         }
     }
 }

@@ -32,6 +32,8 @@ pub enum ErrorKind {
     ShuttingDown,
     /// What must price a request has failed lately; worth another try later.
     PricingUnavailable,
+    /// The ledger cannot put the request on record; worth another try once the operator has helped.
+    RecordUnavailable,
     /// The backend failed.
     Backend,
     /// A bug of ours.
@@ -58,6 +60,7 @@ impl ErrorKind {
             Self::Overloaded => "overloaded",
             Self::ShuttingDown => "shutting_down",
             Self::PricingUnavailable => "pricing_unavailable",
+            Self::RecordUnavailable => "record_unavailable",
             Self::Backend => "backend_error",
             Self::Internal => "internal_error",
             Self::Timeout => "timeout",
@@ -80,7 +83,7 @@ impl ErrorKind {
             Self::Overloaded => 429,
             Self::Internal => 500,
             Self::Backend => 502,
-            Self::ShuttingDown | Self::PricingUnavailable => 503,
+            Self::ShuttingDown | Self::PricingUnavailable | Self::RecordUnavailable => 503,
         }
     }
 }

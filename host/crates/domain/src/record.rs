@@ -156,6 +156,8 @@ pub enum Outcome {
         /// What happened.
         message: String,
     },
+    /// The gateway's process ended while it was served; found by the next one.
+    Aborted,
 }
 
 impl Outcome {
@@ -167,6 +169,7 @@ impl Outcome {
             Self::ClientGone => "client_gone",
             Self::Refused { .. } => "refused",
             Self::Failed { .. } => "failed",
+            Self::Aborted => "aborted",
         }
     }
 }

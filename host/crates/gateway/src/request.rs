@@ -105,7 +105,7 @@ impl Request {
         cost: CostOutcome,
     ) -> Record {
         let status = match &outcome {
-            Outcome::Completed { .. } | Outcome::ClientGone => 200,
+            Outcome::Completed { .. } | Outcome::ClientGone | Outcome::Aborted => 200,
             Outcome::Refused { kind, .. } => kind.http_status(),
             // The status of a stream is out before it can fail.
             Outcome::Failed { kind, .. } if !self.asked.stream => kind.http_status(),

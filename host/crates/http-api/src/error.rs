@@ -87,6 +87,7 @@ fn class(kind: ErrorKind) -> &'static str {
         ErrorKind::Overloaded => "rate_limit_error",
         ErrorKind::ShuttingDown
         | ErrorKind::PricingUnavailable
+        | ErrorKind::RecordUnavailable
         | ErrorKind::Backend
         | ErrorKind::Internal => "server_error",
     }

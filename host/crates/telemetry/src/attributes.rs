@@ -139,6 +139,7 @@ fn exchange(record: &Record, server: Option<SocketAddr>, to: &mut Attributes) {
     match &record.outcome {
         Outcome::Completed { .. } => {}
         Outcome::ClientGone => to.set(http::ERROR_TYPE, http::ERROR_TYPE_CLIENT_GONE),
+        Outcome::Aborted => to.set(http::ERROR_TYPE, http::ERROR_TYPE_ABORTED),
         Outcome::Refused { kind, .. } | Outcome::Failed { kind, .. } => {
             to.set(http::ERROR_TYPE, kind.name());
         }

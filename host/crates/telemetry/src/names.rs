@@ -161,6 +161,8 @@ pub mod http {
     pub const ERROR_TYPE: &str = "error.type";
     /// `error.type` of a request whose client went away.
     pub const ERROR_TYPE_CLIENT_GONE: &str = "client_gone";
+    /// `error.type` of a request that was in flight when the gateway's process ended.
+    pub const ERROR_TYPE_ABORTED: &str = "aborted";
 }
 
 /// Source: semantic conventions for resources, 1.41.1; `deployment.environment` is the name

@@ -59,6 +59,7 @@ fn status(record: &Record) -> SpanStatus {
         {
             SpanStatus::Error(message.clone())
         }
+        Outcome::Aborted => SpanStatus::Error("the gateway's process ended".to_owned()),
         _ => SpanStatus::Unset,
     }
 }
