@@ -27,14 +27,14 @@ use tollgate_telemetry::ExporterHandle;
 
 pub use admin::Admin;
 pub use call::{Answer, AnswerEvent, Arrival, Call, ChatMessage, Ending, Moment, Prompt, Refusal};
-pub use metrics::FileState;
+pub use metrics::{ExporterCounts, FileState, LedgerCounts};
 pub use models::ModelCard;
 pub use shadow::{ShadowAmounts, ShadowGroup, ShadowResult, ShadowSeries};
 pub use tollgate_plugin_host::{BreakerState, PluginMeter, PluginStatus};
 pub use tollgate_telemetry::metrics::Exposition;
 
 use deliver::Finished;
-use metrics::RequestCounts;
+use metrics::RequestMeters;
 use models::Models;
 use shadow::Shadow;
 
@@ -71,7 +71,7 @@ struct Inner {
     /// Requests whose accounting is not done yet.
     running: TaskTracker,
     finished: mpsc::Sender<Finished>,
-    requests: Arc<RequestCounts>,
+    requests: Arc<RequestMeters>,
     shadow: Arc<Shadow>,
 }
 

@@ -170,7 +170,7 @@ impl Inner {
     }
 
     async fn put_on_record(&self, finished: Finished) {
-        self.requests.count(&finished.record);
+        self.requests.count(&finished.record, None);
         if self.finished.send(finished).await.is_err() {
             tracing::error!("delivery has ended; a record is lost");
         }
