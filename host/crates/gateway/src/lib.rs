@@ -34,8 +34,7 @@ use tollgate_telemetry::Exporter;
 pub use admin::Admin;
 pub use call::{Answer, AnswerEvent, Arrival, Call, ChatMessage, Ending, Moment, Prompt, Refusal};
 pub use content::CaptureSettings;
-pub use exporters::ExporterCounts;
-pub use metrics::FileState;
+pub use metrics::{ExporterCounts, FileState, LedgerCounts};
 pub use models::ModelCard;
 pub use shadow::{ShadowAmounts, ShadowGroup, ShadowResult, ShadowSeries};
 pub use tollgate_plugin_host::{BreakerState, PluginMeter, PluginStatus};
@@ -44,7 +43,7 @@ pub use tollgate_telemetry::metrics::Exposition;
 use content::Capture;
 use deliver::Courier;
 use exporters::ExporterMeter;
-use metrics::RequestCounts;
+use metrics::RequestMeters;
 use models::Models;
 use shadow::Shadow;
 use tracer::Tracer;
@@ -84,7 +83,7 @@ struct Inner {
     /// Requests whose accounting is not done yet.
     running: TaskTracker,
     ledger: Ledger,
-    requests: Arc<RequestCounts>,
+    requests: Arc<RequestMeters>,
     shadow: Arc<Shadow>,
     exporters: Vec<Arc<ExporterMeter>>,
 }

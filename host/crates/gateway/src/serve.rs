@@ -97,6 +97,7 @@ async fn serve(gateway: Arc<Inner>, call: Call, reply: Reply) {
     let content = content.map(|content| content.ended(tapped.reason));
     let record = request.served(End { phases, outcome, usage, cost, content });
     let result = gateway.finished(ticket, &record).await.and(result);
+    gateway.requests.count(&record, Some(tapped.overhead(&request.arrived, submitted)));
     let ending = Ending { result, tokens, source, cost: billed };
     // A client that is gone does not hear it; that is already on record.
     let _ = pieces.send(AnswerEvent::Ended(Box::new(ending))).await;
@@ -186,14 +187,13 @@ impl Inner {
     /// Puts the end of a request on record; the refusal to tell the client if that cannot be done.
     async fn finished(&self, ticket: Ticket, record: &Record) -> Result<(), Refusal> {
         let recorded = self.ledger.finish(ticket, record).await;
-        self.requests.count(record);
         recorded.map(drop).map_err(|error| unrecorded(&error))
     }
 
     /// Puts a refusal on record; what to tell the client.
     async fn refused(&self, request: &Request, mut refusal: Refusal) -> Refusal {
         let record = request.refused(&refusal);
-        self.requests.count(&record);
+        self.requests.count(&record, None);
         match self.ledger.refused(&record).await {
             Ok(_) => refusal.recorded = Some((request.id.clone(), request.trace.trace_id)),
             Err(error) if refusal.kind != ErrorKind::RecordUnavailable => {

@@ -147,6 +147,13 @@ impl Tapped {
         }
     }
 
+    /// How long the request was in our hands and not in the backend's, so far: from its arrival
+    /// until it was submitted, and from the end of generation until now.
+    pub(crate) fn overhead(&self, arrived: &Moment, submitted: Instant) -> Duration {
+        let after = self.ended.map(|ended| ended.elapsed()).unwrap_or_default();
+        arrived.until(submitted).saturating_add(after)
+    }
+
     /// The phases that were reached.
     pub(crate) fn phases(
         &self,

@@ -26,6 +26,17 @@ pub(crate) fn of_request(record: &Record, server: Option<SocketAddr>) -> Attribu
     attributes
 }
 
+/// `error.type` of a request that was not answered whole.
+#[must_use]
+pub fn error_type(outcome: &Outcome) -> Option<&'static str> {
+    match outcome {
+        Outcome::Completed { .. } => None,
+        Outcome::ClientGone => Some(http::ERROR_TYPE_CLIENT_GONE),
+        Outcome::Aborted => Some(http::ERROR_TYPE_ABORTED),
+        Outcome::Refused { kind, .. } | Outcome::Failed { kind, .. } => Some(kind.name()),
+    }
+}
+
 /// Milliseconds, rounded to the microsecond.
 pub(crate) fn rounded_ms(interval: Interval) -> f64 {
     (interval.milliseconds() * 1e3).round() / 1e3
@@ -139,14 +150,7 @@ fn exchange(record: &Record, server: Option<SocketAddr>, to: &mut Attributes) {
         to.set(http::SERVER_ADDRESS, server.ip().to_string());
         to.set(http::SERVER_PORT, i64::from(server.port()));
     }
-    match &record.outcome {
-        Outcome::Completed { .. } => {}
-        Outcome::ClientGone => to.set(http::ERROR_TYPE, http::ERROR_TYPE_CLIENT_GONE),
-        Outcome::Aborted => to.set(http::ERROR_TYPE, http::ERROR_TYPE_ABORTED),
-        Outcome::Refused { kind, .. } | Outcome::Failed { kind, .. } => {
-            to.set(http::ERROR_TYPE, kind.name());
-        }
-    }
+    to.set_some(http::ERROR_TYPE, error_type(&record.outcome));
 }
 
 /// What was said, in the conventions' form, as JSON text.

@@ -24,6 +24,7 @@ mod spans;
 mod text;
 mod worker;
 
+pub use attributes::error_type;
 pub use counts::ExporterCounts;
 pub use environment::from_environment;
 pub use error::{TelemetryError, TelemetryErrorKind};
