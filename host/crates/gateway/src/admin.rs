@@ -9,21 +9,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::spawn_blocking;
+use tokio_util::task::TaskTracker;
 use tollgate_domain::{CostOutcome, ErrorKind, Usage};
+use tollgate_engine::Engine;
+use tollgate_ledger::Ledger;
 use tollgate_plugin_host::{ControlError, PluginHost, PluginMeter, PluginStatus, chain};
 use tollgate_telemetry::metrics::{Exposition, Snapshot, TextFormat};
 
 use crate::Gateway;
 use crate::call::Refusal;
-use crate::metrics::{self, File, RequestCounts, Sources};
+use crate::exporters::ExporterMeter;
+use crate::metrics::{self, EngineLoad, ExporterCounts, File, RequestMeters, Sources};
 use crate::shadow::{Shadow, ShadowSeries};
 
 /// Handle for the operator's side of a gateway.
 #[derive(Clone)]
 pub struct Admin {
     plugins: PluginHost,
-    requests: Arc<RequestCounts>,
+    engine: Engine,
+    running: TaskTracker,
+    requests: Arc<RequestMeters>,
     shadow: Arc<Shadow>,
+    ledger: Ledger,
+    exporters: Vec<Arc<ExporterMeter>>,
 }
 
 impl Gateway {
@@ -33,8 +41,12 @@ impl Gateway {
         let inner = &self.0;
         Admin {
             plugins: inner.plugins.clone(),
+            engine: inner.engine.clone(),
+            running: inner.running.clone(),
             requests: Arc::clone(&inner.requests),
             shadow: Arc::clone(&inner.shadow),
+            ledger: inner.ledger.clone(),
+            exporters: inner.exporters.clone(),
         }
     }
 }
@@ -136,12 +148,23 @@ impl Admin {
     pub fn metrics(&self) -> Snapshot {
         let status = self.plugins();
         let files: Vec<File<'_>> = status.iter().map(File::from).collect();
+        let load = EngineLoad {
+            model: &self.engine.info().name,
+            running: self.engine.running(),
+            waiting: self.engine.queued(),
+        };
+        let exporters: Vec<ExporterCounts> =
+            self.exporters.iter().map(|meter| meter.counts(&self.ledger)).collect();
         metrics::snapshot(&Sources {
             requests: &self.requests,
+            in_flight: self.running.len(),
+            engines: &[load],
             meters: &self.meters(),
             files: &files,
             generation: self.generation(),
             shadow: &self.shadow(),
+            ledger: None,
+            exporters: &exporters,
         })
     }
 

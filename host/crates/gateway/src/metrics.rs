@@ -1,302 +1,71 @@
-//! What is counted, as families that telemetry can write: requests, plugins and shadow prices.
+//! What is counted, as families that telemetry can write. Each module below counts or names one
+//! thing; [`snapshot`] puts them together.
 //!
-//! Counts of plugins are kept where they are called, in the plugin host; here they get their
-//! names. A label is a plugin's own name, never its digest: a new version goes on with the series
-//! of the old one, and `tollgate_plugin_info` says which version that is.
+//! Requests are counted once, from the record, when they end ([`RequestMeters::count`]). Each group
+//! of families speaks the language of whoever defined it: the tutorial's, the GenAI conventions',
+//! vLLM's and ours, each with its own labels, so that dashboards made for them work.
+//!
+//! Invariant: what clients call models and themselves makes a bounded number of series. The first
+//! names have series of their own, the rest is counted as `other` ([`bounded`]).
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
+mod bounded;
+mod conventions;
+mod engine;
+mod exporters;
+mod ledger;
+mod plugins;
+mod requests;
+mod shadow;
+mod spending;
 
-use tollgate_domain::{PluginIdentity, Record};
-use tollgate_plugin_host::{LatencyHistogram, PluginMeter, PluginStatus};
-use tollgate_telemetry::metrics::{Family, Histogram, Snapshot, Unit};
+use tollgate_plugin_host::PluginMeter;
+use tollgate_telemetry::metrics::{Family, Snapshot, names};
 
-use crate::shadow::{ShadowGroup, ShadowSeries};
+pub(crate) use engine::EngineLoad;
+pub use exporters::ExporterCounts;
+pub use ledger::LedgerCounts;
+pub(crate) use plugins::File;
+pub use plugins::FileState;
+pub(crate) use requests::RequestMeters;
+
+use crate::shadow::ShadowSeries;
 
 /// What a model or a tenant is called that has no series of its own.
 const OTHER: &str = "other";
 
-/// The names of all states of a breaker.
-const BREAKER_STATES: [&str; 3] = ["closed", "open", "half_open"];
-
-/// Requests by outcome and by status of their cost; both are of a few words only.
-#[derive(Debug, Default)]
-pub(crate) struct RequestCounts(Mutex<BTreeMap<(&'static str, &'static str), u64>>);
-
-impl RequestCounts {
-    /// Counts a request that has ended.
-    pub(crate) fn count(&self, record: &Record) {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry((record.outcome.name(), record.cost.status())).or_default();
-        *count = count.saturating_add(1);
-    }
-
-    fn family(&self) -> Family<u64> {
-        let mut family = Family::new(
-            "tollgate_requests",
-            "Requests ended, by outcome and status of their cost.",
-        );
-        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for ((outcome, status), count) in &*counts {
-            family.add([("outcome", outcome), ("cost_status", status)], *count);
-        }
-        family
-    }
-}
-
 /// What a snapshot is made of.
 pub(crate) struct Sources<'a> {
-    pub(crate) requests: &'a RequestCounts,
+    pub(crate) requests: &'a RequestMeters,
+    /// Requests admitted and not accounted for yet.
+    pub(crate) in_flight: usize,
+    pub(crate) engines: &'a [EngineLoad<'a>],
     pub(crate) meters: &'a [PluginMeter],
     pub(crate) files: &'a [File<'a>],
     pub(crate) generation: u64,
     pub(crate) shadow: &'a [ShadowSeries],
-}
-
-/// What is told of a file of the plugin folder.
-pub(crate) struct File<'a> {
-    name: &'a str,
-    state: FileState,
-    plugin: Option<&'a PluginIdentity>,
-    breaker: &'static str,
-}
-
-impl<'a> From<&'a PluginStatus> for File<'a> {
-    fn from(status: &'a PluginStatus) -> Self {
-        Self {
-            name: &status.file,
-            state: FileState::of(status),
-            plugin: status.identity.as_ref(),
-            breaker: status.breaker.name(),
-        }
-    }
+    pub(crate) ledger: Option<&'a LedgerCounts>,
+    pub(crate) exporters: &'a [ExporterCounts],
 }
 
 /// Everything that is counted, as it is now.
 pub(crate) fn snapshot(sources: &Sources<'_>) -> Snapshot {
     let mut snapshot = Snapshot::default();
-    snapshot.counters.push(sources.requests.family());
-    of_calls(sources.meters, &mut snapshot);
-    of_instances(sources.meters, &mut snapshot);
-    of_files(sources.files, sources.generation, &mut snapshot);
-    of_shadow(sources.shadow, &mut snapshot);
-    let left_out = Family::new(
-        "tollgate_metrics_series_left_out",
-        "Series of this page that did not fit into their family.",
-    );
-    let lost = f64::from(u32::try_from(snapshot.left_out()).unwrap_or(u32::MAX));
+    sources.requests.families(&mut snapshot);
+    let in_flight = Family::of(&names::tollgate::REQUESTS_IN_FLIGHT);
+    snapshot.gauges.push(in_flight.with([], double(sources.in_flight as u64)));
+    engine::of_load(sources.engines, &mut snapshot);
+    plugins::of_calls(sources.meters, &mut snapshot);
+    plugins::of_instances(sources.meters, &mut snapshot);
+    plugins::of_files(sources.files, sources.generation, &mut snapshot);
+    shadow::of_shadow(sources.shadow, &mut snapshot);
+    if let Some(counts) = sources.ledger {
+        ledger::of_ledger(counts, &mut snapshot);
+    }
+    exporters::of_exporters(sources.exporters, &mut snapshot);
+    let left_out = Family::of(&names::tollgate::SERIES_LEFT_OUT);
+    let lost = double(snapshot.left_out());
     snapshot.gauges.push(left_out.with([], lost));
     snapshot
-}
-
-fn of_calls(meters: &[PluginMeter], to: &mut Snapshot) {
-    let mut calls = Family::new("tollgate_plugin_calls", "Calls of a plugin.");
-    let mut items =
-        Family::new("tollgate_plugin_items", "Items in the calls of a plugin: usages or spans.");
-    let mut faults = Family::new(
-        "tollgate_plugin_faults",
-        "Failed calls of a plugin, by kind; with breaker_open, calls that were not made.",
-    );
-    let mut conflicts = Family::new(
-        "tollgate_plugin_edit_conflicts",
-        "Attributes that an earlier enricher had written too; the later one won.",
-    );
-    let mut refused = Family::new(
-        "tollgate_plugin_edits_refused",
-        "Edits of attributes that are reserved, or that the plugin had not declared.",
-    );
-    let mut took = Family::new("tollgate_plugin_call_duration", "Time of one call of a plugin.")
-        .unit(Unit::Seconds);
-    for meter in meters {
-        let labels = [
-            ("plugin", meter.plugin.as_str()),
-            ("role", meter.role.name()),
-            ("shadow", yes_or_no(meter.shadow)),
-        ];
-        calls.add(labels, meter.calls);
-        items.add(labels, meter.items);
-        conflicts.add(labels, meter.conflicts);
-        refused.add(labels, meter.refused_edits);
-        took.add(labels, histogram(&meter.latency));
-        for (kind, count) in &meter.faults {
-            let [plugin, role, shadow] = labels;
-            faults.add([plugin, role, shadow, ("kind", kind.name())], *count);
-        }
-    }
-    to.counters.extend([calls, items, faults, conflicts, refused]);
-    to.histograms.push(took);
-}
-
-/// From counts that include those of the lower bounds to counts of each bucket alone.
-fn histogram(latency: &LatencyHistogram) -> Histogram {
-    let up_to = latency.buckets.iter().map(|(_, count)| *count);
-    let before = std::iter::once(0).chain(up_to.clone());
-    Histogram {
-        bounds: latency.buckets.iter().map(|(bound, _)| *bound).collect(),
-        counts: up_to
-            .chain([latency.count])
-            .zip(before)
-            .map(|(up_to, before)| up_to.saturating_sub(before))
-            .collect(),
-        sum: latency.sum,
-    }
-}
-
-fn of_instances(meters: &[PluginMeter], to: &mut Snapshot) {
-    let mut started =
-        Family::new("tollgate_plugin_instances_started", "Instances of a plugin ever started.");
-    let mut memory =
-        Family::new("tollgate_plugin_memory", "Memories and tables of a plugin's instances.")
-            .unit(Unit::Bytes);
-    let mut instances =
-        Family::new("tollgate_plugin_instances", "Instances of a plugin, at work or waiting.");
-    let mut in_flight = Family::new(
-        "tollgate_plugin_in_flight",
-        "Calls of a plugin under way; they run in place, so there is no queue.",
-    );
-    let mut seen = BTreeSet::new();
-    for meter in meters {
-        // These are of the plugin and not of one of its roles: the same in each of its meters.
-        if seen.insert((&meter.plugin, &meter.digest, meter.shadow)) {
-            let plugin = [("plugin", meter.plugin.as_str()), ("shadow", yes_or_no(meter.shadow))];
-            memory.add(plugin, double(meter.memory_bytes));
-            instances.add(plugin, double(meter.instances));
-            in_flight.add(plugin, double(meter.in_flight));
-            started.add(plugin, meter.instances_started);
-        }
-    }
-    to.counters.push(started);
-    to.gauges.extend([memory, instances, in_flight]);
-}
-
-fn of_files(all: &[File<'_>], generation: u64, to: &mut Snapshot) {
-    let sets = Family::new(
-        "tollgate_plugin_set_generation",
-        "Number of the plugin set that serves; it grows with each swap.",
-    );
-    let mut info = Family::new("tollgate_plugin_info", "Which plugins serve, by version.");
-    let mut breakers = Family::new(
-        "tollgate_plugin_breaker_state",
-        "1 for the state that a plugin's breaker is in, 0 for the others.",
-    );
-    let mut files = Family::new("tollgate_plugin_files", "Files of the plugin folder, by state.");
-    for state in FileState::ALL {
-        files.add([("state", state.name())], 0.0);
-    }
-    for File { name, state, plugin, breaker } in all {
-        files.add([("state", state.name())], 1.0);
-        let Some(plugin) = plugin else { continue };
-        let (of_plugin, of_file) = (("plugin", plugin.name.as_str()), ("file", *name));
-        let (version, digest) = (("version", &*plugin.version), ("digest", &*plugin.digest));
-        info.add([of_plugin, version, digest, of_file], 1.0);
-        for state in BREAKER_STATES {
-            let value = if *breaker == state { 1.0 } else { 0.0 };
-            breakers.add([of_plugin, of_file, ("state", state)], value);
-        }
-    }
-    to.gauges.extend([sets.with([], double(generation)), info, breakers, files]);
-}
-
-fn of_shadow(shadow: &[ShadowSeries], to: &mut Snapshot) {
-    let mut requests = Family::new(
-        "tollgate_shadow_requests",
-        "Requests that a shadow plugin priced too, by how its price stands to the bill.",
-    );
-    let mut billed = Family::new(
-        "tollgate_shadow_billed_cost",
-        "What was billed for the requests that a shadow plugin's price can be compared with.",
-    );
-    let mut cost = Family::new(
-        "tollgate_shadow_cost",
-        "What a shadow plugin would have billed for those requests.",
-    );
-    let mut difference = Family::new(
-        "tollgate_shadow_cost_difference",
-        "What a shadow plugin would have billed less what was billed; in major units.",
-    );
-    for series in shadow {
-        let (model, tenant) = match &series.group {
-            ShadowGroup::Of { model, tenant } => {
-                (model.as_str(), tenant.as_deref().unwrap_or_default())
-            }
-            ShadowGroup::Other => (OTHER, OTHER),
-        };
-        let plugin = ("plugin", series.plugin.name.as_str());
-        let version = ("version", series.plugin.version.as_str());
-        let file = ("file", &*series.file);
-        let (model, tenant) = (("model", model), ("tenant", tenant));
-        for (result, count) in &series.requests {
-            requests.add([plugin, version, file, model, tenant, ("result", result.name())], *count);
-        }
-        for amounts in &series.amounts {
-            let currency = ("currency", amounts.billed.currency.code());
-            let labels = [plugin, version, file, model, tenant, currency];
-            billed.add(labels, amounts.billed.to_f64());
-            cost.add(labels, amounts.shadow.to_f64());
-            difference.add(labels, amounts.difference().to_f64());
-        }
-    }
-    to.counters.push(requests);
-    to.gauges.extend([billed, cost, difference]);
-}
-
-fn yes_or_no(is: bool) -> &'static str {
-    if is { "true" } else { "false" }
-}
-
-/// What becomes of a file of the plugin folder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FileState {
-    /// Its plugin serves.
-    Serving,
-    /// Its plugin prices beside the others and never bills.
-    Shadow,
-    /// An older content of it serves: the present one is refused or was rolled back from.
-    Held,
-    /// It is refused, and nothing of it serves.
-    Refused,
-    /// It is turned off.
-    Disabled,
-    /// It was not looked at yet: it is being written.
-    Pending,
-}
-
-impl FileState {
-    /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Serving, Self::Shadow, Self::Held, Self::Refused, Self::Disabled, Self::Pending];
-
-    /// What a file's status comes to in one word.
-    #[must_use]
-    pub fn of(file: &PluginStatus) -> Self {
-        let older = file.held.is_some() || file.error.is_some();
-        Self::from_facts(file.enabled, file.identity.is_some(), older, file.shadow)
-    }
-
-    /// `refused`: the file as it is now is not used.
-    fn from_facts(enabled: bool, serves: bool, refused: bool, shadow: bool) -> Self {
-        match (enabled, serves, refused) {
-            (false, _, _) => Self::Disabled,
-            (true, true, true) => Self::Held,
-            (true, true, false) if shadow => Self::Shadow,
-            (true, true, false) => Self::Serving,
-            (true, false, true) => Self::Refused,
-            (true, false, false) => Self::Pending,
-        }
-    }
-
-    /// The word.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Serving => "serving",
-            Self::Shadow => "shadow",
-            Self::Held => "held",
-            Self::Refused => "refused",
-            Self::Disabled => "disabled",
-            Self::Pending => "pending",
-        }
-    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a gauge is a double, and no such count needs more")]

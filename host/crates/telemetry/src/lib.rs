@@ -25,6 +25,7 @@ mod spans;
 mod text;
 mod worker;
 
+pub use attributes::error_type;
 pub use environment::{FromEnvironment, from_environment};
 pub use error::{TelemetryError, TelemetryErrorKind};
 pub use exporter::{Accepted, Exporter, SendError, build_exporters};

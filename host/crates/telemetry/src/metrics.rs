@@ -1,18 +1,24 @@
 //! Metrics as they are at one moment, in a form that belongs to no protocol: whoever counts makes
-//! a [`Snapshot`], and whoever sends reads one. `prometheus` writes it as text.
+//! a [`Snapshot`], and whoever sends reads one. `text` writes it for Prometheus, `otlp` for OTLP.
 //!
-//! Names are OpenMetrics' without suffix: `tollgate_plugin_calls` is a counter whose samples are
-//! `tollgate_plugin_calls_total`, and a unit is added to the name as the format asks for it.
+//! Names of families and labels are OpenTelemetry's, with dots and without unit and suffix; OTLP
+//! sends them as they are. Prometheus gets them by the specification's own rules: what is no
+//! letter, digit or colon becomes `_`, then comes the unit, then `_total` if it is a counter. So
+//! `gen_ai.server.request.duration` is also `gen_ai_server_request_duration_seconds`, and
+//! `tollgate.plugin.calls` is `tollgate_plugin_calls_total`. A label without a value is no label.
 //!
 //! Invariants: a family has one value for each set of labels, however often it is given one, so
 //! that no receiver refuses the whole for a doubled series; and no family has more than
 //! [`SERIES_PER_FAMILY`] of them, whatever a client or a plugin puts into a label.
 
-mod prometheus;
+mod histogram;
+pub mod names;
+mod text;
 
 use std::collections::BTreeMap;
 
-pub use prometheus::{Exposition, TextFormat};
+pub use histogram::{Distribution, Exemplar, Histogram};
+pub use text::{Exposition, TextFormat};
 
 /// Most series of one family. Policy beyond it: a further series is left out, and counted in
 /// [`Family::left_out`].
@@ -24,15 +30,17 @@ const LABEL_BYTES: usize = 256;
 /// Names and values, in the order they were given.
 pub type Labels = Vec<(&'static str, String)>;
 
-/// What a value is measured in; part of the written name.
+/// What a value is measured in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
-    /// A number of things.
+    /// A number of things, or of what the name says.
     None,
-    /// `_seconds`.
+    /// `s` in OTLP, `_seconds` in Prometheus.
     Seconds,
-    /// `_bytes`.
+    /// `By`, `_bytes`.
     Bytes,
+    /// `{token}`, and nothing in Prometheus.
+    Tokens,
 }
 
 /// All families at one moment.
@@ -40,6 +48,8 @@ pub enum Unit {
 pub struct Snapshot {
     /// Numbers that only grow while the process lives.
     pub counters: Vec<Family<u64>>,
+    /// Numbers that only grow and are not whole: money.
+    pub amounts: Vec<Family<f64>>,
     /// Numbers that go up and down.
     pub gauges: Vec<Family<f64>>,
     /// Distributions.
@@ -62,23 +72,17 @@ pub trait Value {
     fn add(&mut self, other: Self);
 }
 
-/// How often a value fell between which bounds.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Histogram {
-    /// Upper bounds, ascending, without infinity.
-    pub bounds: Vec<f64>,
-    /// How many were at most that bound and above the one before; one more than there are bounds,
-    /// for what was above them all.
-    pub counts: Vec<u64>,
-    /// Sum of all values.
-    pub sum: f64,
-}
-
 impl<V: Value> Family<V> {
     /// One without series yet. `name` as in this module's description, `help` one line.
     #[must_use]
     pub fn new(name: &'static str, help: &'static str) -> Self {
         Self { name, help, unit: Unit::None, series: BTreeMap::new(), left_out: 0 }
+    }
+
+    /// One of those in [`names`].
+    #[must_use]
+    pub fn of(name: &names::Name) -> Self {
+        Self::new(name.name, name.help).unit(name.unit)
     }
 
     /// Measured in `unit`.
@@ -108,7 +112,7 @@ impl<V: Value> Family<V> {
         self
     }
 
-    /// Its name, without suffixes.
+    /// Its name, without unit and suffix.
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.name
@@ -132,24 +136,17 @@ impl Snapshot {
     /// # Errors
     /// None that is known: writing to memory does not fail.
     pub fn text(&self, format: TextFormat) -> Result<Exposition, std::fmt::Error> {
-        prometheus::write(self, format)
+        text::write(self, format)
     }
 
     /// Series that did not fit into their families.
     #[must_use]
     pub fn left_out(&self) -> u64 {
         let counters = self.counters.iter().map(Family::left_out);
+        let amounts = self.amounts.iter().map(Family::left_out);
         let gauges = self.gauges.iter().map(Family::left_out);
         let histograms = self.histograms.iter().map(Family::left_out);
-        counters.chain(gauges).chain(histograms).fold(0, u64::saturating_add)
-    }
-}
-
-impl Histogram {
-    /// How many values.
-    #[must_use]
-    pub fn count(&self) -> u64 {
-        self.counts.iter().fold(0, |sum, count| sum.saturating_add(*count))
+        counters.chain(amounts).chain(gauges).chain(histograms).fold(0, u64::saturating_add)
     }
 }
 
@@ -165,21 +162,9 @@ impl Value for f64 {
     }
 }
 
-impl Value for Histogram {
-    /// Those of other bounds replace what is there: they cannot be added.
-    fn add(&mut self, other: Self) {
-        if self.bounds != other.bounds || self.counts.len() != other.counts.len() {
-            *self = other;
-            return;
-        }
-        for (count, more) in self.counts.iter_mut().zip(other.counts) {
-            *count = count.saturating_add(more);
-        }
-        self.sum += other.sum;
-    }
-}
-
-fn bounded(text: &str) -> &str {
+/// As much of `text` as fits into a label.
+#[must_use]
+pub fn bounded(text: &str) -> &str {
     text.get(..text.floor_char_boundary(LABEL_BYTES)).unwrap_or_default()
 }
 
@@ -209,16 +194,5 @@ mod tests {
         let mut family = Family::new("calls", "Calls.");
         family.add([("tenant", &long)], 1_u64);
         assert!(family.series().all(|(labels, _)| labels.iter().all(|(_, v)| v.len() <= 256)));
-    }
-
-    #[test]
-    fn histograms_of_the_same_bounds_add_up() {
-        let one = Histogram { bounds: vec![1.0, 2.0], counts: vec![1, 2, 3], sum: 10.0 };
-        let mut sum = one.clone();
-        sum.add(one.clone());
-        assert_eq!((sum.count(), sum.sum), (12, 20.0));
-        let other = Histogram { bounds: vec![1.0], counts: vec![1, 0], sum: 0.5 };
-        sum.add(other.clone());
-        assert_eq!(sum, other);
     }
 }

@@ -49,8 +49,8 @@ impl Otlp {
         Ok(Self { client, resource, empty_request })
     }
 
-    /// One attempt at all of `spans`. A request that the receiver finds too large is halved; one
-    /// that it refuses for good counts as rejected if it takes others.
+    /// One attempt at all of `spans`. A request that the receiver finds too large is halved, down to
+    /// a span that counts as rejected if the receiver takes others.
     pub(crate) async fn send(&mut self, spans: &[Span]) -> Result<Accepted, SendError> {
         let mut converted: Vec<OtlpSpan> = spans.iter().map(message::span).collect();
         let mut requests = self.requests(&converted);
@@ -73,18 +73,15 @@ impl Otlp {
                     requests.push_front(middle..range.end);
                     requests.push_front(range.start..middle);
                 }
-                Err(Refusal::TooLarge { problem } | Refusal::Never { problem }) => {
-                    outcome.refused(range.len(), problem);
-                }
+                Err(Refusal::TooLarge { problem }) => outcome.refused(problem),
+                Err(Refusal::Never { problem }) => return Err(self.never(&problem)),
                 Err(Refusal::Later { problem, after }) => {
                     let message = self.message(&problem, "is the receiver up?");
                     return Err(SendError::Later { message, after });
                 }
             }
         }
-        outcome.result().map_err(|problem| SendError::Never {
-            message: self.message(&problem, "check endpoint, protocol and headers"),
-        })
+        outcome.result().map_err(|problem| self.never(&problem))
     }
 
     /// Which spans travel together.
@@ -101,6 +98,11 @@ impl Otlp {
         }
         requests.push_back(start..spans.len());
         requests
+    }
+
+    fn never(&self, problem: &str) -> SendError {
+        let message = self.message(problem, "check endpoint, protocol and headers");
+        SendError::Never { message }
     }
 
     fn message(&self, problem: &str, advice: &str) -> String {
@@ -125,8 +127,9 @@ impl Outcome {
         }
     }
 
-    fn refused(&mut self, spans: usize, problem: String) {
-        self.rejected = self.rejected.saturating_add(u64::try_from(spans).unwrap_or(u64::MAX));
+    /// The receiver does not take a single span.
+    fn refused(&mut self, problem: String) {
+        self.rejected = self.rejected.saturating_add(1);
         self.message.get_or_insert(problem);
     }
 

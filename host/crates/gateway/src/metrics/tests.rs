@@ -1,41 +1,40 @@
-//! Families from meters and statuses made up here.
+//! Families as they are written, from records and counts made up here.
 
-use tollgate_domain::{Currency, FaultKind, Money, PluginIdentity};
-use tollgate_plugin_host::Role;
+mod flood;
+mod plugins;
+mod requests;
+mod stores;
+
+use tollgate_domain::record::{
+    Asked, FinishReason, HttpExchange, Operation, Phases, ServedBy, TracePlace,
+};
+use tollgate_domain::time::Interval;
+use tollgate_domain::usage::{Phase, UsageSource};
+use tollgate_domain::{
+    Cost, CostOutcome, Currency, Money, Outcome, PluginIdentity, Record, RequestId, SpanId,
+    TokenUsage, TraceId, UnixNanos, Usage,
+};
 use tollgate_telemetry::metrics::TextFormat;
 
-use super::*;
-use crate::shadow::{ShadowAmounts, ShadowResult};
+use super::{RequestMeters, Sources, snapshot};
 
-fn identity(digest: &str) -> PluginIdentity {
-    let (name, version) = ("acme/price".to_owned(), "1.2.0".to_owned());
-    PluginIdentity { name, version, digest: digest.to_owned() }
-}
-
-fn meter(role: Role, digest: &str) -> PluginMeter {
-    PluginMeter {
-        plugin: "acme/price".to_owned(),
-        version: "1.2.0".to_owned(),
-        digest: digest.to_owned(),
-        role,
-        shadow: false,
-        calls: 7,
-        items: 9,
-        faults: vec![(FaultKind::Trap, 2)],
-        conflicts: 1,
-        refused_edits: 4,
-        latency: LatencyHistogram { buckets: vec![(0.001, 5)], count: 7, sum: 0.25 },
-        memory_bytes: 1024,
-        instances: 3,
-        instances_started: 5,
-        in_flight: 1,
+/// Nothing but requests.
+fn nothing(requests: &RequestMeters) -> Sources<'_> {
+    Sources {
+        requests,
+        in_flight: 0,
+        engines: &[],
+        meters: &[],
+        files: &[],
+        generation: 0,
+        shadow: &[],
+        ledger: None,
+        exporters: &[],
     }
 }
 
-fn text(meters: &[PluginMeter], files: &[File<'_>], shadow: &[ShadowSeries]) -> String {
-    let requests = RequestCounts::default();
-    let sources = Sources { requests: &requests, meters, files, generation: 3, shadow };
-    snapshot(&sources).text(TextFormat::OpenMetrics).unwrap().text
+fn written(sources: &Sources<'_>) -> String {
+    snapshot(sources).text(TextFormat::OpenMetrics).unwrap().text
 }
 
 fn assert_lines(text: &str, lines: &[&str]) {
@@ -44,95 +43,61 @@ fn assert_lines(text: &str, lines: &[&str]) {
     }
 }
 
-#[test]
-fn meters_become_series() {
-    let meters = [meter(Role::CostModel, "old"), meter(Role::AttributeEnricher, "old")];
-    let plugin = identity("d1");
-    let file = File {
-        name: "a.wasm",
-        state: FileState::Serving,
-        plugin: Some(&plugin),
-        breaker: "half_open",
-    };
-    let written = text(&meters, &[file], &[]);
-    assert_lines(
-        &written,
-        &[
-            r#"tollgate_plugin_calls_total{plugin="acme/price",role="cost-model",shadow="false"} 7"#,
-            r#"tollgate_plugin_items_total{plugin="acme/price",role="attribute-enricher",shadow="false"} 9"#,
-            r#"tollgate_plugin_faults_total{plugin="acme/price",role="cost-model",shadow="false",kind="trap"} 2"#,
-            r#"tollgate_plugin_edit_conflicts_total{plugin="acme/price",role="cost-model",shadow="false"} 1"#,
-            r#"tollgate_plugin_edits_refused_total{plugin="acme/price",role="cost-model",shadow="false"} 4"#,
-            r#"tollgate_plugin_call_duration_seconds_bucket{le="0.001",plugin="acme/price",role="cost-model",shadow="false"} 5"#,
-            r#"tollgate_plugin_call_duration_seconds_bucket{le="+Inf",plugin="acme/price",role="cost-model",shadow="false"} 7"#,
-            r#"tollgate_plugin_call_duration_seconds_sum{plugin="acme/price",role="cost-model",shadow="false"} 0.25"#,
-            // Once for the plugin, not for each role.
-            r#"tollgate_plugin_memory_bytes{plugin="acme/price",shadow="false"} 1024.0"#,
-            r#"tollgate_plugin_instances{plugin="acme/price",shadow="false"} 3.0"#,
-            r#"tollgate_plugin_instances_started_total{plugin="acme/price",shadow="false"} 5"#,
-            r#"tollgate_plugin_in_flight{plugin="acme/price",shadow="false"} 1.0"#,
-            r#"tollgate_plugin_info{plugin="acme/price",version="1.2.0",digest="d1",file="a.wasm"} 1.0"#,
-            r#"tollgate_plugin_breaker_state{plugin="acme/price",file="a.wasm",state="half_open"} 1.0"#,
-            r#"tollgate_plugin_breaker_state{plugin="acme/price",file="a.wasm",state="closed"} 0.0"#,
-            r#"tollgate_plugin_set_generation 3.0"#,
-            r#"tollgate_plugin_files{state="serving"} 1.0"#,
-            r#"tollgate_plugin_files{state="refused"} 0.0"#,
-            r#"tollgate_metrics_series_left_out 0.0"#,
-        ],
-    );
+/// The values of all series whose name and labels begin like that.
+fn values(text: &str, beginning: &str) -> Vec<f64> {
+    let values = text.lines().filter(|line| line.starts_with(beginning));
+    values.map(|line| line.rsplit_once("} ").unwrap().1.parse().unwrap()).collect()
 }
 
-#[test]
-fn an_old_and_a_new_build_share_their_series() {
-    let meters = [meter(Role::CostModel, "old"), meter(Role::CostModel, "new")];
-    let written = text(&meters, &[], &[]);
-    assert_lines(
-        &written,
-        &[
-            r#"tollgate_plugin_calls_total{plugin="acme/price",role="cost-model",shadow="false"} 14"#,
-            r#"tollgate_plugin_memory_bytes{plugin="acme/price",shadow="false"} 2048.0"#,
-        ],
-    );
+fn at(milliseconds: u64) -> UnixNanos {
+    UnixNanos(1_700_000_000_000_000_000 + milliseconds * 1_000_000)
 }
 
-#[test]
-fn shadow_prices_become_series() {
-    let usd = |pico| Money::new(pico, Currency::USD);
-    let series = ShadowSeries {
-        file: "s.wasm".into(),
-        plugin: identity("d"),
-        group: ShadowGroup::Of { model: "m".to_owned(), tenant: None },
-        requests: [(ShadowResult::Cheaper, 2), (ShadowResult::Failed, 1)].into(),
-        amounts: vec![ShadowAmounts { billed: usd(3_000_000), shadow: usd(1_000_000) }],
-    };
-    let other = ShadowSeries { group: ShadowGroup::Other, ..series.clone() };
-    let written = text(&[], &[], &[series, other]);
-    let by = r#"{plugin="acme/price",version="1.2.0",file="s.wasm",model="m",tenant="""#;
-    assert_lines(
-        &written,
-        &[
-            &format!(r#"tollgate_shadow_requests_total{by},result="cheaper"}} 2"#),
-            &format!(r#"tollgate_shadow_requests_total{by},result="failed"}} 1"#),
-            &format!(r#"tollgate_shadow_billed_cost{by},currency="USD"}} 0.000003"#),
-            &format!(r#"tollgate_shadow_cost{by},currency="USD"}} 0.000001"#),
-            &format!(r#"tollgate_shadow_cost_difference{by},currency="USD"}} -0.000002"#),
-            r#"tollgate_shadow_requests_total{plugin="acme/price",version="1.2.0",file="s.wasm",model="other",tenant="other",result="failed"} 1"#,
-        ],
-    );
+fn from_to(start: u64, end: u64) -> Option<Interval> {
+    Some(Interval::new(at(start), at(end)))
 }
 
-#[test]
-fn a_file_is_in_one_state() {
-    for (enabled, serves, refused, shadow, state) in [
-        (true, true, false, false, FileState::Serving),
-        (true, true, false, true, FileState::Shadow),
-        (true, true, true, false, FileState::Held),
-        (true, true, true, true, FileState::Held),
-        (true, false, true, false, FileState::Refused),
-        (true, false, false, false, FileState::Pending),
-        (false, false, true, false, FileState::Disabled),
-        (false, true, false, false, FileState::Disabled),
-    ] {
-        assert_eq!(FileState::from_facts(enabled, serves, refused, shadow), state);
+/// A request answered whole: 10 tokens in, 4 of them cached, 5 out. Queue 40 ms, prefill 60 ms, the
+/// first token after 102 ms, decode 400 ms, accounting 2 ms.
+fn record() -> Record {
+    let tokens = TokenUsage { input: 10, input_cache_read: 4, output: 5, ..TokenUsage::default() };
+    Record {
+        id: RequestId("r1".to_owned()),
+        operation: Operation::Chat,
+        trace: TracePlace { trace_id: TraceId(0xabc), root: SpanId(0xdef), parent: None },
+        tenant: Some("acme".to_owned()),
+        user: Some("acme".to_owned()),
+        asked: Asked { model: "mistral-7b".to_owned(), ..Asked::default() },
+        served_by: Some(ServedBy { provider: "tollgate".to_owned(), model: "demo".to_owned() }),
+        http: HttpExchange::default(),
+        phases: Phases {
+            request: Interval::new(at(0), at(502)),
+            tokenize: from_to(0, 0),
+            queue: from_to(0, 40),
+            prefill: from_to(40, 100),
+            decode: from_to(100, 500),
+            first_token: Some(at(102)),
+        },
+        outcome: Outcome::Completed { reason: FinishReason::Stop },
+        usage: Some(Usage {
+            provider: "tollgate".to_owned(),
+            request_model: "mistral-7b".to_owned(),
+            response_model: "demo".to_owned(),
+            operation: "chat".to_owned(),
+            service_tier: None,
+            phase: Phase::Final,
+            source: UsageSource::Reported,
+            start: at(0),
+            tokens,
+            compute: None,
+            units: Vec::new(),
+        }),
+        cost: priced(3_600_000, Currency::USD),
     }
+}
+
+fn priced(pico: i128, currency: Currency) -> CostOutcome {
+    let (name, version) = ("acme/price".to_owned(), "1.0.0".to_owned());
+    let plugin = PluginIdentity { name, version, digest: "d".to_owned() };
+    CostOutcome::Priced(Cost { total: Money::new(pico, currency), lines: Vec::new(), plugin })
 }

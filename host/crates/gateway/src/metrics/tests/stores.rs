@@ -1,0 +1,92 @@
+//! The ledger's and the exporters' families.
+
+use std::time::Duration;
+
+use tollgate_telemetry::metrics::Histogram;
+
+use super::*;
+use crate::metrics::{ExporterCounts, LedgerCounts};
+
+fn seconds() -> Histogram {
+    Histogram { bounds: vec![0.01], counts: vec![3, 1], sum: 0.5, ..Histogram::default() }
+}
+
+#[test]
+fn the_ledgers_counts_reconcile() {
+    let ledger = LedgerCounts {
+        started: 10,
+        finished: 6,
+        aborted: 1,
+        refused: 4,
+        in_flight: 3,
+        commits: 5,
+        failed_commits: 2,
+        commit_seconds: seconds(),
+        batch: seconds(),
+        bytes: 4096,
+        wal_bytes: 512,
+        partitions: 2,
+        budget_bytes: Some(8192),
+        free_bytes: None,
+        min_free_bytes: 64,
+        available: true,
+    };
+    let requests = RequestMeters::default();
+    let text = written(&Sources { ledger: Some(&ledger), ..nothing(&requests) });
+    assert_lines(
+        &text,
+        &[
+            "tollgate_ledger_started_total 10",
+            "tollgate_ledger_finished_total 6",
+            "tollgate_ledger_aborted_total 1",
+            "tollgate_ledger_refused_total 4",
+            "tollgate_ledger_in_flight 3.0",
+            r#"tollgate_ledger_commits_total{result="ok"} 5"#,
+            r#"tollgate_ledger_commits_total{result="failed"} 2"#,
+            "tollgate_ledger_commit_duration_seconds_sum 0.5",
+            r#"tollgate_ledger_batch_bucket{le="0.01"} 3"#,
+            "tollgate_ledger_size_bytes 4096.0",
+            "tollgate_ledger_wal_size_bytes 512.0",
+            "tollgate_ledger_budget_bytes 8192.0",
+            "tollgate_ledger_disk_free_min_bytes 64.0",
+            "tollgate_ledger_partitions 2.0",
+            "tollgate_ledger_available 1.0",
+        ],
+    );
+    assert!(!text.contains("disk_free_bytes"), "what is not known is absent");
+}
+
+#[test]
+fn an_exporters_counts_reconcile() {
+    let otlp = ExporterCounts {
+        name: "otlp".to_owned(),
+        records: 20,
+        delivered: 11,
+        filtered: 5,
+        rejected: 1,
+        pending: 3,
+        oldest_pending: Some(Duration::from_millis(1500)),
+        send_seconds: seconds(),
+        retries: 2,
+        last_error_age: Some(Duration::from_secs(9)),
+    };
+    let console = ExporterCounts { name: "console".to_owned(), ..ExporterCounts::default() };
+    let requests = RequestMeters::default();
+    let text = written(&Sources { exporters: &[otlp, console], ..nothing(&requests) });
+    assert_lines(
+        &text,
+        &[
+            r#"tollgate_exporter_records_total{exporter="otlp"} 20"#,
+            r#"tollgate_exporter_delivered_total{exporter="otlp"} 11"#,
+            r#"tollgate_exporter_filtered_total{exporter="otlp"} 5"#,
+            r#"tollgate_exporter_rejected_total{exporter="otlp"} 1"#,
+            r#"tollgate_exporter_pending{exporter="otlp"} 3.0"#,
+            r#"tollgate_exporter_oldest_pending_seconds{exporter="otlp"} 1.5"#,
+            r#"tollgate_exporter_oldest_pending_seconds{exporter="console"} 0.0"#,
+            r#"tollgate_exporter_retries_total{exporter="otlp"} 2"#,
+            r#"tollgate_exporter_last_error_age_seconds{exporter="otlp"} 9.0"#,
+            r#"tollgate_exporter_send_duration_seconds_count{exporter="otlp"} 4"#,
+        ],
+    );
+    assert!(!text.contains(r#"last_error_age_seconds{exporter="console"}"#));
+}
