@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tollgate_engine::{Engine, EngineOptions};
-use tollgate_gateway::{Delivery, Gateway, Parts};
+use tollgate_gateway::{CaptureSettings, Delivery, Gateway, Parts};
 use tollgate_http_api::{AdminServer, AdminSettings, HttpError, HttpServer, HttpSettings};
+use tollgate_ledger::{Ledger, LedgerError, LedgerSettings};
 use tollgate_model::{Model, ModelError, ModelSource};
 use tollgate_plugin_host::{Compiler, KeyError, PluginHost, PluginHostError, PluginHostSettings};
 use tollgate_settings::{Console, Settings};
@@ -17,7 +18,7 @@ use tollgate_telemetry::{ConsoleFormat, ExporterSettings, TelemetryError};
 /// of the tutorial run unchanged and are priced by the name they ask for.
 const DEMO_ALIASES: [&str; 4] = ["mistral-7b", "llama-3-8b", "gpt-4o-mini", "gpt-3.5-turbo"];
 
-/// How long spans may take to leave once the last request has ended.
+/// How long records may take to leave once the last request has ended.
 const FLUSH: Duration = Duration::from_secs(10);
 
 /// How long the admin API may take to end: nothing that it does is lost with it.
@@ -31,6 +32,7 @@ pub struct Running {
     pub admin_address: Option<SocketAddr>,
     gateway: Gateway,
     delivery: Delivery,
+    ledger: Ledger,
     engine: Engine,
     /// None once it has ended.
     server: Option<tokio::task::JoinHandle<Result<(), HttpError>>>,
@@ -66,6 +68,9 @@ pub enum StartError {
     /// The plugin folder cannot be used.
     #[error("cannot start the plugin host: {0}")]
     Plugins(#[from] PluginHostError),
+    /// The ledger cannot be opened, or not take what the last process left behind.
+    #[error("cannot open the ledger: {0}")]
+    Ledger(#[from] LedgerError),
     /// An exporter cannot be built.
     #[error("cannot start telemetry: {0}")]
     Telemetry(#[from] TelemetryError),
@@ -84,10 +89,11 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
     // First what fails fast: a port in use should not be found out after a model was loaded.
     let server = tollgate_http_api::bind(http_settings(&settings)).await?;
     let admin = bind_admin(&settings).await?;
+    let opened = tokio::task::block_in_place(|| Ledger::open(ledger_settings(&settings)))?;
+    let ledger = opened.ledger.clone();
     let resource = tollgate_telemetry::resource(environment);
     let exporters =
-        tollgate_telemetry::start_exporters(exporter_settings(&settings)?, resource.clone())
-            .await?;
+        tollgate_telemetry::build_exporters(exporter_settings(&settings)?, resource.clone())?;
     let plugins = PluginHost::start(plugin_settings(&settings)?)?;
     warn_without_plugins(&plugins, &settings);
 
@@ -112,12 +118,18 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
     let (gateway, delivery) = Gateway::start(Parts {
         engine: engine.clone(),
         plugins,
+        ledger: opened,
         exporters,
         resource,
         aliases: aliases(&source),
         address,
         stall: settings.stall,
-    });
+        capture: CaptureSettings {
+            tenants: settings.capture_content.clone(),
+            bytes: settings.capture_bytes,
+        },
+    })
+    .await?;
     let stop = CancellationToken::new();
     let server = Some(tokio::spawn(HttpServer::run(server, gateway.clone(), stop.clone())));
     let stop_admin = CancellationToken::new();
@@ -130,6 +142,7 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
         admin_address,
         gateway,
         delivery,
+        ledger,
         engine,
         server,
         stop,
@@ -156,9 +169,11 @@ impl Running {
         }
         self.engine.shutdown();
         let mut clean = ended.unwrap_or(false);
-        // No handle is left to add more.
-        drop(self.gateway);
         clean &= deliver(self.delivery).await;
+        if let Err(error) = self.ledger.close().await {
+            tracing::error!(%error, "the ledger was not closed in order; the next start repairs it");
+            clean = false;
+        }
         self.stop_admin.cancel();
         if let Some(admin) = self.admin
             && tokio::time::timeout(ADMIN_STOP, admin).await.is_err()
@@ -190,21 +205,26 @@ impl Running {
     }
 }
 
-/// Waits until every record is delivered and closes the exporters; whether nothing was left behind.
+/// Delivers what receivers take and closes the exporters. What they do not take waits in the
+/// ledger, so only a file that cannot be closed in order leaves something behind.
 async fn deliver(delivery: Delivery) -> bool {
     let mut clean = true;
     let Ok(exporters) = tokio::time::timeout(FLUSH, delivery.finish()).await else {
-        tracing::error!("records were not delivered in time");
-        return false;
+        tracing::warn!("records were not delivered in time; they wait in the ledger");
+        return true;
     };
     for exporter in exporters {
         let name = exporter.name().to_owned();
         if let Err(error) = exporter.close(FLUSH).await {
-            tracing::error!(exporter = name, %error, "spans were left behind");
+            tracing::error!(exporter = name, %error, "an exporter was not closed in order");
             clean = false;
         }
     }
     clean
+}
+
+fn ledger_settings(settings: &Settings) -> LedgerSettings {
+    LedgerSettings::new(settings.data_dir.join("ledger"))
 }
 
 fn http_settings(settings: &Settings) -> HttpSettings {

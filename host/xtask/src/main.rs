@@ -8,11 +8,11 @@ mod bench;
 mod building;
 mod component;
 mod conformance;
+mod endurance;
 mod fixtures;
 mod fuzz;
 mod process;
 mod python;
-mod swaps;
 mod testing;
 
 use std::process::ExitCode;
@@ -68,7 +68,13 @@ const TASKS: &[Task] = &[
         name: "swaps",
         arguments: "[--count N]",
         about: "replace the plugin under load, 1000 times unless told otherwise",
-        run: swaps::swaps,
+        run: endurance::swaps,
+    },
+    Task {
+        name: "crash",
+        arguments: "[--kills N]",
+        about: "kill the gateway under load, 1000 times unless told otherwise, and look for what is lost",
+        run: endurance::crash,
     },
     Task {
         name: "train-demo",

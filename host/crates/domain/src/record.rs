@@ -174,6 +174,28 @@ impl Outcome {
     }
 }
 
+/// What was said, where it is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Content {
+    /// The conversation, oldest message first.
+    pub input: Vec<Message>,
+    /// The answers.
+    pub output: Vec<Message>,
+    /// Why generation ended.
+    pub finish_reason: Option<FinishReason>,
+    /// Whether anything was left out.
+    pub truncated: bool,
+}
+
+/// One message of a conversation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// `system`, `user`, `assistant`, `tool`.
+    pub role: String,
+    /// What was said.
+    pub text: String,
+}
+
 /// Everything known of one request when it ends.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
@@ -201,4 +223,7 @@ pub struct Record {
     pub usage: Option<Usage>,
     /// What it cost.
     pub cost: CostOutcome,
+    /// What was said; only for tenants whose operator asked to keep it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<Content>,
 }

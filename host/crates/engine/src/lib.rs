@@ -88,6 +88,8 @@ pub enum Event {
     Text {
         /// The text, not empty.
         text: String,
+        /// Tokens sampled so far.
+        output_tokens: u32,
         /// When it was ready.
         at: Instant,
     },

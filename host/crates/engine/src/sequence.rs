@@ -137,7 +137,8 @@ impl Running {
 
     fn emit_text(&self, text: String) {
         if !text.is_empty() {
-            self.job.emit(Event::Text { text, at: Instant::now() });
+            let output_tokens = self.output_tokens;
+            self.job.emit(Event::Text { text, output_tokens, at: Instant::now() });
         }
     }
 }

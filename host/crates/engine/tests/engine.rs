@@ -50,7 +50,7 @@ async fn answer(mut generation: Generation) -> Answer {
         let (kind, when) = match event {
             Event::Started { at } => ('s', at),
             Event::Prefilled { at } => ('p', at),
-            Event::Text { text, at } => {
+            Event::Text { text, at, .. } => {
                 assert!(!text.is_empty());
                 answer.text.push_str(&text);
                 ('t', at)

@@ -12,12 +12,14 @@ use tokio::task::spawn_blocking;
 use tokio_util::task::TaskTracker;
 use tollgate_domain::{CostOutcome, ErrorKind, Usage};
 use tollgate_engine::Engine;
+use tollgate_ledger::Ledger;
 use tollgate_plugin_host::{ControlError, PluginHost, PluginMeter, PluginStatus, chain};
 use tollgate_telemetry::metrics::{Exposition, Snapshot, TextFormat};
 
 use crate::Gateway;
 use crate::call::Refusal;
-use crate::metrics::{self, EngineLoad, File, RequestMeters, Sources};
+use crate::exporters::ExporterMeter;
+use crate::metrics::{self, EngineLoad, ExporterCounts, File, RequestMeters, Sources};
 use crate::shadow::{Shadow, ShadowSeries};
 
 /// Handle for the operator's side of a gateway.
@@ -28,6 +30,8 @@ pub struct Admin {
     running: TaskTracker,
     requests: Arc<RequestMeters>,
     shadow: Arc<Shadow>,
+    ledger: Ledger,
+    exporters: Vec<Arc<ExporterMeter>>,
 }
 
 impl Gateway {
@@ -41,6 +45,8 @@ impl Gateway {
             running: inner.running.clone(),
             requests: Arc::clone(&inner.requests),
             shadow: Arc::clone(&inner.shadow),
+            ledger: inner.ledger.clone(),
+            exporters: inner.exporters.clone(),
         }
     }
 }
@@ -147,6 +153,8 @@ impl Admin {
             running: self.engine.running(),
             waiting: self.engine.queued(),
         };
+        let exporters: Vec<ExporterCounts> =
+            self.exporters.iter().map(|meter| meter.counts(&self.ledger)).collect();
         metrics::snapshot(&Sources {
             requests: &self.requests,
             in_flight: self.running.len(),
@@ -156,7 +164,7 @@ impl Admin {
             generation: self.generation(),
             shadow: &self.shadow(),
             ledger: None,
-            exporters: &[],
+            exporters: &exporters,
         })
     }
 

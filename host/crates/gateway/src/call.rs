@@ -59,6 +59,11 @@ impl Moment {
         Interval::new(self.at(start), self.at(end))
     }
 
+    /// How long after this one `later` is.
+    pub(crate) fn until(&self, later: Instant) -> Duration {
+        later.saturating_duration_since(self.steady)
+    }
+
     /// From here until now.
     pub(crate) fn until_now(&self) -> Interval {
         self.interval(self.steady, Instant::now())

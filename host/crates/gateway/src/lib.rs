@@ -6,40 +6,47 @@
 
 mod admin;
 mod call;
+mod content;
 mod deliver;
+mod exporters;
 mod metrics;
 mod models;
+mod recover;
 mod request;
 mod serve;
 mod shadow;
 mod tap;
+mod tracer;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 use tollgate_domain::Resource;
 use tollgate_engine::Engine;
+use tollgate_ledger::{Ledger, LedgerError, Opened};
 use tollgate_plugin_host::PluginHost;
-use tollgate_telemetry::ExporterHandle;
+use tollgate_telemetry::Exporter;
 
 pub use admin::Admin;
 pub use call::{Answer, AnswerEvent, Arrival, Call, ChatMessage, Ending, Moment, Prompt, Refusal};
+pub use content::CaptureSettings;
 pub use metrics::{ExporterCounts, FileState, LedgerCounts};
 pub use models::ModelCard;
 pub use shadow::{ShadowAmounts, ShadowGroup, ShadowResult, ShadowSeries};
 pub use tollgate_plugin_host::{BreakerState, PluginMeter, PluginStatus};
 pub use tollgate_telemetry::metrics::Exposition;
 
-use deliver::Finished;
+use content::Capture;
+use deliver::Courier;
+use exporters::ExporterMeter;
 use metrics::RequestMeters;
 use models::Models;
 use shadow::Shadow;
-
-/// Records that may wait to be delivered. Policy when it is full: the request that ends waits.
-const FINISHED_WAITING: usize = 1024;
+use tracer::Tracer;
 
 /// What a gateway is made of.
 pub struct Parts {
@@ -47,8 +54,10 @@ pub struct Parts {
     pub engine: Engine,
     /// Who prices, enriches and filters.
     pub plugins: PluginHost,
+    /// Where records are kept, and what its last process left behind.
+    pub ledger: Opened,
     /// Where spans go.
-    pub exporters: Vec<ExporterHandle>,
+    pub exporters: Vec<Exporter>,
     /// What all our spans share.
     pub resource: Resource,
     /// Other names the served model answers to.
@@ -57,6 +66,8 @@ pub struct Parts {
     pub address: SocketAddr,
     /// How long a client may stop reading before it counts as gone.
     pub stall: Duration,
+    /// Whose prompts and answers go on record, and how much of them.
+    pub capture: CaptureSettings,
 }
 
 /// Handle to the running gateway.
@@ -68,15 +79,20 @@ struct Inner {
     plugins: PluginHost,
     models: Models,
     stall: Duration,
+    capture: Capture,
     /// Requests whose accounting is not done yet.
     running: TaskTracker,
-    finished: mpsc::Sender<Finished>,
+    ledger: Ledger,
     requests: Arc<RequestMeters>,
     shadow: Arc<Shadow>,
+    exporters: Vec<Arc<ExporterMeter>>,
 }
 
-/// The part that outlives the last request: waits until every record is delivered.
-pub struct Delivery(tokio::task::JoinHandle<Vec<ExporterHandle>>);
+/// The part that outlives the last request: carries records to their exporters.
+pub struct Delivery {
+    couriers: JoinSet<Exporter>,
+    closing: watch::Sender<bool>,
+}
 
 /// Whether requests can be served.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,30 +107,30 @@ pub enum Readiness {
 }
 
 impl Gateway {
-    /// Starts delivering; serving happens in the callers' tasks.
-    #[must_use]
-    pub fn start(parts: Parts) -> (Self, Delivery) {
-        let (finished, queue) = mpsc::channel(FINISHED_WAITING);
-        let shadow = Arc::new(Shadow::default());
-        let delivery = Delivery(tokio::spawn(deliver::run(
-            queue,
-            parts.exporters,
-            parts.resource,
-            parts.address,
-            Arc::clone(&shadow),
-        )));
+    /// Ends what the last process left in flight and starts delivering; serving happens in tasks
+    /// of the requests.
+    ///
+    /// # Errors
+    /// If the ledger cannot record what was in flight.
+    pub async fn start(parts: Parts) -> Result<(Self, Delivery), LedgerError> {
+        let Opened { ledger, interrupted } = parts.ledger;
+        recover::end_interrupted(&ledger, &parts.plugins, interrupted).await?;
+        let tracer = Tracer::new(parts.plugins.clone(), parts.resource, parts.address);
+        let (delivery, exporters) = Delivery::start(parts.exporters, &ledger, &Arc::new(tracer));
         let models = Models::new(parts.engine.info(), parts.aliases);
         let gateway = Self(Arc::new(Inner {
             engine: parts.engine,
             plugins: parts.plugins,
             models,
             stall: parts.stall,
+            capture: Capture::new(&parts.capture),
             running: TaskTracker::new(),
-            finished,
+            ledger,
             requests: Arc::default(),
-            shadow,
+            shadow: Arc::default(),
+            exporters,
         }));
-        (gateway, delivery)
+        Ok((gateway, delivery))
     }
 
     /// The models that can be asked for.
@@ -129,6 +145,9 @@ impl Gateway {
         if self.0.running.is_closed() {
             return Readiness::NotReady { reason: "shutting down".to_owned() };
         }
+        if let Err(error) = self.0.ledger.admits() {
+            return Readiness::NotReady { reason: error.to_string() };
+        }
         Readiness::Ready
     }
 
@@ -140,15 +159,42 @@ impl Gateway {
 }
 
 impl Delivery {
-    /// Waits until everything handed in has reached its exporters' queues, and hands those back
-    /// to be closed. Ends once every [`Gateway`] handle is dropped.
-    pub async fn finish(self) -> Vec<ExporterHandle> {
-        match self.0.await {
-            Ok(exporters) => exporters,
-            Err(error) => {
-                tracing::error!(%error, "delivery ended early; spans not yet exported are lost");
-                Vec::new()
+    fn start(
+        exporters: Vec<Exporter>,
+        ledger: &Ledger,
+        tracer: &Arc<Tracer>,
+    ) -> (Self, Vec<Arc<ExporterMeter>>) {
+        let (closing, is_closing) = watch::channel(false);
+        let mut couriers = JoinSet::new();
+        let mut meters = Vec::with_capacity(exporters.len());
+        for exporter in exporters {
+            let meter = Arc::new(ExporterMeter::new(exporter.name()));
+            meters.push(Arc::clone(&meter));
+            let courier = Courier {
+                exporter,
+                ledger: ledger.clone(),
+                tracer: Arc::clone(tracer),
+                meter,
+                closing: is_closing.clone(),
+            };
+            couriers.spawn(courier.run());
+        }
+        (Self { couriers, closing }, meters)
+    }
+
+    /// Delivers what is on record by now, as far as receivers take it, and hands the exporters back
+    /// to be closed. What is left waits in the ledger for the next start.
+    pub async fn finish(mut self) -> Vec<Exporter> {
+        self.closing.send_replace(true);
+        let mut exporters = Vec::new();
+        while let Some(ended) = self.couriers.join_next().await {
+            match ended {
+                Ok(exporter) => exporters.push(exporter),
+                Err(error) => {
+                    tracing::error!(%error, "an exporter's task failed; its records wait in the ledger")
+                }
             }
         }
+        exporters
     }
 }

@@ -2,8 +2,9 @@
 
 use rand::random;
 use tollgate_domain::record::{
-    Asked, HttpExchange, Operation, Phases, Record, ServedBy, TracePlace,
+    Asked, Content, HttpExchange, Operation, Phases, Record, ServedBy, TracePlace,
 };
+use tollgate_domain::time::Interval;
 use tollgate_domain::usage::{Phase, UsageSource};
 use tollgate_domain::{
     CostOutcome, Outcome, RequestId, SpanId, TokenUsage, TraceId, UnpricedReason, Usage,
@@ -32,6 +33,7 @@ pub(crate) struct End {
     pub(crate) outcome: Outcome,
     pub(crate) usage: Usage,
     pub(crate) cost: CostOutcome,
+    pub(crate) content: Option<Content>,
 }
 
 impl Request {
@@ -78,27 +80,39 @@ impl Request {
     }
 
     /// The record of a request that was not served.
-    pub(crate) fn refused(self, refusal: &Refusal) -> Record {
-        let phases = Phases {
+    pub(crate) fn refused(&self, refusal: &Refusal) -> Record {
+        let outcome = Outcome::Refused { kind: refusal.kind, message: refusal.message.clone() };
+        let cost = CostOutcome::Unpriced { reason: UnpricedReason::NotServed };
+        self.record(self.no_phases(), outcome, None, cost)
+    }
+
+    /// The record of an admitted request if nothing more is heard of it.
+    pub(crate) fn aborted(&self, served: &str, tokenize: Interval) -> Record {
+        let phases = Phases { tokenize: Some(tokenize), ..self.no_phases() };
+        let usage = Usage { phase: Phase::Interrupted, ..self.usage_base(served) };
+        let cost = CostOutcome::Unpriced { reason: UnpricedReason::PluginsChanged };
+        self.record(phases, Outcome::Aborted, Some(usage), cost)
+    }
+
+    /// The record of a request that was served, whole or in part.
+    pub(crate) fn served(&self, end: End) -> Record {
+        let record = self.record(end.phases, end.outcome, Some(end.usage), end.cost);
+        Record { content: end.content, ..record }
+    }
+
+    fn no_phases(&self) -> Phases {
+        Phases {
             request: self.arrived.until_now(),
             tokenize: None,
             queue: None,
             prefill: None,
             decode: None,
             first_token: None,
-        };
-        let outcome = Outcome::Refused { kind: refusal.kind, message: refusal.message.clone() };
-        let cost = CostOutcome::Unpriced { reason: UnpricedReason::NotServed };
-        self.record(phases, outcome, None, cost)
-    }
-
-    /// The record of a request that was served, whole or in part.
-    pub(crate) fn served(self, end: End) -> Record {
-        self.record(end.phases, end.outcome, Some(end.usage), end.cost)
+        }
     }
 
     fn record(
-        self,
+        &self,
         phases: Phases,
         outcome: Outcome,
         usage: Option<Usage>,
@@ -112,21 +126,22 @@ impl Request {
             Outcome::Failed { .. } => 200,
         };
         Record {
-            id: self.id,
+            id: self.id.clone(),
             operation: self.operation,
-            trace: self.trace,
+            trace: self.trace.clone(),
             tenant: self.user.clone(),
-            user: self.user,
+            user: self.user.clone(),
             served_by: usage.as_ref().map(|usage| ServedBy {
                 provider: usage.provider.clone(),
                 model: usage.response_model.clone(),
             }),
-            asked: self.asked,
-            http: HttpExchange { status, ..self.http },
+            asked: self.asked.clone(),
+            http: HttpExchange { status, ..self.http.clone() },
             phases,
             outcome,
             usage,
             cost,
+            content: None,
         }
     }
 }

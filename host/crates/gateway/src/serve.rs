@@ -1,18 +1,18 @@
-//! While the client waits: admit, pin, generate, price, put on record, and only then end the
-//! answer.
+//! While the client waits: admit, pin, put on record, generate, price, put on record again, and
+//! only then end the answer.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tollgate_domain::ErrorKind;
-use tollgate_domain::record::{Asked, Operation};
+use tollgate_domain::record::{Asked, Operation, Record};
 use tollgate_domain::time::Interval;
 use tollgate_engine::{GenerateRequest, Generation, SamplingOptions, SubmitError};
+use tollgate_ledger::{LedgerError, Ticket};
 use tollgate_plugin_host::{NotAdmitted, PluginSet};
 
 use crate::call::{Answer, AnswerEvent, Arrival, Call, Ending, Prompt, Refusal};
-use crate::deliver::Finished;
 use crate::request::{End, Request, asked};
 use crate::tap::{self, Ran};
 use crate::{Gateway, Inner};
@@ -24,6 +24,9 @@ const PIECES_WAITING: usize = 64;
 /// Most tokens that `/v1/completions` generates when it is not told, as OpenAI does.
 const DEFAULT_COMPLETION_TOKENS: u32 = 16;
 
+/// When a client may try again whose request could not be put on record.
+const LEDGER_RETRY: Duration = Duration::from_secs(5);
+
 /// An admitted request: its prompt is made of tokens and the engine has it.
 struct Admitted {
     generation: Generation,
@@ -33,6 +36,9 @@ struct Admitted {
     submitted: Instant,
 }
 
+/// Where the answer to a call goes, once it is known whether there is one.
+type Reply = oneshot::Sender<Result<Answer, Refusal>>;
+
 impl Gateway {
     /// Serves one request: the answer while it is made, or why there is none. Either way it is on
     /// record.
@@ -40,30 +46,15 @@ impl Gateway {
     /// # Errors
     /// The refusal to tell the client, with the ids it is on record under.
     pub async fn serve(&self, call: Call) -> Result<Answer, Refusal> {
-        let inner = &self.0;
-        let model = call.model.clone().unwrap_or_else(|| inner.models.default_name().to_owned());
-        let request = Request::begin(&call.arrival, asked(&call, model), call.user.clone());
-        let plugins = inner.plugins.pin();
-        let admitted = match inner.admit(&call, &request, &plugins) {
-            Ok(admitted) => admitted,
-            Err(refusal) => return Err(inner.put_refusal_on_record(request, plugins, refusal)),
-        };
-        let (pieces, events) = mpsc::channel(PIECES_WAITING);
-        let answer = Answer {
-            id: request.id.clone(),
-            trace_id: request.trace.trace_id,
-            created: request.arrived.wall(),
-            model: request.asked.model.clone(),
-            events,
-        };
-        let finish = finish(Arc::clone(inner), request, plugins, admitted, pieces);
-        inner.running.spawn(finish);
-        Ok(answer)
+        let (reply, replied) = oneshot::channel();
+        // A task of its own outlives the connection: a client that goes away changes the outcome,
+        // never the accounting.
+        self.0.running.spawn(serve(Arc::clone(&self.0), call, reply));
+        replied.await.unwrap_or_else(|_| Err(cut_off()))
     }
 
     /// Puts a refusal on record that was decided before a [`Call`] could be made of the request.
-    #[must_use]
-    pub fn refuse(
+    pub async fn refuse(
         &self,
         arrival: &Arrival,
         asked: Asked,
@@ -71,43 +62,67 @@ impl Gateway {
         refusal: Refusal,
     ) -> Refusal {
         let request = Request::begin(arrival, asked, user);
-        self.0.put_refusal_on_record(request, self.0.plugins.pin(), refusal)
+        let inner = Arc::clone(&self.0);
+        let recorded = self.0.running.spawn(async move { inner.refused(&request, refusal).await });
+        recorded.await.unwrap_or_else(|_| cut_off())
     }
 }
 
-/// The rest of a request's life, in a task that outlives its connection.
-async fn finish(
-    gateway: Arc<Inner>,
-    request: Request,
-    plugins: Arc<PluginSet>,
-    admitted: Admitted,
-    pieces: mpsc::Sender<AnswerEvent>,
-) {
+/// The life of a request while its client waits.
+async fn serve(gateway: Arc<Inner>, call: Call, reply: Reply) {
+    let model = call.model.clone().unwrap_or_else(|| gateway.models.default_name().to_owned());
+    let request = Request::begin(&call.arrival, asked(&call, model), call.user.clone());
+    let plugins = gateway.plugins.pin();
+    let (admitted, ticket) = match gateway.admit(&call, &request, &plugins).await {
+        Ok(admitted) => admitted,
+        Err(refusal) => {
+            let _ = reply.send(Err(gateway.refused(&request, refusal).await));
+            return;
+        }
+    };
     let Admitted { generation, served, prompt_tokens, tokenize, submitted } = admitted;
-    let Ran { tapped, failure } = tap::run(generation, &pieces, gateway.stall).await;
+    let (pieces, events) = mpsc::channel(PIECES_WAITING);
+    // A client that is gone by now is found out by the tap.
+    let _ = reply.send(Ok(answer(&request, events)));
+    let mut content = gateway.capture.begin(request.tenant(), &call.prompt);
+    let tapping =
+        tap::run(generation, prompt_tokens, &pieces, &ticket, &mut content, gateway.stall);
+    let Ran { tapped, failure } = tapping.await;
     let usage = tapped.usage(request.usage_base(&served), prompt_tokens, &gateway.engine);
     let cost = tokio::task::block_in_place(|| plugins.price(request.tenant(), &usage));
-    let ending = Ending {
-        result: match (&failure, tapped.reason) {
-            (None, Some(reason)) => Ok(reason),
-            (Some(refusal), _) => Err(refusal.clone()),
-            (None, None) => Err(Refusal::new(ErrorKind::Internal, "The answer was cut off.")),
-        },
-        tokens: usage.tokens,
-        source: usage.source,
-        cost: cost.clone(),
-    };
+    let (tokens, source, billed) = (usage.tokens, usage.source, cost.clone());
+    let result = tapped.result(failure.as_ref());
     let phases = tapped.phases(&request.arrived, tokenize, submitted);
     let outcome = tapped.outcome(failure);
-    let record = request.served(End { phases, outcome, usage, cost });
-    gateway.put_on_record(Finished { record, plugins }).await;
+    let content = content.map(|content| content.ended(tapped.reason));
+    let record = request.served(End { phases, outcome, usage, cost, content });
+    let result = gateway.finished(ticket, &record).await.and(result);
+    gateway.requests.count(&record, Some(tapped.overhead(&request.arrived, submitted)));
+    let ending = Ending { result, tokens, source, cost: billed };
     // A client that is gone does not hear it; that is already on record.
     let _ = pieces.send(AnswerEvent::Ended(Box::new(ending))).await;
+    gateway.price_in_the_shadow(&record, &plugins);
 }
 
 impl Inner {
+    /// From a well-formed call to one that the engine works on and that is on record as started.
+    async fn admit(
+        &self,
+        call: &Call,
+        request: &Request,
+        plugins: &PluginSet,
+    ) -> Result<(Admitted, Ticket), Refusal> {
+        self.ledger.admits().map_err(|error| unrecorded(&error))?;
+        let admitted = self.submit(call, request, plugins)?;
+        // The engine reads the prompt meanwhile; nothing of it goes out before this commit.
+        let record = request.aborted(&admitted.served, admitted.tokenize);
+        let started = self.ledger.start(&record, plugins.fingerprint()).await;
+        let ticket = started.map_err(|error| unrecorded(&error))?;
+        Ok((admitted, ticket))
+    }
+
     /// From a well-formed call to one the engine works on.
-    fn admit(
+    fn submit(
         &self,
         call: &Call,
         request: &Request,
@@ -169,25 +184,43 @@ impl Inner {
         }
     }
 
-    async fn put_on_record(&self, finished: Finished) {
-        self.requests.count(&finished.record, None);
-        if self.finished.send(finished).await.is_err() {
-            tracing::error!("delivery has ended; a record is lost");
-        }
+    /// Puts the end of a request on record; the refusal to tell the client if that cannot be done.
+    async fn finished(&self, ticket: Ticket, record: &Record) -> Result<(), Refusal> {
+        let recorded = self.ledger.finish(ticket, record).await;
+        recorded.map(drop).map_err(|error| unrecorded(&error))
     }
 
-    /// Records a refusal without making the client wait for it.
-    fn put_refusal_on_record(
-        self: &Arc<Self>,
-        request: Request,
-        plugins: Arc<PluginSet>,
-        mut refusal: Refusal,
-    ) -> Refusal {
-        refusal.recorded = Some((request.id.clone(), request.trace.trace_id));
+    /// Puts a refusal on record; what to tell the client.
+    async fn refused(&self, request: &Request, mut refusal: Refusal) -> Refusal {
         let record = request.refused(&refusal);
-        let inner = Arc::clone(self);
-        self.running.spawn(async move { inner.put_on_record(Finished { record, plugins }).await });
+        self.requests.count(&record, None);
+        match self.ledger.refused(&record).await {
+            Ok(_) => refusal.recorded = Some((request.id.clone(), request.trace.trace_id)),
+            Err(error) if refusal.kind != ErrorKind::RecordUnavailable => {
+                return unrecorded(&error);
+            }
+            Err(_) => {}
+        }
         refusal
+    }
+
+    /// Asks the plugins marked shadow what they would have billed, and counts the difference.
+    fn price_in_the_shadow(&self, record: &Record, plugins: &PluginSet) {
+        if let Some(usage) = &record.usage {
+            let tenant = record.tenant.as_deref();
+            let prices = tokio::task::block_in_place(|| plugins.shadow(tenant, usage));
+            self.shadow.compare(tenant, usage, &record.cost, prices);
+        }
+    }
+}
+
+fn answer(request: &Request, events: mpsc::Receiver<AnswerEvent>) -> Answer {
+    Answer {
+        id: request.id.clone(),
+        trace_id: request.trace.trace_id,
+        created: request.arrived.wall(),
+        model: request.asked.model.clone(),
+        events,
     }
 }
 
@@ -232,6 +265,17 @@ fn unpriceable(refused: &NotAdmitted) -> Refusal {
     );
     let message = "This request cannot be priced at the moment. Try again shortly.";
     Refusal::new(ErrorKind::PricingUnavailable, message).retry_after(refused.retry_after)
+}
+
+/// What cannot be put on record is not served.
+fn unrecorded(error: &LedgerError) -> Refusal {
+    tracing::warn!(%error, "request refused, since the ledger cannot record it");
+    let message = "The gateway cannot put requests on record at the moment. Try again shortly.";
+    Refusal::new(ErrorKind::RecordUnavailable, message).retry_after(LEDGER_RETRY)
+}
+
+fn cut_off() -> Refusal {
+    Refusal::new(ErrorKind::Internal, "The request was cut off.")
 }
 
 fn busy(error: &SubmitError) -> Refusal {

@@ -8,8 +8,10 @@ use tollgate_domain::time::{Interval, nanos};
 use tollgate_domain::usage::{ComputeUsage, Phase};
 use tollgate_domain::{ErrorKind, Outcome, TokenUsage, Usage};
 use tollgate_engine::{End, Engine, Event, Generation};
+use tollgate_ledger::Ticket;
 
 use crate::call::{AnswerEvent, Moment, Refusal};
+use crate::content::Captured;
 
 /// What a stream turned out to be.
 #[derive(Default)]
@@ -32,10 +34,14 @@ pub(crate) struct Ran {
 
 /// Passes the stream on until it ends or the client is gone, which is when the pieces' receiver
 /// is dropped or has not taken a piece for `stall`. Then generation is cancelled and what it used
-/// so far is asked for.
+/// so far is asked for. What a piece took is noted before the piece goes out, so that a killed
+/// process has billed what its clients have.
 pub(crate) async fn run(
     mut generation: Generation,
+    prompt_tokens: u64,
     pieces: &mpsc::Sender<AnswerEvent>,
+    ticket: &Ticket,
+    content: &mut Option<Captured>,
     stall: Duration,
 ) -> Ran {
     let mut tapped = Tapped::default();
@@ -56,9 +62,16 @@ pub(crate) async fn run(
         };
         match event {
             Event::Started { at } => tapped.started = Some(at),
-            Event::Prefilled { at } => tapped.prefilled = Some(at),
-            Event::Text { text, at } => {
+            Event::Prefilled { at } => {
+                tapped.prefilled = Some(at);
+                ticket.progress(prompt_tokens, 0);
+            }
+            Event::Text { text, output_tokens, at } => {
                 tapped.first_text.get_or_insert(at);
+                ticket.progress(prompt_tokens, u64::from(output_tokens));
+                if let Some(content) = content {
+                    content.answered(&text);
+                }
                 let piece = pieces.send(AnswerEvent::Text(text));
                 if client_is_here && !matches!(tokio::time::timeout(stall, piece).await, Ok(Ok(())))
                 {
@@ -95,6 +108,15 @@ pub(crate) async fn run(
 }
 
 impl Tapped {
+    /// What the client is told of the end.
+    pub(crate) fn result(&self, failure: Option<&Refusal>) -> Result<FinishReason, Refusal> {
+        match (failure, self.reason) {
+            (Some(refusal), _) => Err(refusal.clone()),
+            (None, Some(reason)) => Ok(reason),
+            (None, None) => Err(Refusal::new(ErrorKind::Internal, "The answer was cut off.")),
+        }
+    }
+
     /// Whether the client saw the whole answer.
     pub(crate) fn outcome(&self, failure: Option<Refusal>) -> Outcome {
         match (failure, self.reason) {
@@ -123,6 +145,13 @@ impl Tapped {
             }),
             ..base
         }
+    }
+
+    /// How long the request was in our hands and not in the backend's, so far: from its arrival
+    /// until it was submitted, and from the end of generation until now.
+    pub(crate) fn overhead(&self, arrived: &Moment, submitted: Instant) -> Duration {
+        let after = self.ended.map(|ended| ended.elapsed()).unwrap_or_default();
+        arrived.until(submitted).saturating_add(after)
     }
 
     /// The phases that were reached.

@@ -74,7 +74,7 @@ async fn infer(api: Api, operation: Operation, route: &str, request: Request) ->
         Ok(request) => request,
         Err(malformed) => {
             let Malformed { refusal, asked, user } = *malformed;
-            let refusal = api.gateway.refuse(&arrival, asked, user, refusal);
+            let refusal = api.gateway.refuse(&arrival, asked, user, refusal).await;
             return error::response(&refusal, None);
         }
     };

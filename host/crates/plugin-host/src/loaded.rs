@@ -128,6 +128,11 @@ impl Loaded {
         &self.prepared.runtime.limits
     }
 
+    /// The configuration it was given, as JSON.
+    pub fn config(&self) -> &str {
+        &self.config
+    }
+
     /// What it does.
     pub fn roles(&self) -> Vec<Role> {
         self.prepared.roles()

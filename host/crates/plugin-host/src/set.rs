@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tollgate_domain::{CostOutcome, PluginFault, PluginIdentity, Resource, Span, Usage};
 
+use crate::folder;
 use crate::loaded::Loaded;
 use crate::manifest::{Entry, OnFailure};
 use crate::matching::Matching;
@@ -18,6 +19,7 @@ use crate::spans::{self, Batch, Filtered};
 pub struct PluginSet {
     generation: u64,
     members: Vec<Member>,
+    fingerprint: String,
 }
 
 /// A plugin and what `plugins.toml` says of its part in the set.
@@ -94,7 +96,8 @@ impl Member {
 
 impl PluginSet {
     pub(crate) fn new(generation: u64, members: Vec<Member>) -> Self {
-        Self { generation, members }
+        let fingerprint = fingerprint(&members);
+        Self { generation, members, fingerprint }
     }
 
     /// Whether these are the same plugins, with the same rules, in the same order.
@@ -118,6 +121,13 @@ impl PluginSet {
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// Tells sets apart that may price differently: a digest over the contents and configurations of the cost models
+    /// and what they match, the same in another process.
+    #[must_use]
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
     }
 
     /// What a request cost. Cost models that match it are asked in order: the first that does not answer `unpriced`
@@ -209,6 +219,16 @@ impl PluginSet {
             member.has(role) && member.rules.matching.batch(batch.tenant, batch.exporter)
         })
     }
+}
+
+fn fingerprint(members: &[Member]) -> String {
+    let mut all = String::new();
+    for member in members.iter().filter(|m| m.has(Role::CostModel) && !m.rules.shadow) {
+        let (digest, config) = (&member.loaded.identity.digest, member.loaded.config());
+        let config = folder::digest_of(config.as_bytes());
+        all.push_str(&format!("{digest} {config} {:?}\n", member.rules.matching));
+    }
+    folder::digest_of(all.as_bytes())
 }
 
 impl std::fmt::Debug for PluginSet {

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use tollgate_domain::record::Record;
+use tollgate_domain::record::{Content, FinishReason, Message, Record};
 use tollgate_domain::span::{Attributes, Value};
 use tollgate_domain::time::Interval;
 use tollgate_domain::{CostOutcome, Currency, Outcome};
@@ -20,6 +20,9 @@ pub(crate) fn of_request(record: &Record, server: Option<SocketAddr>) -> Attribu
     money(&record.cost, &mut attributes);
     ours(record, &mut attributes);
     exchange(record, server, &mut attributes);
+    if let Some(said) = &record.content {
+        content(said, &mut attributes);
+    }
     attributes
 }
 
@@ -148,6 +151,36 @@ fn exchange(record: &Record, server: Option<SocketAddr>, to: &mut Attributes) {
         to.set(http::SERVER_PORT, i64::from(server.port()));
     }
     to.set_some(http::ERROR_TYPE, error_type(&record.outcome));
+}
+
+/// What was said, in the conventions' form, as JSON text.
+fn content(content: &Content, to: &mut Attributes) {
+    let input: Vec<Said<'_>> = content.input.iter().map(|message| said(message, None)).collect();
+    let reason = content.finish_reason.map(FinishReason::name);
+    let output: Vec<Said<'_>> =
+        content.output.iter().map(|message| said(message, reason)).collect();
+    to.set_some(gen_ai::INPUT_MESSAGES, serde_json::to_string(&input).ok());
+    to.set_some(gen_ai::OUTPUT_MESSAGES, serde_json::to_string(&output).ok());
+    to.set_some(tollgate::CONTENT_TRUNCATED, content.truncated.then_some(true));
+}
+
+fn said<'a>(message: &'a Message, finish_reason: Option<&'static str>) -> Said<'a> {
+    let parts = [Part { r#type: "text", content: &message.text }];
+    Said { role: &message.role, parts, finish_reason }
+}
+
+#[derive(serde::Serialize)]
+struct Said<'a> {
+    role: &'a str,
+    parts: [Part<'a>; 1],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    finish_reason: Option<&'static str>,
+}
+
+#[derive(serde::Serialize)]
+struct Part<'a> {
+    r#type: &'static str,
+    content: &'a str,
 }
 
 /// Seconds from the request to its first text.

@@ -66,6 +66,10 @@ pub mod gen_ai {
     pub const REQUEST_TOP_K: &str = "gen_ai.request.top_k";
     pub const REQUEST_SEED: &str = "gen_ai.request.seed";
     pub const REQUEST_STOP_SEQUENCES: &str = "gen_ai.request.stop_sequences";
+    /// Only where content is kept.
+    pub const INPUT_MESSAGES: &str = "gen_ai.input.messages";
+    /// Only where content is kept.
+    pub const OUTPUT_MESSAGES: &str = "gen_ai.output.messages";
     /// Set only if true.
     pub const REQUEST_STREAM: &str = "gen_ai.request.stream";
     pub const RESPONSE_ID: &str = "gen_ai.response.id";
@@ -128,12 +132,14 @@ pub mod cost {
 pub mod tollgate {
     /// Who pays.
     pub const TENANT: &str = "tollgate.tenant";
-    /// `completed`, `client_gone`, `refused` or `failed`.
+    /// `completed`, `client_gone`, `refused`, `failed` or `aborted`.
     pub const OUTCOME: &str = "tollgate.outcome";
     /// `reported`, `counted` or `estimated`.
     pub const USAGE_SOURCE: &str = "tollgate.usage.source";
     /// Operator's label of the hardware that served.
     pub const USAGE_DEVICE: &str = "tollgate.usage.device";
+    /// Set only if something was left out of the content that is kept.
+    pub const CONTENT_TRUNCATED: &str = "tollgate.content.truncated";
     /// Device time given to the request, whole nanoseconds.
     pub const USAGE_DEVICE_TIME_NS: &str = "tollgate.usage.device_time_ns";
     /// Of a failed plugin: its name.
@@ -173,4 +179,7 @@ pub mod resource {
     pub const SERVICE_VERSION: &str = "service.version";
     pub const DEPLOYMENT_ENVIRONMENT: &str = "deployment.environment";
     pub const DEPLOYMENT_ENVIRONMENT_NAME: &str = "deployment.environment.name";
+    pub const SDK_NAME: &str = "telemetry.sdk.name";
+    pub const SDK_LANGUAGE: &str = "telemetry.sdk.language";
+    pub const SDK_VERSION: &str = "telemetry.sdk.version";
 }

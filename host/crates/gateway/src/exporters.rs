@@ -1,0 +1,128 @@
+//! What becomes of the records that an exporter delivers: counted by its courier, read by anyone.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use tollgate_domain::UnixNanos;
+use tollgate_ledger::{Cursor, Ledger};
+use tollgate_telemetry::Accepted;
+use tollgate_telemetry::metrics::Distribution;
+
+use crate::metrics::ExporterCounts;
+
+/// How often one exporter warns of the same trouble at most.
+const WARN_EVERY: Duration = Duration::from_secs(30);
+
+/// Bounds of how long attempts to send take, in seconds.
+const SEND_SECONDS: [f64; 12] =
+    [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0];
+
+/// What one exporter did so far.
+#[derive(Debug)]
+pub(crate) struct ExporterMeter {
+    name: String,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    cursor: Cursor,
+    took: Distribution,
+    retries: u64,
+    /// Since when the receiver takes nothing.
+    failing_since: Option<Instant>,
+    failed: Option<Instant>,
+    warned: Option<Instant>,
+}
+
+impl ExporterMeter {
+    pub(crate) fn new(name: &str) -> Self {
+        let state = State {
+            cursor: Cursor::default(),
+            took: Distribution::new(&SEND_SECONDS),
+            retries: 0,
+            failing_since: None,
+            failed: None,
+            warned: None,
+        };
+        Self { name: name.to_owned(), state: Mutex::new(state) }
+    }
+
+    /// It is done with the records up to there.
+    pub(crate) fn moved(&self, to: &Cursor) {
+        self.locked().cursor = *to;
+    }
+
+    /// It made an attempt to send.
+    pub(crate) fn attempted(&self, took: Duration) {
+        self.locked().took.observe(took.as_secs_f64());
+    }
+
+    /// The receiver took a batch.
+    pub(crate) fn taken(&self, accepted: &Accepted) {
+        let again = self.locked().failing_since.take();
+        if let Some(since) = again {
+            let after = since.elapsed();
+            tracing::info!(exporter = self.name, ?after, "exporter delivers again");
+        }
+        if accepted.rejected_spans > 0 {
+            let said = accepted.message.as_deref().unwrap_or("without a reason");
+            self.trouble(&format!("the receiver refused {} spans: {said}", accepted.rejected_spans));
+        }
+    }
+
+    /// The receiver did not take a batch for now.
+    pub(crate) fn failed(&self, message: &str) {
+        let mut state = self.locked();
+        state.retries = state.retries.saturating_add(1);
+        state.failed = Some(Instant::now());
+        state.failing_since.get_or_insert_with(Instant::now);
+        drop(state);
+        self.trouble(message);
+    }
+
+    /// Logs trouble, unless there was a warning not long ago: the counts tell the rest.
+    pub(crate) fn trouble(&self, message: &str) {
+        let mut state = self.locked();
+        let quiet = state.warned.is_some_and(|at| at.elapsed() < WARN_EVERY);
+        if !quiet {
+            state.warned = Some(Instant::now());
+            drop(state);
+            tracing::warn!(exporter = self.name, "{message}");
+        }
+    }
+
+    /// All of it, as it is now; reads a record if one waits, so it blocks.
+    pub(crate) fn counts(&self, ledger: &Ledger) -> ExporterCounts {
+        // The head first: it only grows, so that nothing pends twice.
+        let head = *ledger.head().borrow();
+        let state = self.locked();
+        let (cursor, send_seconds) = (state.cursor, state.took.histogram());
+        let (retries, failed) = (state.retries, state.failed);
+        drop(state);
+        let pending = head.records.saturating_sub(cursor.records);
+        let done = cursor.delivered + cursor.filtered + cursor.rejected;
+        ExporterCounts {
+            name: self.name.clone(),
+            records: done + pending,
+            delivered: cursor.delivered,
+            filtered: cursor.filtered,
+            rejected: cursor.rejected,
+            pending,
+            oldest_pending: (pending > 0).then(|| oldest(ledger, &cursor)).flatten(),
+            send_seconds,
+            retries,
+            last_error_age: failed.map(|at| at.elapsed()),
+        }
+    }
+
+    fn locked(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How long ago the first record after the cursor ended.
+fn oldest(ledger: &Ledger, cursor: &Cursor) -> Option<Duration> {
+    let first = ledger.read(cursor.seq, 1).ok()?.into_iter().next()?;
+    Some(UnixNanos::from(SystemTime::now()).since(first.record.phases.request.end))
+}

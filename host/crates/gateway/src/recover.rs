@@ -1,0 +1,36 @@
+//! What the last process left behind: requests that were in flight when it ended are priced by
+//! what they had used and end as `aborted`, before the first new one is served.
+
+use tollgate_domain::{CostOutcome, UnpricedReason};
+use tollgate_ledger::{Interrupted, Ledger, LedgerError};
+use tollgate_plugin_host::PluginHost;
+
+/// Ends them all.
+///
+/// # Errors
+/// If the ledger cannot record it: then nothing can be served either.
+pub(crate) async fn end_interrupted(
+    ledger: &Ledger,
+    plugins: &PluginHost,
+    interrupted: Vec<Interrupted>,
+) -> Result<(), LedgerError> {
+    let found = interrupted.len();
+    let set = plugins.pin();
+    for Interrupted { ticket, mut record, plugin_set } in interrupted {
+        // Only by the prices that the request was admitted under.
+        record.cost = match &record.usage {
+            Some(usage) if plugin_set == set.fingerprint() => {
+                tokio::task::block_in_place(|| set.price(record.tenant.as_deref(), usage))
+            }
+            _ => CostOutcome::Unpriced { reason: UnpricedReason::PluginsChanged },
+        };
+        ledger.finish(ticket, &record).await?;
+    }
+    if found > 0 {
+        tracing::warn!(
+            requests = found,
+            "requests were in flight when the last process ended; they are on record as aborted"
+        );
+    }
+    Ok(())
+}
