@@ -1,7 +1,7 @@
 //! OpenTelemetry's environment variables.
 //!
 //! All of them are read here, and not by the OTLP crate, so that one rule holds for all: empty
-//! is unset, the traces variable wins over the general one, and what cannot be understood is
+//! is unset, a signal's own variable wins over the general one, and what cannot be understood is
 //! warned about and ignored, except for an endpoint, which is an error.
 //!
 //! Which protocol: the specification's default is `http/protobuf`, but half of all guides say
@@ -14,51 +14,93 @@ use std::time::Duration;
 use reqwest::Url;
 
 use crate::error::TelemetryError;
-use crate::settings::{Compression, ConsoleFormat, ExporterSettings, OtlpSettings, Protocol};
+use crate::settings::{Compression, OtlpSettings, Protocol};
 use crate::text;
 
 /// The port that means gRPC.
 const GRPC_PORT: u16 = 4317;
 
-/// What the environment says of exporters; `env` looks a variable up.
+/// What the environment says of exporters.
+#[derive(Clone, Debug, Default)]
+pub struct FromEnvironment {
+    /// No exporter at all, whatever else is set: `OTEL_SDK_DISABLED`.
+    pub disabled: bool,
+    /// Traces on the console, too.
+    pub console: bool,
+    /// Colours on a terminal; false under `NO_COLOR`.
+    pub colour: bool,
+    /// Where traces are sent.
+    pub traces: Option<OtlpSettings>,
+    /// Where metrics are sent.
+    pub metrics: Option<OtlpSettings>,
+}
+
+/// Reads the environment; `env` looks a variable up.
 ///
-/// `OTEL_TRACES_EXPORTER` is a list of `otlp`, `console`, `none`. Without it OTLP is on if an
-/// OTLP endpoint is set. The NDJSON file is not OpenTelemetry's, so it is never set here and
-/// `none` does not concern it; `OTEL_SDK_DISABLED` turns off everything.
+/// `OTEL_TRACES_EXPORTER` is a list of `otlp`, `console`, `none`, `OTEL_METRICS_EXPORTER` likewise
+/// of `otlp`, `prometheus` (which is the admin API's), `none`. Without it OTLP is on for that
+/// signal if an OTLP endpoint is set. The span files are not OpenTelemetry's, so they are never
+/// set here and `none` does not concern them; `OTEL_SDK_DISABLED` turns off everything.
 ///
 /// # Errors
-/// [`TelemetryError::Setting`] if the OTLP endpoint is no URL.
+/// [`TelemetryError::Setting`] if an OTLP endpoint is no URL.
 pub fn from_environment(
     env: impl Fn(&str) -> Option<String>,
-) -> Result<ExporterSettings, TelemetryError> {
-    let env = Environment { get: env };
-    let list = env.get("OTEL_TRACES_EXPORTER").map(|list| exporters(&list));
-    let named = |name: &str| list.as_ref().map(|list| list.iter().any(|item| item == name));
-    let none = named("none") == Some(true);
-    let otlp = !none && named("otlp").unwrap_or(env.traces("ENDPOINT").is_some());
-    let console = !none && named("console") == Some(true);
-    Ok(ExporterSettings {
-        disabled: env.is_true("OTEL_SDK_DISABLED"),
-        console: if console { ConsoleFormat::Tree } else { ConsoleFormat::Off },
-        colour: env.get("NO_COLOR").is_none() && env.get("TERM").as_deref() != Some("dumb"),
-        ndjson: None,
-        otlp: if otlp { Some(env.otlp()?) } else { None },
+) -> Result<FromEnvironment, TelemetryError> {
+    let get = &env;
+    let traces = Environment { get, signal: Signal::Traces };
+    let metrics = Environment { get, signal: Signal::Metrics };
+    Ok(FromEnvironment {
+        disabled: traces.is_true("OTEL_SDK_DISABLED"),
+        console: traces.exporters().is_some_and(|list| named(&list, "console")),
+        colour: traces.get("NO_COLOR").is_none() && traces.get("TERM").as_deref() != Some("dumb"),
+        traces: traces.otlp()?,
+        metrics: metrics.otlp()?,
     })
 }
 
-fn exporters(list: &str) -> Vec<String> {
-    let items = list.split(',').map(|item| item.trim().to_ascii_lowercase());
-    let items: Vec<String> = items.filter(|item| !item.is_empty()).collect();
-    for item in &items {
-        if !["otlp", "console", "none"].contains(&item.as_str()) {
-            ignored("OTEL_TRACES_EXPORTER", item, "known are otlp, console and none");
+/// Whether a list of exporters has `name`; `none` takes all others with it.
+fn named(list: &[String], name: &str) -> bool {
+    let has = |name: &str| list.iter().any(|item| item == name);
+    has(name) && !has("none")
+}
+
+/// What is sent.
+#[derive(Clone, Copy)]
+enum Signal {
+    Traces,
+    Metrics,
+}
+
+impl Signal {
+    /// Its part of a variable's name.
+    fn infix(self) -> &'static str {
+        match self {
+            Self::Traces => "TRACES",
+            Self::Metrics => "METRICS",
         }
     }
-    items
+
+    /// Its path over HTTP.
+    fn path(self) -> &'static str {
+        match self {
+            Self::Traces => "/v1/traces",
+            Self::Metrics => "/v1/metrics",
+        }
+    }
+
+    /// The exporters that the list may name.
+    fn exporters(self) -> &'static [&'static str] {
+        match self {
+            Self::Traces => &["otlp", "console", "none"],
+            Self::Metrics => &["otlp", "prometheus", "none"],
+        }
+    }
 }
 
 struct Environment<F> {
     get: F,
+    signal: Signal,
 }
 
 impl<F: Fn(&str) -> Option<String>> Environment<F> {
@@ -66,10 +108,26 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
         (self.get)(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
     }
 
-    /// Name and value of the OTLP variable for traces, else of the one for all signals.
-    fn traces(&self, suffix: &str) -> Option<(String, String)> {
-        ["OTEL_EXPORTER_OTLP_TRACES_", "OTEL_EXPORTER_OTLP_"].iter().find_map(|prefix| {
-            let name = format!("{prefix}{suffix}");
+    /// The list of this signal's exporters, if there is one.
+    fn exporters(&self) -> Option<Vec<String>> {
+        let name = format!("OTEL_{}_EXPORTER", self.signal.infix());
+        let list = self.get(&name)?;
+        let items = list.split(',').map(|item| item.trim().to_ascii_lowercase());
+        let items: Vec<String> = items.filter(|item| !item.is_empty()).collect();
+        let known = self.signal.exporters();
+        for item in &items {
+            if !known.contains(&item.as_str()) {
+                ignored(&name, item, &format!("known are {}", known.join(", ")));
+            }
+        }
+        Some(items)
+    }
+
+    /// Name and value of the signal's own OTLP variable, else of the one for all signals.
+    fn variable(&self, suffix: &str) -> Option<(String, String)> {
+        let own = format!("{}_{suffix}", self.signal.infix());
+        [own.as_str(), suffix].iter().find_map(|suffix| {
+            let name = format!("OTEL_EXPORTER_OTLP_{suffix}");
             self.get(&name).map(|value| (name, value))
         })
     }
@@ -82,7 +140,15 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
         value.eq_ignore_ascii_case("true")
     }
 
-    fn otlp(&self) -> Result<OtlpSettings, TelemetryError> {
+    fn otlp(&self) -> Result<Option<OtlpSettings>, TelemetryError> {
+        let is_on = match self.exporters() {
+            Some(list) => named(&list, "otlp"),
+            None => self.variable("ENDPOINT").is_some(),
+        };
+        if is_on { self.otlp_settings().map(Some) } else { Ok(None) }
+    }
+
+    fn otlp_settings(&self) -> Result<OtlpSettings, TelemetryError> {
         let endpoint = self.endpoint()?;
         let port = endpoint.as_ref().and_then(|(_, url)| url.port());
         let protocol = self.protocol().unwrap_or(match port {
@@ -90,9 +156,10 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
             _ => Protocol::HttpProtobuf,
         });
         let mut settings = OtlpSettings::new(protocol);
-        if let Some((name, url)) = endpoint {
-            settings.endpoint = whole_endpoint(&name, url, protocol);
-        }
+        settings.endpoint = match endpoint {
+            Some((name, url)) => self.whole_endpoint(&name, url, protocol),
+            None => settings.endpoint.replace(Signal::Traces.path(), self.signal.path()),
+        };
         settings.headers = self.headers();
         settings.timeout = self.timeout().unwrap_or(settings.timeout);
         settings.compression = self.compression(protocol);
@@ -102,8 +169,8 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
     }
 
     fn endpoint(&self) -> Result<Option<(String, Url)>, TelemetryError> {
-        let Some((name, value)) = self.traces("ENDPOINT") else { return Ok(None) };
-        let scheme = match self.traces("INSECURE") {
+        let Some((name, value)) = self.variable("ENDPOINT") else { return Ok(None) };
+        let scheme = match self.variable("INSECURE") {
             _ if value.contains("://") => "",
             Some((_, insecure)) if insecure.eq_ignore_ascii_case("true") => "http://",
             _ => "https://",
@@ -119,19 +186,20 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
     }
 
     fn protocol(&self) -> Option<Protocol> {
-        let (name, value) = self.traces("PROTOCOL")?;
+        let (name, value) = self.variable("PROTOCOL")?;
         match value.to_ascii_lowercase().as_str() {
             "grpc" => Some(Protocol::Grpc),
             "http/protobuf" => Some(Protocol::HttpProtobuf),
+            "http/json" => Some(Protocol::HttpJson),
             _ => {
-                ignored(&name, &value, "known are grpc and http/protobuf");
+                ignored(&name, &value, "known are grpc, http/protobuf and http/json");
                 None
             }
         }
     }
 
     fn headers(&self) -> Vec<(String, String)> {
-        let Some((name, value)) = self.traces("HEADERS") else { return Vec::new() };
+        let Some((name, value)) = self.variable("HEADERS") else { return Vec::new() };
         text::pairs(&value).unwrap_or_else(|_| {
             // Not the value: headers hold secrets.
             ignored(&name, "<not shown>", "it must be name=value,name=value");
@@ -140,7 +208,7 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
     }
 
     fn timeout(&self) -> Option<Duration> {
-        let (name, value) = self.traces("TIMEOUT")?;
+        let (name, value) = self.variable("TIMEOUT")?;
         let milliseconds = value.parse().ok().filter(|milliseconds| *milliseconds > 0);
         if milliseconds.is_none() {
             ignored(&name, &value, "it must be a number of milliseconds");
@@ -149,11 +217,11 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
     }
 
     fn compression(&self, protocol: Protocol) -> Option<Compression> {
-        let (name, value) = self.traces("COMPRESSION")?;
+        let (name, value) = self.variable("COMPRESSION")?;
         match (value.to_ascii_lowercase().as_str(), protocol) {
             ("none", _) => None,
             ("gzip", _) => Some(Compression::Gzip),
-            ("zstd", Protocol::HttpProtobuf) => Some(Compression::Zstd),
+            ("zstd", Protocol::HttpProtobuf | Protocol::HttpJson) => Some(Compression::Zstd),
             _ => {
                 ignored(&name, &value, "known are gzip, none, and over HTTP zstd");
                 None
@@ -162,17 +230,17 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
     }
 
     fn path(&self, suffix: &str) -> Option<PathBuf> {
-        self.traces(suffix).map(|(_, value)| PathBuf::from(value))
+        self.variable(suffix).map(|(_, value)| PathBuf::from(value))
     }
-}
 
-/// The general endpoint of HTTP is a base that the path of traces is added to.
-fn whole_endpoint(name: &str, mut url: Url, protocol: Protocol) -> String {
-    if protocol == Protocol::HttpProtobuf && !name.contains("TRACES") {
-        let path = format!("{}/v1/traces", url.path().trim_end_matches('/'));
-        url.set_path(&path);
+    /// The general endpoint of HTTP is a base that the path of the signal is added to.
+    fn whole_endpoint(&self, name: &str, mut url: Url, protocol: Protocol) -> String {
+        if protocol != Protocol::Grpc && !name.contains(self.signal.infix()) {
+            let path = format!("{}{}", url.path().trim_end_matches('/'), self.signal.path());
+            url.set_path(&path);
+        }
+        url.to_string()
     }
-    url.to_string()
 }
 
 fn ignored(name: &str, value: &str, problem: &str) {
@@ -185,7 +253,7 @@ mod tests {
 
     type Variables<'a> = &'a [(&'a str, &'a str)];
 
-    fn read(variables: Variables) -> Result<ExporterSettings, TelemetryError> {
+    fn read(variables: Variables) -> Result<FromEnvironment, TelemetryError> {
         from_environment(|name| {
             variables.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned())
         })
@@ -208,7 +276,7 @@ mod tests {
         ];
         for (variables, console, otlp) in cases {
             let settings = read(variables).unwrap_or_default();
-            let found = (settings.console == ConsoleFormat::Tree, settings.otlp.is_some());
+            let found = (settings.console, settings.traces.is_some());
             assert_eq!(found, (console, otlp), "{variables:?}");
         }
         assert!(read(&[("OTEL_SDK_DISABLED", "TRUE")]).is_ok_and(|settings| settings.disabled));
@@ -240,7 +308,7 @@ mod tests {
             (&[(general, "unix:///tmp/x")], "configuration"),
         ];
         for (variables, wanted) in cases {
-            let found = match read(variables).map(|settings| settings.otlp) {
+            let found = match read(variables).map(|settings| settings.traces) {
                 Ok(Some(otlp)) => format!("{:?} {}", otlp.protocol, otlp.endpoint),
                 Ok(None) => "off".to_owned(),
                 Err(_) => "configuration".to_owned(),
@@ -258,7 +326,7 @@ mod tests {
             ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "1500"),
             ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
         ]);
-        let otlp = otlp.ok().and_then(|settings| settings.otlp);
+        let otlp = otlp.ok().and_then(|settings| settings.traces);
         let Some(otlp) = otlp else { unreachable!("OTLP is on") };
         assert_eq!(otlp.headers.first().map(|(_, v)| v.as_str()), Some("Bearer s3cret"));
         assert_eq!(otlp.timeout, Duration::from_millis(1500));

@@ -33,10 +33,12 @@ pub enum TelemetryError {
         path: PathBuf,
     },
     /// The client of an OTLP receiver cannot be built.
-    #[error("cannot export by OTLP to {endpoint}")]
+    #[error("cannot export by OTLP to {endpoint}: {problem}")]
     Client {
         /// Where to.
         endpoint: String,
+        /// Why, with all causes.
+        problem: String,
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
@@ -44,17 +46,23 @@ pub enum TelemetryError {
     #[error("cannot start the thread of exporter {exporter}: {source}")]
     Thread {
         /// Which exporter.
-        exporter: &'static str,
+        exporter: String,
         /// Why.
         source: io::Error,
     },
-    /// An exporter was closed before it had delivered everything.
-    #[error("exporter {exporter} ran out of time with {left} spans undelivered")]
+    /// Two exporters have one name, and so one cursor.
+    #[error("two exporters are named {exporter}: give each a name of its own")]
+    NamedTwice {
+        /// The name.
+        exporter: String,
+    },
+    /// An exporter was closed before it had ended what it does behind the scenes.
+    #[error("exporter {exporter} ran out of time {left}; the next start goes on with it")]
     Unfinished {
         /// Which exporter.
-        exporter: &'static str,
-        /// How many spans it had left.
-        left: u64,
+        exporter: String,
+        /// What it was doing.
+        left: &'static str,
     },
 }
 
@@ -65,7 +73,7 @@ pub enum TelemetryErrorKind {
     Configuration,
     /// The machine refused: a file, a thread.
     System,
-    /// Spans were left behind.
+    /// Something is left for the next start.
     Unfinished,
 }
 
@@ -74,9 +82,10 @@ impl TelemetryError {
     #[must_use]
     pub fn kind(&self) -> TelemetryErrorKind {
         match self {
-            Self::Setting { .. } | Self::FileInUse { .. } | Self::Client { .. } => {
-                TelemetryErrorKind::Configuration
-            }
+            Self::Setting { .. }
+            | Self::FileInUse { .. }
+            | Self::NamedTwice { .. }
+            | Self::Client { .. } => TelemetryErrorKind::Configuration,
             Self::File { .. } | Self::Thread { .. } => TelemetryErrorKind::System,
             Self::Unfinished { .. } => TelemetryErrorKind::Unfinished,
         }

@@ -2,22 +2,23 @@
 //! propagation, the exporters that carry spans away, and metrics.
 //!
 //! Spans are built from finished records, so nothing here is on the token path. OpenTelemetry's
-//! crates are used for one thing, sending OTLP, and stay behind [`ExporterHandle`]. No prompt and
-//! no answer is ever put on a span.
+//! crates are used for one thing, the messages of OTLP, and stay behind [`Exporter`]. No prompt
+//! and no answer is ever put on a span.
 
 mod attributes;
 mod console;
-mod counts;
 mod environment;
 mod error;
 mod exporter;
+mod file;
 pub mod metrics;
 pub mod names;
 mod ndjson;
 mod otlp;
-mod otlp_client;
+mod otlp_json;
 pub mod propagation;
 mod resource;
+mod rotation;
 mod settings;
 mod sink;
 mod spans;
@@ -25,10 +26,12 @@ mod text;
 mod worker;
 
 pub use attributes::error_type;
-pub use counts::ExporterCounts;
-pub use environment::from_environment;
+pub use environment::{FromEnvironment, from_environment};
 pub use error::{TelemetryError, TelemetryErrorKind};
-pub use exporter::{ExporterHandle, Overflow, start_exporters};
+pub use exporter::{Accepted, Exporter, SendError, build_exporters};
 pub use resource::resource;
-pub use settings::{Compression, ConsoleFormat, ExporterSettings, OtlpSettings, Protocol};
+pub use settings::{
+    Compression, ConsoleFormat, ExporterSettings, FileSettings, OtlpSettings, Protocol, Rotation,
+    SinkSettings, StartAt,
+};
 pub use spans::{plugin_failed, spans};

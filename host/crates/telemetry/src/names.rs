@@ -179,4 +179,7 @@ pub mod resource {
     pub const SERVICE_VERSION: &str = "service.version";
     pub const DEPLOYMENT_ENVIRONMENT: &str = "deployment.environment";
     pub const DEPLOYMENT_ENVIRONMENT_NAME: &str = "deployment.environment.name";
+    pub const SDK_NAME: &str = "telemetry.sdk.name";
+    pub const SDK_LANGUAGE: &str = "telemetry.sdk.language";
+    pub const SDK_VERSION: &str = "telemetry.sdk.version";
 }

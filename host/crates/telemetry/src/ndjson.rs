@@ -1,22 +1,10 @@
-//! Spans in a file, one JSON object a line: every field of the tutorial's exporter, so that its
-//! analysis runs unchanged, and parent, kind, events, resource.
-//!
-//! A batch is one write. A line is whole or not there: what a crash tore off at the end is cut
-//! off at the next start, what a failed write left behind is cut off before the next write. The
-//! file is locked, since two writers would cut each other's lines.
-
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::Path;
+//! A span as a line of JSON: every field of the tutorial's exporter, so that its analysis runs
+//! unchanged, and parent, kind, events, resource.
 
 use serde::Serialize;
 use tollgate_domain::span::{Attributes, Resource, Span, SpanKind, SpanStatus, Value};
 
-use crate::error::TelemetryError;
 use crate::names;
-
-/// How much is read at a time when looking for the last whole line.
-const BLOCK: u64 = 64 * 1024;
 
 /// One line a span, each with its newline.
 pub(crate) fn lines(spans: &[Span], resource: &Resource) -> Vec<u8> {
@@ -97,130 +85,5 @@ impl<'a> Line<'a> {
             },
             resource: Map(&resource.attributes),
         }
-    }
-}
-
-/// The open file.
-#[derive(Debug)]
-pub(crate) struct SpanFile {
-    file: File,
-    /// Where whole lines end, if a failed write left more than that.
-    torn_at: Option<u64>,
-}
-
-impl SpanFile {
-    /// Opens or creates the file and its folders, and cuts off a torn last line.
-    pub(crate) fn open(path: &Path) -> Result<Self, TelemetryError> {
-        let failed = |source| TelemetryError::File { path: path.to_owned(), source };
-        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            fs::create_dir_all(folder).map_err(failed)?;
-        }
-        let mut options = OpenOptions::new();
-        let mut file = options.read(true).append(true).create(true).open(path).map_err(failed)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(TelemetryError::FileInUse { path: path.to_owned() });
-            }
-            Err(TryLockError::Error(error)) => {
-                tracing::warn!(path = %path.display(), %error, "this file system has no locks; let no other process write to the span file");
-            }
-        }
-        let torn = cut_torn_line(&mut file).map_err(failed)?;
-        if torn > 0 {
-            tracing::warn!(path = %path.display(), bytes = torn, "cut off a torn last line");
-        }
-        Ok(Self { file, torn_at: None })
-    }
-
-    /// Appends whole lines: all of them or, after an error, none.
-    pub(crate) fn append(&mut self, lines: &[u8]) -> io::Result<()> {
-        if let Some(length) = self.torn_at {
-            self.file.set_len(length)?;
-            self.torn_at = None;
-        }
-        let length = self.file.metadata()?.len();
-        self.file.write_all(lines).inspect_err(|_| {
-            self.torn_at = self.file.set_len(length).is_err().then_some(length);
-        })
-    }
-}
-
-/// Cuts off what follows the last newline; how many bytes that were.
-fn cut_torn_line(file: &mut File) -> io::Result<u64> {
-    let length = file.metadata()?.len();
-    let mut end = length;
-    let mut block = Vec::new();
-    while end > 0 {
-        let start = end.saturating_sub(BLOCK);
-        file.seek(SeekFrom::Start(start))?;
-        block.clear();
-        Read::take(&mut *file, end - start).read_to_end(&mut block)?;
-        match block.iter().rev().position(|byte| *byte == b'\n') {
-            Some(after) => {
-                end -= u64::try_from(after).unwrap_or(0);
-                break;
-            }
-            None => end = start,
-        }
-    }
-    if end < length {
-        file.set_len(end)?;
-    }
-    Ok(length - end)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_torn_last_line_is_cut_off() -> Result<(), Box<dyn std::error::Error>> {
-        let folder = tempfile::tempdir()?;
-        let path = folder.path().join("a/b/spans.ndjson");
-        let long = "x".repeat(200_000);
-        let cases = [
-            (String::new(), ""),
-            ("{}\n".into(), "{}\n"),
-            ("{}\n{\"torn".into(), "{}\n"),
-            (format!("{{}}\n{long}"), "{}\n"),
-            ("torn".into(), ""),
-            (long.clone(), ""),
-        ];
-        for (before, after) in cases {
-            drop(SpanFile::open(&path)?);
-            fs::write(&path, &before)?;
-            let mut file = SpanFile::open(&path)?;
-            assert_eq!(fs::read_to_string(&path)?, after);
-            file.append(b"{\"new\":1}\n")?;
-            assert_eq!(fs::read_to_string(&path)?, format!("{after}{{\"new\":1}}\n"));
-        }
-        Ok(())
-    }
-
-    #[test]
-    fn two_writers_are_refused() -> Result<(), Box<dyn std::error::Error>> {
-        let folder = tempfile::tempdir()?;
-        let path = folder.path().join("spans.ndjson");
-        let first = SpanFile::open(&path)?;
-        assert!(matches!(SpanFile::open(&path), Err(TelemetryError::FileInUse { .. })));
-        drop(first);
-        assert!(SpanFile::open(&path).is_ok());
-        Ok(())
-    }
-
-    #[test]
-    fn a_failed_write_leaves_no_torn_line() -> Result<(), Box<dyn std::error::Error>> {
-        let folder = tempfile::tempdir()?;
-        let path = folder.path().join("spans.ndjson");
-        fs::write(&path, "{}\n")?;
-        let mut file = SpanFile::open(&path)?;
-        file.append(b"{}\n")?;
-        // As if a write had failed half-way and could not be taken back at once.
-        file.file.write_all(b"{\"half")?;
-        file.torn_at = Some(6);
-        file.append(b"{\"whole\":1}\n")?;
-        assert_eq!(fs::read_to_string(&path)?, "{}\n{}\n{\"whole\":1}\n");
-        Ok(())
     }
 }

@@ -1,35 +1,39 @@
-//! Spans to an OTLP receiver: domain spans become the SDK's `SpanData`, one attempt is one
-//! export call of the OTLP crate's exporter. No global provider and no batch processor: those
-//! drop what a receiver does not take.
-//!
-//! Known limit: a receiver that takes a batch in part (`partial_success`) is only told from one
-//! that took all of it by its own logs, since the crate keeps that answer to itself.
+//! Spans to an OTLP receiver, in requests that receivers take: one call is one attempt at all of
+//! them.
 
-use std::time::{Duration, SystemTime};
+mod client;
+mod grpc;
+mod http;
+pub(crate) mod message;
+mod signal;
 
-use opentelemetry::trace::{
-    Event, SpanContext, SpanId, SpanKind as OtelKind, Status, TraceFlags, TraceId, TraceState,
-};
-use opentelemetry::{Array, InstrumentationScope, Key, KeyValue, StringValue, Value as OtelValue};
-use opentelemetry_otlp::SpanExporter as OtlpExporter;
-use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanExporter, SpanLinks};
-use tollgate_domain::span::{Attributes, Resource, Span, SpanEvent, SpanKind, SpanStatus, Value};
+use std::collections::VecDeque;
+use std::ops::Range;
 
+use opentelemetry_proto::tonic::resource::v1::Resource as OtlpResource;
+use opentelemetry_proto::tonic::trace::v1::Span as OtlpSpan;
+use prost::Message;
+use tollgate_domain::span::{Resource, Span};
+
+pub(crate) use self::client::OtlpClient;
+use self::client::Refusal;
 use crate::error::TelemetryError;
-use crate::names;
-use crate::otlp_client;
+use crate::exporter::{Accepted, SendError};
 use crate::settings::OtlpSettings;
-use crate::sink::Failure;
 
-/// A client of one receiver.
+/// Largest request, a little below the 4 MiB that most receivers take at most.
+const LARGEST_REQUEST: usize = 4_000_000;
+
+/// Most bytes that a message's field costs besides its content: tag and length.
+const FIELD: usize = 8;
+
+/// A sender of spans to one receiver.
 #[derive(Debug)]
 pub(crate) struct Otlp {
-    exporter: OtlpExporter,
-    scope: InstrumentationScope,
-    endpoint: String,
-    /// The crate's own quick retries included.
-    attempt_timeout: Duration,
-    retry_for: Duration,
+    client: OtlpClient,
+    resource: OtlpResource,
+    /// Bytes of a request without spans.
+    empty_request: usize,
 }
 
 impl Otlp {
@@ -38,185 +42,103 @@ impl Otlp {
         settings: &OtlpSettings,
         resource: &Resource,
     ) -> Result<Self, TelemetryError> {
-        let mut exporter = otlp_client::build(settings)?;
-        exporter.set_resource(
-            &opentelemetry_sdk::Resource::builder_empty()
-                .with_schema_url(key_values(&resource.attributes), names::SCHEMA_URL)
-                .build(),
-        );
-        let scope = InstrumentationScope::builder(names::SCOPE)
-            .with_version(env!("CARGO_PKG_VERSION"))
-            .with_schema_url(names::SCHEMA_URL)
-            .build();
-        Ok(Self {
-            exporter,
-            scope,
-            endpoint: settings.endpoint.clone(),
-            attempt_timeout: settings.timeout * 2 + Duration::from_secs(1),
-            retry_for: settings.retry_for,
-        })
+        let client = OtlpClient::new(settings)?;
+        let resource = message::resource(resource);
+        let empty_request =
+            message::request(resource.clone(), Vec::new()).encoded_len() + 4 * FIELD;
+        Ok(Self { client, resource, empty_request })
     }
 
-    /// How long a batch is retried.
-    pub(crate) fn retries_for(&self) -> Duration {
-        self.retry_for
+    /// One attempt at all of `spans`. A request that the receiver finds too large is halved, down to
+    /// a span that counts as rejected if the receiver takes others.
+    pub(crate) async fn send(&mut self, spans: &[Span]) -> Result<Accepted, SendError> {
+        let mut converted: Vec<OtlpSpan> = spans.iter().map(message::span).collect();
+        let mut requests = self.requests(&converted);
+        let mut outcome = Outcome::default();
+        while let Some(range) = requests.pop_front() {
+            // The first requests are made of what was measured; halves are converted again.
+            let part = if converted.is_empty() {
+                spans.get(range.clone()).unwrap_or_default().iter().map(message::span).collect()
+            } else {
+                let rest = converted.split_off(range.len().min(converted.len()));
+                std::mem::replace(&mut converted, rest)
+            };
+            let request = message::request(self.resource.clone(), part);
+            match self.client.export(request).await {
+                Ok(partial) => outcome.took(partial.unwrap_or_default()),
+                Err(Refusal::TooLarge { .. }) if range.len() > 1 => {
+                    // Out of step from here on: what was measured is of no use any more.
+                    converted.clear();
+                    let middle = range.start + range.len() / 2;
+                    requests.push_front(middle..range.end);
+                    requests.push_front(range.start..middle);
+                }
+                Err(Refusal::TooLarge { problem }) => outcome.refused(problem),
+                Err(Refusal::Never { problem }) => return Err(self.never(&problem)),
+                Err(Refusal::Later { problem, after }) => {
+                    let message = self.message(&problem, "is the receiver up?");
+                    return Err(SendError::Later { message, after });
+                }
+            }
+        }
+        outcome.result().map_err(|problem| self.never(&problem))
     }
 
-    /// One attempt at one batch.
-    pub(crate) async fn send(&self, batch: &[Span]) -> Result<(), Failure> {
-        let data = batch.iter().map(|span| span_data(span, &self.scope)).collect();
-        let export = self.exporter.export(data);
-        match tokio::time::timeout(self.attempt_timeout, export).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(self.failure(&error.to_string())),
-            Err(_) => Err(self.failure("no answer in time")),
+    /// Which spans travel together.
+    fn requests(&self, spans: &[OtlpSpan]) -> VecDeque<Range<usize>> {
+        let mut requests = VecDeque::new();
+        let (mut start, mut size) = (0, self.empty_request);
+        for (at, span) in spans.iter().enumerate() {
+            let more = span.encoded_len() + FIELD;
+            if at > start && size + more > LARGEST_REQUEST {
+                requests.push_back(start..at);
+                (start, size) = (at, self.empty_request);
+            }
+            size += more;
+        }
+        requests.push_back(start..spans.len());
+        requests
+    }
+
+    fn never(&self, problem: &str) -> SendError {
+        let message = self.message(problem, "check endpoint, protocol and headers");
+        SendError::Never { message }
+    }
+
+    fn message(&self, problem: &str, advice: &str) -> String {
+        format!("cannot export to {}: {problem}; {advice}", self.client.endpoint())
+    }
+}
+
+/// What became of the requests of one attempt.
+#[derive(Default)]
+struct Outcome {
+    any_taken: bool,
+    rejected: u64,
+    message: Option<String>,
+}
+
+impl Outcome {
+    fn took(&mut self, partial: signal::PartialSuccess) {
+        self.any_taken = true;
+        self.rejected = self.rejected.saturating_add(partial.rejected);
+        if !partial.message.is_empty() {
+            self.message.get_or_insert(partial.message);
         }
     }
 
-    fn failure(&self, problem: &str) -> Failure {
-        let worth_a_retry = worth_a_retry(problem);
-        let advice = match worth_a_retry {
-            true => "is the receiver up?",
-            false => "these spans are lost; check endpoint, protocol and headers",
-        };
-        let message = format!("cannot export to {}: {problem}; {advice}", self.endpoint);
-        Failure { message, worth_a_retry }
+    /// The receiver does not take a single span.
+    fn refused(&mut self, problem: String) {
+        self.rejected = self.rejected.saturating_add(1);
+        self.message.get_or_insert(problem);
     }
-}
 
-/// Whether the receiver may take the same batch later. The crate tells the code in the text of
-/// its error only; a text that is not understood is worth a retry.
-fn worth_a_retry(problem: &str) -> bool {
-    const REFUSED: [&str; 7] = [
-        "InvalidArgument",
-        "NotFound",
-        "AlreadyExists",
-        "PermissionDenied",
-        "Unauthenticated",
-        "FailedPrecondition",
-        "Unimplemented",
-    ];
-    if let Some((_, code)) = problem.split_once("gRPC code: ") {
-        return !REFUSED.iter().any(|refused| code.starts_with(refused));
-    }
-    if let Some((_, code)) = problem.split_once("status code: ") {
-        return ["429", "502", "503", "504"].iter().any(|retry| code.starts_with(retry));
-    }
-    !problem.contains("request will not be sent")
-}
-
-fn span_data(span: &Span, scope: &InstrumentationScope) -> SpanData {
-    let trace_state = span.context.trace_state.as_deref();
-    let mut events = SpanEvents::default();
-    events.events = span.events.iter().map(otel_event).collect();
-    SpanData {
-        span_context: SpanContext::new(
-            TraceId::from(span.context.trace_id.0),
-            SpanId::from(span.context.span_id.0),
-            if span.context.sampled { TraceFlags::SAMPLED } else { TraceFlags::NOT_SAMPLED },
-            false,
-            trace_state.and_then(|state| state.parse().ok()).unwrap_or(TraceState::NONE),
-        ),
-        parent_span_id: SpanId::from(span.parent.map_or(0, |parent| parent.0)),
-        parent_span_is_remote: span.parent_is_remote,
-        span_kind: match span.kind {
-            SpanKind::Internal => OtelKind::Internal,
-            SpanKind::Server => OtelKind::Server,
-            SpanKind::Client => OtelKind::Client,
-            SpanKind::Producer => OtelKind::Producer,
-            SpanKind::Consumer => OtelKind::Consumer,
-        },
-        name: span.name.clone(),
-        start_time: SystemTime::from(span.interval.start),
-        end_time: SystemTime::from(span.interval.end),
-        attributes: key_values(&span.attributes),
-        dropped_attributes_count: 0,
-        events,
-        links: SpanLinks::default(),
-        status: match &span.status {
-            SpanStatus::Unset => Status::Unset,
-            SpanStatus::Ok => Status::Ok,
-            SpanStatus::Error(message) => Status::error(message.clone()),
-        },
-        instrumentation_scope: scope.clone(),
-    }
-}
-
-fn otel_event(event: &SpanEvent) -> Event {
-    Event::new(event.name.clone(), event.time.into(), key_values(&event.attributes), 0)
-}
-
-fn key_values(attributes: &Attributes) -> Vec<KeyValue> {
-    let key = |key: &std::borrow::Cow<'static, str>| match key {
-        std::borrow::Cow::Borrowed(name) => Key::from_static_str(name),
-        std::borrow::Cow::Owned(name) => Key::from(name.clone()),
-    };
-    attributes.iter().map(|(name, value)| KeyValue::new(key(name), otel_value(value))).collect()
-}
-
-fn otel_value(value: &Value) -> OtelValue {
-    match value {
-        Value::Bool(value) => (*value).into(),
-        Value::Int(value) => (*value).into(),
-        Value::Double(value) => (*value).into(),
-        Value::Text(value) => value.clone().into(),
-        Value::List(items) => OtelValue::Array(otel_array(items)),
-    }
-}
-
-/// OpenTelemetry's arrays are of one type; an empty or mixed list becomes one of texts.
-fn otel_array(items: &[Value]) -> Array {
-    fn all<T>(items: &[Value], pick: impl Fn(&Value) -> Option<T>) -> Option<Vec<T>> {
-        let picked: Option<Vec<T>> = items.iter().map(pick).collect();
-        picked.filter(|picked| !picked.is_empty())
-    }
-    let bools = all(items, |item| if let Value::Bool(b) = item { Some(*b) } else { None });
-    let ints = all(items, |item| if let Value::Int(i) = item { Some(*i) } else { None });
-    let doubles = all(items, |item| if let Value::Double(d) = item { Some(*d) } else { None });
-    let typed = bools.map(Array::Bool).or(ints.map(Array::I64)).or(doubles.map(Array::F64));
-    let texts = || items.iter().map(|item| StringValue::from(text(item))).collect();
-    typed.unwrap_or_else(|| Array::String(texts()))
-}
-
-fn text(value: &Value) -> String {
-    match value {
-        Value::Bool(value) => value.to_string(),
-        Value::Int(value) => value.to_string(),
-        Value::Double(value) => value.to_string(),
-        Value::Text(value) => value.clone(),
-        Value::List(items) => items.iter().map(text).collect::<Vec<_>>().join(","),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn refusals_are_told_from_outages() {
-        let cases = [
-            ("export failed with gRPC code: Unavailable: tcp connect error", true),
-            ("export failed with gRPC code: Unauthenticated", false),
-            ("export failed with gRPC code: Internal: h2 protocol error", true),
-            ("HTTP export failed with status code: 503", true),
-            ("HTTP export failed with status code: 400", false),
-            ("HTTP export failed: network error", true),
-            ("body is too large; request will not be sent and telemetry data is lost", false),
-            ("no answer in time", true),
-        ];
-        for (problem, retry) in cases {
-            assert_eq!(worth_a_retry(problem), retry, "{problem}");
+    /// `Err` is why the receiver took nothing.
+    fn result(self) -> Result<Accepted, String> {
+        if self.any_taken {
+            Ok(Accepted { rejected_spans: self.rejected, message: self.message })
+        } else {
+            Err(self.message.unwrap_or_default())
         }
-    }
-
-    #[test]
-    fn lists_keep_their_type() {
-        let list = |items: Vec<Value>| otel_array(&items);
-        assert_eq!(list(vec![1_i64.into(), 2_i64.into()]), Array::I64(vec![1, 2]));
-        assert_eq!(list(vec![0.5.into()]), Array::F64(vec![0.5]));
-        assert_eq!(list(vec![true.into()]), Array::Bool(vec![true]));
-        let texts = vec!["a".into(), "1".into()];
-        assert_eq!(list(vec!["a".into(), 1_i64.into()]), Array::String(texts));
-        assert_eq!(list(Vec::new()), Array::String(Vec::new()));
     }
 }

@@ -1,6 +1,5 @@
 //! What all our spans share: who we are, which version, in which deployment.
 
-use opentelemetry_sdk::resource::{ResourceDetector, TelemetryResourceDetector};
 use tollgate_domain::span::{Attributes, Resource};
 
 use crate::names::resource as names;
@@ -33,9 +32,10 @@ pub fn resource(env: impl Fn(&str) -> Option<String>) -> Resource {
     }
     attributes.set_some(names::SERVICE_NAME, env("OTEL_SERVICE_NAME"));
     deployment(&mut attributes, env("DEPLOY_ENV"));
-    for (key, value) in TelemetryResourceDetector.detect().iter() {
-        attributes.set(key.as_str().to_owned(), value.as_str().into_owned());
-    }
+    // Not OpenTelemetry's own SDK, whose name no other may use.
+    attributes.set(names::SDK_NAME, DEFAULT_SERVICE);
+    attributes.set(names::SDK_LANGUAGE, "rust");
+    attributes.set(names::SDK_VERSION, env!("CARGO_PKG_VERSION"));
     Resource { attributes }
 }
 

@@ -1,47 +1,96 @@
-//! Which exporters run, and how.
+//! Which exporters there are, and how each works.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Which exporters to start.
-#[derive(Clone, Debug, Default)]
+/// One exporter.
+#[derive(Clone, Debug)]
 pub struct ExporterSettings {
-    /// No exporter at all, whatever else is set: `OTEL_SDK_DISABLED`.
-    pub disabled: bool,
-    /// Spans on standard output.
-    pub console: ConsoleFormat,
-    /// Colours on the console if it is a terminal; false under `NO_COLOR`.
-    pub colour: bool,
-    /// Spans in a file, one JSON object a line.
-    pub ndjson: Option<PathBuf>,
-    /// Spans to an OTLP receiver.
-    pub otlp: Option<OtlpSettings>,
+    /// Names its cursor in the ledger; no two have the same.
+    pub name: String,
+    /// Where it begins in a ledger that it has never read.
+    pub start_at: StartAt,
+    /// Files of the plugins whose filters apply to it; `None`: all.
+    pub filters: Option<Vec<String>>,
+    /// Where the spans go.
+    pub sink: SinkSettings,
+}
+
+impl ExporterSettings {
+    /// An exporter of new records that every filter applies to.
+    #[must_use]
+    pub fn new(name: &str, sink: SinkSettings) -> Self {
+        Self { name: name.to_owned(), start_at: StartAt::default(), filters: None, sink }
+    }
+}
+
+/// Where a new exporter begins in an old ledger.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StartAt {
+    /// At its end: only what comes from now on.
+    #[default]
+    Now,
+    /// At the oldest record that is still there.
+    Beginning,
+}
+
+/// Where an exporter's spans go.
+#[derive(Clone, Debug)]
+pub enum SinkSettings {
+    /// Standard output.
+    Console {
+        /// How they look.
+        format: ConsoleFormat,
+        /// Colours if it is a terminal; false under `NO_COLOR`.
+        colour: bool,
+    },
+    /// A file, one JSON object a span.
+    Ndjson(FileSettings),
+    /// A file of OTLP/JSON lines, which an OpenTelemetry Collector reads.
+    OtlpJson(FileSettings),
+    /// An OTLP receiver.
+    Otlp(OtlpSettings),
 }
 
 /// How spans look on standard output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ConsoleFormat {
     /// A tree for each trace, for people.
+    #[default]
     Tree,
     /// The lines of the NDJSON file.
     Json,
-    /// Not at all.
-    #[default]
-    Off,
 }
 
-impl ConsoleFormat {
-    /// Reads `tree`, `json` or `off`.
+/// A file that spans are appended to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileSettings {
+    /// The file that is written now.
+    pub path: PathBuf,
+    /// When it is put aside and the next is begun.
+    pub rotation: Rotation,
+}
+
+impl FileSettings {
+    /// A file that grows for ever.
     #[must_use]
-    pub fn parse(name: &str) -> Option<Self> {
-        match name {
-            "tree" => Some(Self::Tree),
-            "json" => Some(Self::Json),
-            "off" => Some(Self::Off),
-            _ => None,
-        }
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), rotation: Rotation::default() }
     }
+}
+
+/// When a file is put aside, and what becomes of it then.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rotation {
+    /// Before it would be larger than this; `None`: never for its size.
+    pub max_bytes: Option<u64>,
+    /// With the first batch after this long; `None`: never for its age.
+    pub max_age: Option<Duration>,
+    /// How many files that were put aside are kept; `None`: all.
+    pub keep: Option<usize>,
+    /// How files that were put aside are compressed.
+    pub compress: Option<Compression>,
 }
 
 /// How OTLP travels.
@@ -51,14 +100,16 @@ pub enum Protocol {
     Grpc,
     /// Protobuf over HTTP/1.1.
     HttpProtobuf,
+    /// JSON over HTTP/1.1.
+    HttpJson,
 }
 
-/// How OTLP is compressed.
+/// How OTLP requests and files that were put aside are compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compression {
     /// gzip.
     Gzip,
-    /// Zstandard; over HTTP only.
+    /// Zstandard; of OTLP over HTTP only.
     Zstd,
 }
 
@@ -67,7 +118,7 @@ pub enum Compression {
 pub struct OtlpSettings {
     /// How to speak to it.
     pub protocol: Protocol,
-    /// Its whole URL, for HTTP with the path of traces.
+    /// Its whole URL, for HTTP with the path of the signal.
     pub endpoint: String,
     /// Sent with every request. Secrets: never logged.
     pub headers: Vec<(String, String)>,
@@ -79,17 +130,15 @@ pub struct OtlpSettings {
     pub certificate: Option<PathBuf>,
     /// PEM files of our own certificate and its key, for receivers that ask for one.
     pub client_certificate: Option<(PathBuf, PathBuf)>,
-    /// How long a batch is retried before it counts as failed.
-    pub retry_for: Duration,
 }
 
 impl OtlpSettings {
-    /// The default receiver of `protocol`, on this machine.
+    /// The default receiver of traces over `protocol`, on this machine.
     #[must_use]
     pub fn new(protocol: Protocol) -> Self {
         let endpoint = match protocol {
             Protocol::Grpc => "http://localhost:4317",
-            Protocol::HttpProtobuf => "http://localhost:4318/v1/traces",
+            Protocol::HttpProtobuf | Protocol::HttpJson => "http://localhost:4318/v1/traces",
         };
         Self {
             protocol,
@@ -99,7 +148,6 @@ impl OtlpSettings {
             compression: None,
             certificate: None,
             client_certificate: None,
-            retry_for: Duration::from_secs(300),
         }
     }
 }

@@ -1,32 +1,22 @@
-//! Where an exporter's batches go: standard output, a file, a receiver.
+//! Where an exporter's spans go: standard output, a file, a receiver.
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tollgate_domain::span::{Resource, Span};
 
 use crate::console;
 use crate::error::TelemetryError;
-use crate::ndjson::{self, SpanFile};
+use crate::exporter::{Accepted, SendError};
+use crate::file::SpanFile;
+use crate::ndjson;
 use crate::otlp::Otlp;
-use crate::settings::{ConsoleFormat, OtlpSettings};
+use crate::otlp_json::OtlpJson;
+use crate::settings::{ConsoleFormat, FileSettings, SinkSettings};
 use crate::worker::Worker;
 
-/// How long a batch that the file does not take is retried.
-const FILE_RETRIES: Duration = Duration::from_secs(30);
-
-/// How long spans are gathered before they travel together.
+/// How long it is worth to wait before a request leaves for a receiver.
 const GATHER_OTLP: Duration = Duration::from_millis(200);
-
-/// A batch was not taken.
-#[derive(Debug)]
-pub(crate) struct Failure {
-    /// What happened and what to do about it.
-    pub(crate) message: String,
-    /// Whether the same batch may be taken later.
-    pub(crate) worth_a_retry: bool,
-}
 
 /// One of the places.
 #[derive(Debug)]
@@ -35,101 +25,102 @@ pub(crate) enum Sink {
     Tree { worker: Worker, colour: bool },
     /// Standard output as JSON lines.
     Json { worker: Worker, resource: Resource },
-    /// A file.
-    File { worker: Worker, resource: Resource, path: PathBuf },
+    /// A file of JSON lines, one a span.
+    Ndjson { file: SpanFile, resource: Resource },
+    /// A file of OTLP/JSON lines.
+    OtlpJson { file: SpanFile, lines: OtlpJson },
     /// A receiver.
     Otlp(Box<Otlp>),
 }
 
 impl Sink {
-    /// Standard output.
-    pub(crate) fn console(
+    /// Opens what has to be opened; a receiver need not be up.
+    pub(crate) fn open(
+        exporter: &str,
+        settings: SinkSettings,
+        resource: &Resource,
+    ) -> Result<Self, TelemetryError> {
+        let file = |settings: FileSettings| SpanFile::open(exporter, settings);
+        Ok(match settings {
+            SinkSettings::Console { format, colour } => {
+                Self::console(exporter, format, colour, resource)?
+            }
+            SinkSettings::Ndjson(settings) => {
+                Self::Ndjson { file: file(settings)?, resource: resource.clone() }
+            }
+            SinkSettings::OtlpJson(settings) => {
+                Self::OtlpJson { file: file(settings)?, lines: OtlpJson::new(resource) }
+            }
+            SinkSettings::Otlp(settings) => Self::Otlp(Box::new(Otlp::new(&settings, resource)?)),
+        })
+    }
+
+    fn console(
+        exporter: &str,
         format: ConsoleFormat,
         colour: bool,
-        resource: Resource,
+        resource: &Resource,
     ) -> Result<Self, TelemetryError> {
-        let exporter = "console";
         let worker = Worker::start(exporter, |bytes| {
             let mut output = io::stdout().lock();
             output.write_all(bytes)?;
             output.flush()
-        });
-        let worker = worker.map_err(|source| TelemetryError::Thread { exporter, source })?;
+        })?;
         let colour = colour && io::IsTerminal::is_terminal(&io::stdout());
         Ok(match format {
-            ConsoleFormat::Json => Self::Json { worker, resource },
-            ConsoleFormat::Tree | ConsoleFormat::Off => Self::Tree { worker, colour },
+            ConsoleFormat::Json => Self::Json { worker, resource: resource.clone() },
+            ConsoleFormat::Tree => Self::Tree { worker, colour },
         })
     }
 
-    /// A file, opened now.
-    pub(crate) fn ndjson(path: &Path, resource: Resource) -> Result<Self, TelemetryError> {
-        let exporter = "ndjson";
-        let mut file = SpanFile::open(path)?;
-        let worker = Worker::start(exporter, move |lines| file.append(lines))
-            .map_err(|source| TelemetryError::Thread { exporter, source })?;
-        Ok(Self::File { worker, resource, path: path.to_owned() })
-    }
-
-    /// A receiver, which need not be up.
-    pub(crate) fn otlp(
-        settings: &OtlpSettings,
-        resource: &Resource,
-    ) -> Result<Self, TelemetryError> {
-        Ok(Self::Otlp(Box::new(Otlp::new(settings, resource)?)))
-    }
-
-    /// How long to wait for company before a batch leaves.
+    /// How long to wait for company before spans are sent.
     pub(crate) fn gathers_for(&self) -> Duration {
         match self {
             Self::Otlp(_) => GATHER_OTLP,
-            Self::Tree { .. } | Self::Json { .. } | Self::File { .. } => Duration::ZERO,
+            _ => Duration::ZERO,
         }
     }
 
-    /// How long a batch is retried.
-    pub(crate) fn retries_for(&self) -> Duration {
-        match self {
-            Self::Otlp(otlp) => otlp.retries_for(),
-            Self::File { .. } => FILE_RETRIES,
-            Self::Tree { .. } | Self::Json { .. } => Duration::ZERO,
-        }
-    }
-
-    /// One attempt at one batch.
-    pub(crate) async fn write(&self, batch: &[Span]) -> Result<(), Failure> {
+    /// One attempt.
+    pub(crate) async fn send(&mut self, spans: &[Span]) -> Result<Accepted, SendError> {
         match self {
             Self::Tree { worker, colour } => {
-                worker.write(console::trees(batch, *colour)).await.map_err(|e| no_console(&e))
+                on_console(worker.write(console::trees(spans, *colour)).await)
             }
             Self::Json { worker, resource } => {
-                worker.write(ndjson::lines(batch, resource)).await.map_err(|e| no_console(&e))
+                on_console(worker.write(ndjson::lines(spans, resource)).await)
             }
-            Self::File { worker, resource, path } => {
-                let written = worker.write(ndjson::lines(batch, resource)).await;
-                written.map_err(|error| no_file(path, &error))
+            Self::Ndjson { file, resource } => {
+                file.append(ndjson::lines(spans, resource)).await?;
+                Ok(Accepted::default())
             }
-            Self::Otlp(otlp) => Box::pin(otlp.send(batch)).await,
+            Self::OtlpJson { file, lines } => {
+                let (lines, accepted) = lines.of(spans);
+                file.append(lines).await?;
+                Ok(accepted)
+            }
+            Self::Otlp(otlp) => Box::pin(otlp.send(spans)).await,
+        }
+    }
+
+    /// Ends what is under way.
+    pub(crate) async fn close(self, name: &str, deadline: Duration) -> Result<(), TelemetryError> {
+        match self {
+            Self::Ndjson { file, .. } | Self::OtlpJson { file, .. } => {
+                file.close(name, deadline).await
+            }
+            Self::Tree { .. } | Self::Json { .. } | Self::Otlp(_) => Ok(()),
         }
     }
 }
 
 /// Standard output that was closed does not come back.
-fn no_console(error: &io::Error) -> Failure {
-    Failure {
-        message: format!("cannot write spans to standard output: {error}"),
-        worth_a_retry: false,
-    }
-}
-
-fn no_file(path: &Path, error: &io::Error) -> Failure {
-    let advice = match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free some disk space",
-        io::ErrorKind::FileTooLarge => "move the file away and restart",
-        _ => "check the disk and the file's permissions",
-    };
-    Failure {
-        message: format!("cannot write spans to {}: {error}; {advice}", path.display()),
-        worth_a_retry: true,
+fn on_console(written: io::Result<()>) -> Result<Accepted, SendError> {
+    match written {
+        Ok(()) => Ok(Accepted::default()),
+        Err(error) => {
+            let message = format!("cannot write spans to standard output: {error}");
+            Err(SendError::Never { message })
+        }
     }
 }

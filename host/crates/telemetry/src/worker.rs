@@ -4,10 +4,12 @@
 //! terminal, a dead disk) must not keep the process from ending.
 
 use std::io;
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::thread;
 
 use tokio::sync::oneshot;
+
+use crate::error::TelemetryError;
 
 struct Job {
     bytes: Vec<u8>,
@@ -23,25 +25,33 @@ pub(crate) struct Worker {
 impl Worker {
     /// Starts a thread that calls `write` for each batch of bytes, one at a time.
     pub(crate) fn start(
-        name: &str,
+        exporter: &str,
         mut write: impl FnMut(&[u8]) -> io::Result<()> + Send + 'static,
-    ) -> io::Result<Self> {
-        // One job at most: the exporter's queue is the queue.
+    ) -> Result<Self, TelemetryError> {
+        // *Refuse*: one batch waits at most, and only behind one whose sender gave up waiting.
         let (jobs, received) = sync_channel::<Job>(1);
-        thread::Builder::new().name(format!("export-{name}")).spawn(move || {
+        let started = thread::Builder::new().name(format!("export-{exporter}")).spawn(move || {
             for job in received {
-                // Nobody listens any more after an exporter was stopped at its deadline.
+                // Nobody listens any more after a sender gave up.
                 let _ = job.done.send(write(&job.bytes));
             }
-        })?;
-        Ok(Self { jobs })
+        });
+        match started {
+            Ok(_) => Ok(Self { jobs }),
+            Err(source) => Err(TelemetryError::Thread { exporter: exporter.to_owned(), source }),
+        }
     }
 
     /// Writes all of `bytes`.
     pub(crate) async fn write(&self, bytes: Vec<u8>) -> io::Result<()> {
         let gone = || io::Error::other("the thread that writes is gone");
         let (done, written) = oneshot::channel();
-        self.jobs.try_send(Job { bytes, done }).map_err(|_| gone())?;
+        self.jobs.try_send(Job { bytes, done }).map_err(|error| match error {
+            TrySendError::Full(_) => {
+                io::Error::new(io::ErrorKind::WouldBlock, "earlier writes hang")
+            }
+            TrySendError::Disconnected(_) => gone(),
+        })?;
         written.await.unwrap_or_else(|_| Err(gone()))
     }
 }

@@ -1,0 +1,116 @@
+//! Spans as OTLP/JSON lines: one `TracesData` a line, which the Collector's `otlpjsonfile`
+//! receiver reads.
+//!
+//! A line stays below 1 MiB, since that receiver cuts longer ones. The form is OTLP's own: ids in
+//! hexadecimal, kinds and status codes as numbers, 64-bit numbers as text.
+
+use tollgate_domain::span::{Attributes, Resource, Span, SpanStatus, Value};
+
+use crate::exporter::Accepted;
+use crate::otlp::message;
+
+/// Longest line, its newline included: the receiver's limit less a little.
+const LONGEST_LINE: usize = 1_000_000;
+
+/// To how many bytes the texts of a span are cut that does not fit into a line, in turn.
+const CUTS: [usize; 2] = [16 << 10, 512];
+
+/// Writes lines that differ in their spans only.
+#[derive(Debug)]
+pub(crate) struct OtlpJson {
+    before: String,
+    after: String,
+}
+
+impl OtlpJson {
+    /// All lines are of `resource`.
+    pub(crate) fn new(resource: &Resource) -> Self {
+        const SPANS: &str = "\"spans\":[";
+        let empty = message::traces_data(message::resource(resource), Vec::new());
+        let empty = serde_json::to_string(&empty).unwrap_or_default();
+        // A text of the resource that holds the same has its quotation marks escaped.
+        let (before, after) = empty.split_once(SPANS).unwrap_or_default();
+        Self { before: format!("{before}{SPANS}"), after: format!("{after}\n") }
+    }
+
+    /// The lines of `spans`, and what of them did not fit into any line.
+    pub(crate) fn of(&self, spans: &[Span]) -> (Vec<u8>, Accepted) {
+        let room = LONGEST_LINE.saturating_sub(self.before.len() + self.after.len());
+        let mut lines = Vec::with_capacity(spans.len() * 2048);
+        let mut accepted = Accepted::default();
+        let mut line = String::new();
+        for span in spans {
+            let Some(json) = fitting(span, room) else {
+                accepted.rejected_spans += 1;
+                accepted.message = Some(format!("a span is larger than {LONGEST_LINE} bytes"));
+                continue;
+            };
+            if !line.is_empty() && line.len() + 1 + json.len() > room {
+                self.end(&mut line, &mut lines);
+            }
+            if !line.is_empty() {
+                line.push(',');
+            }
+            line.push_str(&json);
+        }
+        self.end(&mut line, &mut lines);
+        (lines, accepted)
+    }
+
+    fn end(&self, line: &mut String, lines: &mut Vec<u8>) {
+        if !line.is_empty() {
+            for part in [&self.before, &*line, &self.after] {
+                lines.extend_from_slice(part.as_bytes());
+            }
+            line.clear();
+        }
+    }
+}
+
+/// The span in JSON, its texts cut where it would not fit; `None` if it does not even so.
+fn fitting(span: &Span, room: usize) -> Option<String> {
+    let json = |span: &Span| {
+        let json = serde_json::to_string(&message::span(span)).ok()?;
+        (json.len() <= room).then_some(json)
+    };
+    json(span).or_else(|| CUTS.iter().find_map(|longest| json(&cut(span, *longest))))
+}
+
+/// The span with no text longer than `longest` bytes and the mark of what was cut.
+fn cut(span: &Span, longest: usize) -> Span {
+    let mut span = span.clone();
+    span.attributes = cut_attributes(&span.attributes, longest);
+    for event in &mut span.events {
+        event.attributes = cut_attributes(&event.attributes, longest);
+    }
+    if let SpanStatus::Error(message) = &span.status {
+        span.status = SpanStatus::Error(cut_text(message, longest));
+    }
+    span
+}
+
+fn cut_attributes(attributes: &Attributes, longest: usize) -> Attributes {
+    let mut cut = Attributes::new();
+    for (key, value) in attributes.iter() {
+        cut.set(key.clone(), cut_value(value, longest));
+    }
+    cut
+}
+
+fn cut_value(value: &Value, longest: usize) -> Value {
+    match value {
+        Value::Text(text) => Value::Text(cut_text(text, longest)),
+        Value::List(items) => {
+            Value::List(items.iter().map(|item| cut_value(item, longest)).collect())
+        }
+        other => other.clone(),
+    }
+}
+
+fn cut_text(text: &str, longest: usize) -> String {
+    if text.len() <= longest {
+        return text.to_owned();
+    }
+    let end = text.floor_char_boundary(longest);
+    format!("{}\u{2026}", text.get(..end).unwrap_or_default())
+}
