@@ -67,7 +67,10 @@ impl ExporterMeter {
         }
         if accepted.rejected_spans > 0 {
             let said = accepted.message.as_deref().unwrap_or("without a reason");
-            self.trouble(&format!("the receiver refused {} spans: {said}", accepted.rejected_spans));
+            self.trouble(&format!(
+                "the receiver refused {} spans: {said}",
+                accepted.rejected_spans
+            ));
         }
     }
 
