@@ -72,10 +72,14 @@ class GrpcReceiver(Receiver, TraceServiceServicer):
 
     protocol = "grpc"
 
+    def __init__(self, port=0):
+        super().__init__()
+        self._port = port
+
     def __enter__(self):
         self._server = grpc.server(futures.ThreadPoolExecutor(4))
         add_TraceServiceServicer_to_server(self, self._server)
-        port = self._server.add_insecure_port("127.0.0.1:0")
+        port = self._server.add_insecure_port(f"127.0.0.1:{self._port}")
         self._server.start()
         self.endpoint = f"http://127.0.0.1:{port}"
         return self

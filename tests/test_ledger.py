@@ -1,20 +1,14 @@
 """What the ledger does to requests and to exporters when disks, receivers and processes fail."""
 
 import json
-import os
 import shutil
-import signal
-import sqlite3
 import subprocess
-import time
-from concurrent import futures
 
-import grpc
 import httpx
 import pytest
 
 from conftest import PROGRAM, exact, read_events, until
-from receivers import GrpcReceiver, HttpReceiver
+from receivers import GrpcReceiver
 from test_crash import ledger
 
 FSYNC_FAILS = r"""

@@ -12,7 +12,9 @@ use tollgate_ledger::{Ledger, LedgerError, LedgerSettings};
 use tollgate_model::{Model, ModelError, ModelSource};
 use tollgate_plugin_host::{Compiler, KeyError, PluginHost, PluginHostError, PluginHostSettings};
 use tollgate_settings::{Console, Settings};
-use tollgate_telemetry::{ConsoleFormat, ExporterSettings, TelemetryError};
+use tollgate_telemetry::{
+    ConsoleFormat, ExporterSettings, FileSettings, SinkSettings, TelemetryError,
+};
 
 /// Names that the demo model answers to besides its own, so that requests written for the models
 /// of the tutorial run unchanged and are priced by the name they ask for.
@@ -93,7 +95,7 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
     let ledger = opened.ledger.clone();
     let resource = tollgate_telemetry::resource(environment);
     let exporters =
-        tollgate_telemetry::build_exporters(exporter_settings(&settings)?, resource.clone())?;
+        tollgate_telemetry::build_exporters(exporter_settings(&settings)?, &resource)?;
     let plugins = PluginHost::start(plugin_settings(&settings)?)?;
     warn_without_plugins(&plugins, &settings);
 
@@ -124,10 +126,7 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
         aliases: aliases(&source),
         address,
         stall: settings.stall,
-        capture: CaptureSettings {
-            tenants: settings.capture_content.clone(),
-            bytes: settings.capture_bytes,
-        },
+        capture: CaptureSettings::default(),
     })
     .await?;
     let stop = CancellationToken::new();
@@ -256,14 +255,26 @@ async fn bind_admin(settings: &Settings) -> Result<Option<AdminServer>, HttpErro
     tollgate_http_api::bind_admin(AdminSettings { listen, token }).await.map(Some)
 }
 
-fn exporter_settings(settings: &Settings) -> Result<ExporterSettings, TelemetryError> {
-    let console = match settings.console {
-        Console::Tree => ConsoleFormat::Tree,
-        Console::Json => ConsoleFormat::Json,
-        Console::Off => ConsoleFormat::Off,
-    };
+fn exporter_settings(settings: &Settings) -> Result<Vec<ExporterSettings>, TelemetryError> {
     let from_environment = tollgate_telemetry::from_environment(environment)?;
-    Ok(ExporterSettings { console, ndjson: Some(settings.ndjson()), ..from_environment })
+    let mut exporters = Vec::new();
+    if from_environment.disabled {
+        return Ok(exporters);
+    }
+    let format = match settings.console {
+        Console::Tree => Some(ConsoleFormat::Tree),
+        Console::Json => Some(ConsoleFormat::Json),
+        Console::Off => None,
+    };
+    let colour = from_environment.colour;
+    exporters.extend(format.map(|format| {
+        ExporterSettings::new("console", SinkSettings::Console { format, colour })
+    }));
+    let file = FileSettings::new(settings.ndjson());
+    exporters.push(ExporterSettings::new("ndjson", SinkSettings::Ndjson(file)));
+    let otlp = from_environment.traces;
+    exporters.extend(otlp.map(|otlp| ExporterSettings::new("otlp", SinkSettings::Otlp(otlp))));
+    Ok(exporters)
 }
 
 fn environment(name: &str) -> Option<String> {

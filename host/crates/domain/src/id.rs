@@ -15,9 +15,9 @@ impl fmt::Display for RequestId {
     }
 }
 
-/// W3C trace id: 16 bytes, never all zero in a valid context. Shown as 32 hex digits.
+/// W3C trace id: 16 bytes, never all zero in a valid context. Shown and stored as 32 hex digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(into = "String", try_from = "String")]
 pub struct TraceId(pub u128);
 
 impl fmt::Display for TraceId {
@@ -26,9 +26,9 @@ impl fmt::Display for TraceId {
     }
 }
 
-/// W3C span id: 8 bytes, never zero in a valid context. Shown as 16 hex digits.
+/// W3C span id: 8 bytes, never zero in a valid context. Shown and stored as 16 hex digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(into = "String", try_from = "String")]
 pub struct SpanId(pub u64);
 
 impl SpanId {
@@ -48,6 +48,34 @@ impl SpanId {
 impl fmt::Display for SpanId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)
+    }
+}
+
+impl From<TraceId> for String {
+    fn from(id: TraceId) -> Self {
+        id.to_string()
+    }
+}
+
+impl From<SpanId> for String {
+    fn from(id: SpanId) -> Self {
+        id.to_string()
+    }
+}
+
+impl TryFrom<String> for TraceId {
+    type Error = std::num::ParseIntError;
+
+    fn try_from(digits: String) -> Result<Self, Self::Error> {
+        u128::from_str_radix(&digits, 16).map(Self)
+    }
+}
+
+impl TryFrom<String> for SpanId {
+    type Error = std::num::ParseIntError;
+
+    fn try_from(digits: String) -> Result<Self, Self::Error> {
+        u64::from_str_radix(&digits, 16).map(Self)
     }
 }
 

@@ -19,7 +19,9 @@ use tollgate_telemetry::metrics::{Exposition, Snapshot, TextFormat};
 use crate::Gateway;
 use crate::call::Refusal;
 use crate::exporters::ExporterMeter;
-use crate::metrics::{self, EngineLoad, ExporterCounts, File, RequestMeters, Sources};
+use crate::metrics::{
+    self, EngineLoad, ExporterCounts, File, LedgerCounts, RequestMeters, Sources,
+};
 use crate::shadow::{Shadow, ShadowSeries};
 
 /// Handle for the operator's side of a gateway.
@@ -163,7 +165,7 @@ impl Admin {
             files: &files,
             generation: self.generation(),
             shadow: &self.shadow(),
-            ledger: None,
+            ledger: Some(&LedgerCounts::from(self.ledger.state())),
             exporters: &exporters,
         })
     }

@@ -69,6 +69,15 @@ impl Courier {
                 break;
             }
         }
+        let waiting = head.borrow().records.saturating_sub(cursor.records);
+        if waiting > 0 {
+            let exporter = self.exporter.name();
+            tracing::warn!(
+                exporter,
+                records = waiting,
+                "records wait in the ledger for the next start"
+            );
+        }
         self.exporter
     }
 

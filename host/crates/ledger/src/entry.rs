@@ -1,9 +1,17 @@
 //! What goes in and comes out.
 
-use tollgate_domain::Record;
+use serde::Serialize;
+use tollgate_domain::time::UnixNanos;
+use tollgate_domain::{Outcome, Record};
+
+use crate::slots::Ticket;
+
+/// Version of the stored form of a record: JSON of [`Record`].
+pub(crate) const VERSION: u32 = 1;
 
 /// Place of an entry in the ledger: 1, 2, 3 ... without gaps, over all files.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
 pub struct Seq(pub u64);
 
 /// How far the ledger goes.
@@ -11,8 +19,51 @@ pub struct Seq(pub u64);
 pub struct Head {
     /// The last committed entry.
     pub seq: Seq,
-    /// How many of all entries are ends of requests.
+    /// How many of all entries are records: ends of requests.
     pub records: u64,
+}
+
+/// What an entry says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A request was admitted.
+    Started,
+    /// It ended, whatever its outcome.
+    Finished,
+    /// The process that served it died; found by the next one.
+    Aborted,
+    /// A request was not admitted.
+    Refused,
+    /// A record of another ledger with a new price.
+    Repriced,
+}
+
+impl Kind {
+    /// All of them.
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Started, Self::Finished, Self::Aborted, Self::Refused, Self::Repriced];
+
+    /// Its name in the file.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Started => "started",
+            Self::Finished => "finished",
+            Self::Aborted => "aborted",
+            Self::Refused => "refused",
+            Self::Repriced => "repriced",
+        }
+    }
+
+    /// The one of that name.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// The kind of a record that ends a started request.
+    pub(crate) fn of_end(record: &Record) -> Self {
+        if record.outcome == Outcome::Aborted { Self::Aborted } else { Self::Finished }
+    }
 }
 
 /// A record as it lies in the ledger.
@@ -26,17 +77,6 @@ pub struct Stored {
     pub record: Record,
 }
 
-/// The right and the duty to end a request that is on record as started.
-#[derive(Debug)]
-pub struct Ticket;
-
-impl Ticket {
-    /// Notes what the request has used so far; survives `kill -9`. Takes about a microsecond.
-    pub fn progress(&self, input_tokens: u64, output_tokens: u64) {
-        let _ = (input_tokens, output_tokens);
-    }
-}
-
 /// A request that was in flight when the last process ended.
 #[derive(Debug)]
 pub struct Interrupted {
@@ -47,4 +87,93 @@ pub struct Interrupted {
     pub record: Record,
     /// Fingerprint of the plugin set it was admitted under.
     pub plugin_set: String,
+}
+
+/// How far an exporter has come, and what became of the records that it is done with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cursor {
+    /// The last entry it is done with.
+    pub seq: Seq,
+    /// Number of the last record it is done with. The first ones may have been before its time, so
+    /// the next three need not come to as much.
+    pub records: u64,
+    /// Records of which at least one span is where it should be.
+    pub delivered: u64,
+    /// Records of which plugins let no span leave.
+    pub filtered: u64,
+    /// Records that the receiver refused for good.
+    pub rejected: u64,
+}
+
+/// An entry on its way in: what its columns and its body hold. Made on the caller's thread.
+#[derive(Clone, Debug)]
+pub(crate) struct NewEntry {
+    pub(crate) kind: Kind,
+    pub(crate) columns: Columns,
+    pub(crate) body: String,
+}
+
+/// What can be searched for; all of it is in the body, too.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Columns {
+    pub(crate) request_id: String,
+    pub(crate) trace_id: String,
+    pub(crate) started_at: i64,
+    /// Of a start the same as `started_at`.
+    pub(crate) ended_at: i64,
+    pub(crate) tenant: Option<String>,
+    pub(crate) requested_model: String,
+    pub(crate) served_model: Option<String>,
+    pub(crate) outcome: &'static str,
+    pub(crate) cost_status: &'static str,
+    pub(crate) amount: Option<String>,
+    pub(crate) currency: Option<String>,
+    pub(crate) input_tokens: Option<i64>,
+    pub(crate) output_tokens: Option<i64>,
+    pub(crate) plugin_digest: Option<String>,
+}
+
+impl NewEntry {
+    /// The entry that holds `record`.
+    pub(crate) fn new(kind: Kind, record: &Record) -> Result<Self, serde_json::Error> {
+        let body = serde_json::to_string(record)?;
+        Ok(Self { kind, columns: Columns::of(record), body })
+    }
+}
+
+impl Columns {
+    pub(crate) fn of(record: &Record) -> Self {
+        let tokens = record.usage.as_ref().map(|usage| usage.tokens);
+        let cost = record.cost.cost();
+        Self {
+            request_id: record.id.0.clone(),
+            trace_id: record.trace.trace_id.to_string(),
+            started_at: nanos(record.phases.request.start),
+            ended_at: nanos(record.phases.request.end),
+            tenant: record.tenant.clone(),
+            requested_model: record.asked.model.clone(),
+            served_model: record.served_by.as_ref().map(|by| by.model.clone()),
+            outcome: record.outcome.name(),
+            cost_status: record.cost.status(),
+            amount: cost.map(|cost| cost.total.decimal()),
+            currency: cost.map(|cost| cost.total.currency.code().to_owned()),
+            input_tokens: tokens.map(|tokens| integer(tokens.input)),
+            output_tokens: tokens.map(|tokens| integer(tokens.output)),
+            plugin_digest: cost.map(|cost| cost.plugin.digest.clone()),
+        }
+    }
+}
+
+/// SQLite's integers are signed; no count and no time comes near the difference.
+pub(crate) fn integer(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+pub(crate) fn nanos(time: UnixNanos) -> i64 {
+    integer(time.0)
+}
+
+/// Back from SQLite.
+pub(crate) fn count(integer: i64) -> u64 {
+    u64::try_from(integer).unwrap_or(0)
 }

@@ -1,6 +1,6 @@
 //! Why something could not be put on record or read.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why something could not be put on record or read.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -50,5 +50,32 @@ impl LedgerError {
             Self::Unavailable { .. } | Self::Closed => LedgerErrorKind::Unavailable,
             Self::File { .. } => LedgerErrorKind::Storage,
         }
+    }
+
+    /// What SQLite said about a file, and what to do about it.
+    pub(crate) fn sqlite(path: &Path, error: &rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode;
+        let advice = match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => "free some space on its disk",
+            Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen | ErrorCode::ReadOnly) => {
+                "check its disk and its permissions"
+            }
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                "the file is damaged: `tollgate audit verify` says where; move it away or restore it"
+            }
+            _ => "this may be a bug",
+        };
+        Self::File { path: path.to_owned(), message: format!("{error}; {advice}") }
+    }
+
+    /// What the system said about a file.
+    pub(crate) fn io(path: &Path, error: &std::io::Error) -> Self {
+        Self::File { path: path.to_owned(), message: error.to_string() }
+    }
+
+    /// A file says something that it cannot say.
+    pub(crate) fn damaged(path: &Path, what: impl Into<String>) -> Self {
+        let message = format!("{}; `tollgate audit verify` says more", what.into());
+        Self::File { path: path.to_owned(), message }
     }
 }

@@ -1,5 +1,8 @@
 //! The ledger, as it counts itself.
 
+use std::collections::BTreeMap;
+
+use tollgate_ledger::{LedgerState, Spread};
 use tollgate_telemetry::metrics::{Family, Histogram, Snapshot, Unit};
 
 use super::double;
@@ -40,6 +43,34 @@ pub struct LedgerCounts {
     pub min_free_bytes: u64,
     /// Whether it takes requests.
     pub available: bool,
+}
+
+impl From<LedgerState> for LedgerCounts {
+    fn from(state: LedgerState) -> Self {
+        Self {
+            started: state.started,
+            finished: state.finished,
+            aborted: state.aborted,
+            refused: state.refused,
+            in_flight: state.in_flight,
+            commits: state.commits,
+            failed_commits: state.failed_commits,
+            commit_seconds: histogram(state.commit_seconds),
+            batch: histogram(state.batch),
+            bytes: state.bytes,
+            wal_bytes: state.wal_bytes,
+            partitions: state.partitions,
+            budget_bytes: state.budget_bytes,
+            free_bytes: state.free_bytes,
+            min_free_bytes: state.min_free_bytes,
+            available: state.unavailable.is_none(),
+        }
+    }
+}
+
+fn histogram(spread: Spread) -> Histogram {
+    let Spread { bounds, counts, sum } = spread;
+    Histogram { bounds: bounds.to_vec(), counts, sum, exemplars: BTreeMap::new() }
 }
 
 pub(super) fn of_ledger(counts: &LedgerCounts, to: &mut Snapshot) {

@@ -1,0 +1,401 @@
+//! The handle of an open ledger.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc as std_mpsc};
+use std::thread;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tollgate_domain::usage::Phase;
+use tollgate_domain::{Outcome, Record};
+
+use crate::book::Book;
+use crate::entry::{Cursor, Head, Interrupted, Kind, NewEntry, Seq, Stored};
+use crate::error::LedgerError;
+use crate::files;
+use crate::partition::{InFlight, Partition};
+use crate::reader;
+use crate::recent::Recent;
+use crate::settings::LedgerSettings;
+use crate::slots::{Slots, Ticket};
+use crate::state::{Counts, Disk, LedgerState};
+use crate::upkeep::Upkeep;
+use crate::writer::{Command, Writer};
+
+/// Commands that wait for the writer. Policy when it is full: *wait*.
+const COMMANDS: usize = 1024;
+
+/// An open ledger; clones share it. Once the last is dropped, or one is closed, it ends.
+#[derive(Clone, Debug)]
+pub struct Ledger(Arc<Inner>);
+
+/// A ledger that was opened, and what its last process left behind.
+#[derive(Debug)]
+pub struct Opened {
+    /// The ledger.
+    pub ledger: Ledger,
+    /// Requests that were in flight.
+    pub interrupted: Vec<Interrupted>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    commands: mpsc::Sender<Command>,
+    shared: Arc<Shared>,
+    /// Dropped with the ledger, which ends the upkeep.
+    _upkeep: std_mpsc::SyncSender<()>,
+}
+
+/// What the handle, the writer and the upkeep all see.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) folder: PathBuf,
+    pub(crate) settings: LedgerSettings,
+    pub(crate) slots: Arc<Slots>,
+    pub(crate) head: watch::Sender<Head>,
+    newest: AtomicU64,
+    recent: Mutex<Recent>,
+    counts: Mutex<Counts>,
+    /// Of exporters that have asked for theirs; those of others hold up no retention.
+    cursors: Mutex<BTreeMap<String, Cursor>>,
+    /// Why the writer cannot write, and why it should not.
+    trouble: Mutex<Option<String>>,
+    no_room: Mutex<Option<String>>,
+    disk: Mutex<Disk>,
+    /// Files that are open to be read, by ordinal.
+    open: Mutex<HashMap<u64, Partition>>,
+}
+
+impl Ledger {
+    /// Opens or makes the ledger, and finds what was in flight; blocks for a moment, however many
+    /// records there are.
+    ///
+    /// # Errors
+    /// [`LedgerError::InUse`], or a file that cannot be read or written.
+    pub fn open(settings: LedgerSettings) -> Result<Opened, LedgerError> {
+        let lock = files::lock(&settings.folder)?;
+        let folder = settings.folder.clone();
+        let book = Book::open(folder.clone(), settings.durability, settings.partition_bytes)?;
+        let newest = book.newest();
+        let in_flight = newest.in_flight().map_err(|error| newest.failed(&error))?;
+        let tail = book.tail();
+        let shared = Arc::new(Shared {
+            slots: Arc::new(Slots::open(&folder)?),
+            folder,
+            settings,
+            head: watch::Sender::new(Head { seq: tail.seq, records: tail.records }),
+            newest: AtomicU64::new(newest.ordinal),
+            recent: Mutex::new(Recent::from(tail.seq)),
+            counts: Mutex::new(Counts::new(in_flight.len())),
+            cursors: Mutex::default(),
+            trouble: Mutex::default(),
+            no_room: Mutex::default(),
+            disk: Mutex::default(),
+            open: Mutex::default(),
+        });
+        let live: HashSet<Seq> = in_flight.iter().map(|request| request.started).collect();
+        let interrupted = in_flight
+            .into_iter()
+            .map(|request| shared.interrupted(request))
+            .collect::<Result<Vec<_>, _>>()?;
+        let (commands, queue) = mpsc::channel(COMMANDS);
+        let (upkeep, stop) = std_mpsc::sync_channel(1);
+        let inner = Inner { commands, shared: Arc::clone(&shared), _upkeep: upkeep };
+        let ledger = Self(Arc::new(inner));
+        let mut upkeep = Upkeep::new(Arc::clone(&shared), Arc::downgrade(&ledger.0), stop);
+        upkeep.look();
+        let writer = Writer::new(book, Arc::clone(&shared), queue, live, lock);
+        spawn("ledger", || writer.run(), &shared)?;
+        spawn("ledger-upkeep", || upkeep.run(), &shared)?;
+        Ok(Opened { ledger, interrupted })
+    }
+
+    pub(crate) fn of(inner: Arc<Inner>) -> Self {
+        Self(inner)
+    }
+
+    /// Whether a request may be admitted.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`]: why not, and what to do.
+    pub fn admits(&self) -> Result<(), LedgerError> {
+        let shared = &self.0.shared;
+        if let Some(error) = shared.trouble() {
+            return Err(error);
+        }
+        match lock(&shared.no_room).clone() {
+            None => Ok(()),
+            Some(reason) => Err(LedgerError::Unavailable { reason }),
+        }
+    }
+
+    /// Puts a request on record as started: `record` is what it will be if nothing more is heard
+    /// of it. Waits for the commit.
+    ///
+    /// # Errors
+    /// If it could not be committed: then the request is not on record.
+    pub async fn start(&self, record: &Record, plugin_set: &str) -> Result<Ticket, LedgerError> {
+        let entry = self.entry(Kind::Started, record)?;
+        let (slot, plugin_set) = (self.0.shared.slots.take(), plugin_set.to_owned());
+        self.ask(|reply| Command::Start { entry, slot, plugin_set, reply }).await
+    }
+
+    /// Ends a started request. Waits for the commit.
+    ///
+    /// # Errors
+    /// If it could not be committed. Its client is to be told so: the request goes on record as
+    /// failed, with what it used and cost, once the ledger can write again.
+    pub async fn finish(&self, ticket: Ticket, record: &Record) -> Result<Seq, LedgerError> {
+        let entry = self.entry(Kind::of_end(record), record)?;
+        let (record, ticket) = (Box::new(record.clone()), Some(ticket));
+        self.ask(|reply| Command::End { entry, record, ticket, reply }).await
+    }
+
+    /// Puts a request on record that was refused before it started. Waits for the commit.
+    ///
+    /// # Errors
+    /// If it could not be committed: then the request is not on record.
+    pub async fn refused(&self, record: &Record) -> Result<Seq, LedgerError> {
+        let entry = self.entry(Kind::Refused, record)?;
+        let record = Box::new(record.clone());
+        self.ask(|reply| Command::End { entry, record, ticket: None, reply }).await
+    }
+
+    /// How far the ledger goes, as it grows.
+    #[must_use]
+    pub fn head(&self) -> watch::Receiver<Head> {
+        self.0.shared.head.subscribe()
+    }
+
+    /// The records after `after`, in order, at most `most`; blocks if they are not recent.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn read(&self, after: Seq, most: usize) -> Result<Vec<Arc<Stored>>, LedgerError> {
+        let shared = &self.0.shared;
+        if let Some(recent) = shared.recent().after(after, most) {
+            return Ok(recent);
+        }
+        let mut records = Vec::new();
+        for ordinal in files::partitions(&shared.folder)? {
+            let from = records.last().map_or(after, |stored: &Arc<Stored>| stored.seq);
+            let wanted = most.saturating_sub(records.len());
+            if wanted == 0 {
+                break;
+            }
+            let found = shared.reading(ordinal, |file| {
+                let last = file.last().map_err(|error| file.failed(&error))?;
+                if last.is_none_or(|(last, _)| last <= from) {
+                    return Ok(Vec::new());
+                }
+                reader::decode(file, file.records(from, wanted))
+            })?;
+            records.extend(found.into_iter().map(Arc::new));
+        }
+        Ok(records)
+    }
+
+    /// Where `exporter` goes on reading; none if it has never read. From the first call on nothing
+    /// after its cursor is deleted.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn cursor(&self, exporter: &str) -> Result<Option<Cursor>, LedgerError> {
+        let shared = &self.0.shared;
+        if let Some(cursor) = lock(&shared.cursors).get(exporter) {
+            return Ok(Some(*cursor));
+        }
+        let stored = shared
+            .reading(shared.newest(), |file| file.cursors().map_err(|error| file.failed(&error)))?;
+        let found = stored.into_iter().find(|(name, _)| name == exporter);
+        if let Some((name, cursor)) = &found {
+            lock(&shared.cursors).insert(name.clone(), *cursor);
+        }
+        Ok(found.map(|(_, cursor)| cursor))
+    }
+
+    /// Moves a cursor. Waits for the commit.
+    ///
+    /// # Errors
+    /// If it could not be committed; after a crash the exporter begins where it was before.
+    pub async fn advance(&self, exporter: &str, cursor: Cursor) -> Result<(), LedgerError> {
+        let exporter = exporter.to_owned();
+        self.ask(|reply| Command::Advance { exporter, cursor, reply }).await
+    }
+
+    /// What it did so far, and how it stands.
+    #[must_use]
+    pub fn state(&self) -> LedgerState {
+        let shared = &self.0.shared;
+        let counts = lock(&shared.counts).clone();
+        let disk = *lock(&shared.disk);
+        let ended = counts.finished.saturating_add(counts.aborted);
+        LedgerState {
+            started: counts.started,
+            finished: counts.finished,
+            aborted: counts.aborted,
+            refused: counts.refused,
+            in_flight: counts.started.saturating_sub(ended),
+            abandoned: shared.slots.abandoned(),
+            commits: counts.commits,
+            failed_commits: counts.failed_commits,
+            commit_seconds: counts.commit_seconds,
+            batch: counts.batch,
+            bytes: disk.bytes,
+            wal_bytes: disk.wal_bytes,
+            partitions: disk.partitions,
+            budget_bytes: shared.settings.budget_bytes,
+            free_bytes: disk.free_bytes,
+            min_free_bytes: shared.settings.min_free_bytes,
+            unavailable: self.admits().err().map(|error| error.to_string()),
+        }
+    }
+
+    /// Commits what is under way, writes the journal back and closes the files.
+    ///
+    /// # Errors
+    /// If that cannot be done; the next start repairs it.
+    pub async fn close(self) -> Result<(), LedgerError> {
+        self.ask(|reply| Command::Close { reply }).await
+    }
+
+    pub(crate) fn retire_blocking(&self, ordinal: u64) -> Result<(), LedgerError> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Retire { ordinal, reply };
+        self.0.commands.blocking_send(command).map_err(|_| LedgerError::Closed)?;
+        answer.blocking_recv().unwrap_or(Err(LedgerError::Closed))
+    }
+
+    fn entry(&self, kind: Kind, record: &Record) -> Result<NewEntry, LedgerError> {
+        NewEntry::new(kind, record)
+            .map_err(|error| LedgerError::damaged(&self.0.shared.folder, error.to_string()))
+    }
+
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<Result<T, LedgerError>>) -> Command,
+    ) -> Result<T, LedgerError> {
+        let (reply, answer) = oneshot::channel();
+        self.0.commands.send(command(reply)).await.map_err(|_| LedgerError::Closed)?;
+        answer.await.unwrap_or(Err(LedgerError::Closed))
+    }
+}
+
+impl Shared {
+    /// Why nothing can be written, if so.
+    pub(crate) fn trouble(&self) -> Option<LedgerError> {
+        lock(&self.trouble).clone().map(|reason| LedgerError::Unavailable { reason })
+    }
+
+    pub(crate) fn set_trouble(&self, reason: Option<String>) {
+        *lock(&self.trouble) = reason;
+    }
+
+    /// Why nothing should be written, if so, and what the disk looks like.
+    pub(crate) fn set_room(&self, no_room: Option<String>, disk: Disk) {
+        *lock(&self.disk) = disk;
+        let mut said = lock(&self.no_room);
+        match (&*said, &no_room) {
+            (None, Some(reason)) => {
+                tracing::error!(reason, "requests are refused: the ledger has no room");
+            }
+            (Some(_), None) => tracing::info!("the ledger has room again"),
+            _ => {}
+        }
+        *said = no_room;
+    }
+
+    pub(crate) fn count<T>(&self, change: impl FnOnce(&mut Counts) -> T) -> T {
+        change(&mut lock(&self.counts))
+    }
+
+    pub(crate) fn recent(&self) -> MutexGuard<'_, Recent> {
+        lock(&self.recent)
+    }
+
+    pub(crate) fn moved(&self, exporter: String, cursor: Cursor) {
+        lock(&self.cursors).insert(exporter, cursor);
+    }
+
+    /// The first entry that some exporter has not passed.
+    pub(crate) fn oldest_unread(&self) -> Option<u64> {
+        lock(&self.cursors).values().map(|cursor| cursor.seq.0.saturating_add(1)).min()
+    }
+
+    pub(crate) fn newest(&self) -> u64 {
+        self.newest.load(Relaxed)
+    }
+
+    pub(crate) fn set_newest(&self, ordinal: u64) {
+        self.newest.store(ordinal, Relaxed);
+    }
+
+    /// Closes what is open of a file that is about to be deleted.
+    pub(crate) fn forget(&self, ordinal: u64) {
+        lock(&self.open).remove(&ordinal);
+    }
+
+    /// The record of one entry.
+    pub(crate) fn record_at(&self, seq: Seq) -> Result<Record, LedgerError> {
+        for ordinal in files::partitions(&self.folder)?.into_iter().rev() {
+            let found = self.reading(ordinal, |file| {
+                let body = file.body(seq).map_err(|error| file.failed(&error))?;
+                body.map(|body| reader::record(file, seq, &body)).transpose()
+            })?;
+            if let Some(record) = found {
+                return Ok(record);
+            }
+        }
+        let what = format!("entry {} is in no file", seq.0);
+        Err(LedgerError::damaged(&self.folder, what))
+    }
+
+    fn interrupted(&self, request: InFlight) -> Result<Interrupted, LedgerError> {
+        let mut record = self.record_at(request.started)?;
+        record.outcome = Outcome::Aborted;
+        if let Some(progress) = self.slots.read(request.slot, request.started) {
+            record.phases.request.end = record.phases.request.end.max(progress.at);
+            if let Some(usage) = &mut record.usage {
+                usage.phase = Phase::Interrupted;
+                (usage.tokens.input, usage.tokens.output) = (progress.input, progress.output);
+            }
+        }
+        self.slots.reserve(request.slot);
+        let ticket = Ticket::new(request.started, request.slot, Arc::clone(&self.slots));
+        Ok(Interrupted { ticket, record, plugin_set: request.plugin_set })
+    }
+
+    /// Reads in a file, which stays open for the next time.
+    fn reading<T>(
+        &self,
+        ordinal: u64,
+        read: impl FnOnce(&Partition) -> Result<T, LedgerError>,
+    ) -> Result<T, LedgerError> {
+        let mut open = lock(&self.open);
+        let file = match open.remove(&ordinal) {
+            Some(file) => file,
+            None => Partition::read_only(&files::partition(&self.folder, ordinal), ordinal)?,
+        };
+        let value = read(&file)?;
+        // The few that are read now: the newest, and where an exporter catches up.
+        if open.len() >= 4 {
+            open.clear();
+        }
+        open.insert(ordinal, file);
+        Ok(value)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn spawn(
+    name: &str,
+    run: impl FnOnce() + Send + 'static,
+    shared: &Shared,
+) -> Result<(), LedgerError> {
+    let spawned = thread::Builder::new().name(name.to_owned()).spawn(run);
+    spawned.map(drop).map_err(|error| LedgerError::io(&shared.folder, &error))
+}
