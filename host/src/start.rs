@@ -12,8 +12,9 @@ use tollgate_ledger::{Ledger, LedgerError, LedgerSettings};
 use tollgate_model::{Model, ModelError, ModelSource};
 use tollgate_plugin_host::{Compiler, KeyError, PluginHost, PluginHostError, PluginHostSettings};
 use tollgate_settings::{Console, Settings};
+use tollgate_telemetry::metrics::{MetricsPush, PushSettings};
 use tollgate_telemetry::{
-    ConsoleFormat, ExporterSettings, FileSettings, SinkSettings, TelemetryError,
+    ConsoleFormat, ExporterSettings, FileSettings, FromEnvironment, SinkSettings, TelemetryError,
 };
 
 /// Names that the demo model answers to besides its own, so that requests written for the models
@@ -22,6 +23,9 @@ const DEMO_ALIASES: [&str; 4] = ["mistral-7b", "llama-3-8b", "gpt-4o-mini", "gpt
 
 /// How long records may take to leave once the last request has ended.
 const FLUSH: Duration = Duration::from_secs(10);
+
+/// How long metrics may take to be pushed once more: what is missing of them is on record.
+const LAST_PUSH: Duration = Duration::from_secs(3);
 
 /// How long the admin API may take to end: nothing that it does is lost with it.
 const ADMIN_STOP: Duration = Duration::from_secs(2);
@@ -34,6 +38,8 @@ pub struct Running {
     pub admin_address: Option<SocketAddr>,
     gateway: Gateway,
     delivery: Delivery,
+    /// None if no receiver is told.
+    push: Option<MetricsPush>,
     ledger: Ledger,
     engine: Engine,
     /// None once it has ended.
@@ -94,8 +100,10 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
     let opened = tokio::task::block_in_place(|| Ledger::open(ledger_settings(&settings)))?;
     let ledger = opened.ledger.clone();
     let resource = tollgate_telemetry::resource(environment);
+    let told = tollgate_telemetry::from_environment(environment)?;
+    let push = push_settings(&told);
     let exporters =
-        tollgate_telemetry::build_exporters(exporter_settings(&settings)?, &resource)?;
+        tollgate_telemetry::build_exporters(exporter_settings(&settings, told), &resource)?;
     let plugins = PluginHost::start(plugin_settings(&settings)?)?;
     warn_without_plugins(&plugins, &settings);
 
@@ -122,13 +130,16 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
         plugins,
         ledger: opened,
         exporters,
-        resource,
+        resource: resource.clone(),
         aliases: aliases(&source),
         address,
         stall: settings.stall,
         capture: CaptureSettings::default(),
     })
     .await?;
+    let admin_side = gateway.admin();
+    let counted = move || admin_side.metrics();
+    let push = push.map(|push| MetricsPush::start(push, &resource, counted)).transpose()?;
     let stop = CancellationToken::new();
     let server = Some(tokio::spawn(HttpServer::run(server, gateway.clone(), stop.clone())));
     let stop_admin = CancellationToken::new();
@@ -141,6 +152,7 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
         admin_address,
         gateway,
         delivery,
+        push,
         ledger,
         engine,
         server,
@@ -169,6 +181,9 @@ impl Running {
         self.engine.shutdown();
         let mut clean = ended.unwrap_or(false);
         clean &= deliver(self.delivery).await;
+        if let Some(push) = self.push {
+            push.close(LAST_PUSH).await;
+        }
         if let Err(error) = self.ledger.close().await {
             tracing::error!(%error, "the ledger was not closed in order; the next start repairs it");
             clean = false;
@@ -255,26 +270,32 @@ async fn bind_admin(settings: &Settings) -> Result<Option<AdminServer>, HttpErro
     tollgate_http_api::bind_admin(AdminSettings { listen, token }).await.map(Some)
 }
 
-fn exporter_settings(settings: &Settings) -> Result<Vec<ExporterSettings>, TelemetryError> {
-    let from_environment = tollgate_telemetry::from_environment(environment)?;
+fn push_settings(told: &FromEnvironment) -> Option<PushSettings> {
+    let receiver = told.metrics.clone().filter(|_| !told.disabled);
+    receiver.map(|receiver| PushSettings::from_environment(receiver, environment))
+}
+
+fn exporter_settings(settings: &Settings, told: FromEnvironment) -> Vec<ExporterSettings> {
     let mut exporters = Vec::new();
-    if from_environment.disabled {
-        return Ok(exporters);
+    if told.disabled {
+        return exporters;
     }
     let format = match settings.console {
         Console::Tree => Some(ConsoleFormat::Tree),
         Console::Json => Some(ConsoleFormat::Json),
         Console::Off => None,
     };
-    let colour = from_environment.colour;
-    exporters.extend(format.map(|format| {
-        ExporterSettings::new("console", SinkSettings::Console { format, colour })
-    }));
+    let colour = told.colour;
+    exporters.extend(
+        format.map(|format| {
+            ExporterSettings::new("console", SinkSettings::Console { format, colour })
+        }),
+    );
     let file = FileSettings::new(settings.ndjson());
     exporters.push(ExporterSettings::new("ndjson", SinkSettings::Ndjson(file)));
-    let otlp = from_environment.traces;
-    exporters.extend(otlp.map(|otlp| ExporterSettings::new("otlp", SinkSettings::Otlp(otlp))));
-    Ok(exporters)
+    exporters
+        .extend(told.traces.map(|otlp| ExporterSettings::new("otlp", SinkSettings::Otlp(otlp))));
+    exporters
 }
 
 fn environment(name: &str) -> Option<String> {
