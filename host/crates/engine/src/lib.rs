@@ -138,6 +138,8 @@ pub struct Generation {
 /// A request on its way to the thread.
 struct Job {
     request: GenerateRequest,
+    /// What was being logged about when it was submitted.
+    log: tracing::Span,
     events: mpsc::Sender<Event>,
     cancelled: Arc<AtomicBool>,
 }
@@ -189,7 +191,8 @@ impl Engine {
         // unfinished characters and for stop strings, and Ended.
         let (sender, events) = mpsc::channel(request.max_tokens.max(1) as usize + 5);
         let cancelled = Arc::new(AtomicBool::new(false));
-        let job = Job { request, events: sender, cancelled: Arc::clone(&cancelled) };
+        let log = tracing::Span::current();
+        let job = Job { request, log, events: sender, cancelled: Arc::clone(&cancelled) };
         // The channel has as many places as may be taken: it refuses only when the thread is gone.
         self.jobs.try_send(job).map_err(|_| SubmitError::Stopped)?;
         Ok(Generation { events, cancelled })

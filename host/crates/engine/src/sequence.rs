@@ -48,6 +48,11 @@ impl Running {
         running
     }
 
+    /// What to log about.
+    pub(crate) fn log(&self) -> &tracing::Span {
+        &self.job.log
+    }
+
     pub(crate) fn cancel(&self) {
         self.job.cancel();
     }

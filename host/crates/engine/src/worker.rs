@@ -85,7 +85,8 @@ fn keeps_running(sequence: &mut Running, model: &Model) -> bool {
         Ok(Progress::Goes) => true,
         Ok(Progress::Ended) => false,
         Err(error) => {
-            tracing::error!(%error, "a sequence ended by a panic");
+            let log = || tracing::error!(%error, "a sequence ended by a panic");
+            sequence.log().in_scope(log);
             sequence.end(End::Failed(error));
             false
         }

@@ -10,6 +10,8 @@ use tollgate_domain::usage::UsageSource;
 use tollgate_domain::{CostOutcome, ErrorKind, RequestId, TokenUsage, TraceId, UnixNanos};
 pub use tollgate_model::ChatMessage;
 
+use crate::log;
+
 /// How a request reached us, known before its body is read.
 #[derive(Clone, Debug)]
 pub struct Arrival {
@@ -123,6 +125,12 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// What its request's lines in the log are joined by.
+    #[must_use]
+    pub fn log_span(&self) -> tracing::Span {
+        log::span(self.trace_id, &self.id)
+    }
+
     /// The next piece: texts, then one `Ended`, then nothing. `None` without an `Ended` before it
     /// is a fault of ours.
     pub async fn next(&mut self) -> Option<AnswerEvent> {

@@ -9,6 +9,7 @@ mod call;
 mod content;
 mod deliver;
 mod exporters;
+mod log;
 mod metrics;
 mod models;
 mod recover;

@@ -4,6 +4,9 @@
 use tollgate_domain::{CostOutcome, UnpricedReason};
 use tollgate_ledger::{Interrupted, Ledger, LedgerError};
 use tollgate_plugin_host::PluginHost;
+use tracing::Instrument;
+
+use crate::log;
 
 /// Ends them all.
 ///
@@ -17,14 +20,16 @@ pub(crate) async fn end_interrupted(
     let found = interrupted.len();
     let set = plugins.pin();
     for Interrupted { ticket, mut record, plugin_set } in interrupted {
+        let log = log::span(record.trace.trace_id, &record.id);
         // Only by the prices that the request was admitted under.
         record.cost = match &record.usage {
             Some(usage) if plugin_set == set.fingerprint() => {
-                tokio::task::block_in_place(|| set.price(record.tenant.as_deref(), usage))
+                let price = || set.price(record.tenant.as_deref(), usage);
+                log.in_scope(|| tokio::task::block_in_place(price))
             }
             _ => CostOutcome::Unpriced { reason: UnpricedReason::PluginsChanged },
         };
-        ledger.finish(ticket, &record).await?;
+        ledger.finish(ticket, &record).instrument(log).await?;
     }
     if found > 0 {
         tracing::warn!(

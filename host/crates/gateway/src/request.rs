@@ -12,6 +12,7 @@ use tollgate_domain::{
 use tollgate_telemetry::propagation;
 
 use crate::call::{Arrival, Call, Moment, Prompt, Refusal};
+use crate::log;
 
 /// `gen_ai.provider.name` of models that run in this process.
 pub(crate) const IN_PROCESS: &str = "tollgate";
@@ -55,6 +56,11 @@ impl Request {
                 status: 200,
             },
         }
+    }
+
+    /// What its lines in the log are joined by.
+    pub(crate) fn log_span(&self) -> tracing::Span {
+        log::span(self.trace.trace_id, &self.id)
     }
 
     /// Usage with the counts still to be filled in.

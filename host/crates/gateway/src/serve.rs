@@ -11,6 +11,7 @@ use tollgate_domain::time::Interval;
 use tollgate_engine::{GenerateRequest, Generation, SamplingOptions, SubmitError};
 use tollgate_ledger::{LedgerError, Ticket};
 use tollgate_plugin_host::{NotAdmitted, PluginSet};
+use tracing::Instrument;
 
 use crate::call::{Answer, AnswerEvent, Arrival, Call, Ending, Prompt, Refusal};
 use crate::request::{End, Request, asked};
@@ -63,15 +64,23 @@ impl Gateway {
     ) -> Refusal {
         let request = Request::begin(arrival, asked, user);
         let inner = Arc::clone(&self.0);
-        let recorded = self.0.running.spawn(async move { inner.refused(&request, refusal).await });
+        let log = request.log_span();
+        let recording = async move { inner.refused(&request, refusal).await };
+        let recorded = self.0.running.spawn(recording.instrument(log));
         recorded.await.unwrap_or_else(|_| cut_off())
     }
 }
 
-/// The life of a request while its client waits.
+/// Who it is, for the log too; then its life.
 async fn serve(gateway: Arc<Inner>, call: Call, reply: Reply) {
     let model = call.model.clone().unwrap_or_else(|| gateway.models.default_name().to_owned());
     let request = Request::begin(&call.arrival, asked(&call, model), call.user.clone());
+    let log = request.log_span();
+    live(gateway, call, request, reply).instrument(log).await;
+}
+
+/// The life of a request while its client waits.
+async fn live(gateway: Arc<Inner>, call: Call, request: Request, reply: Reply) {
     let plugins = gateway.plugins.pin();
     let (admitted, ticket) = match gateway.admit(&call, &request, &plugins).await {
         Ok(admitted) => admitted,

@@ -13,6 +13,8 @@ use tollgate_ledger::{Seq, Stored};
 use tollgate_plugin_host::{PluginHost, Role};
 use tollgate_telemetry::plugin_failed;
 
+use crate::log;
+
 /// Enriched traces that are kept for the exporters that come after the first.
 const KEPT: usize = 1024;
 
@@ -35,6 +37,7 @@ impl Tracer {
     /// The spans of a record that may leave through `exporter`; calls plugins, so it blocks.
     pub(crate) fn bound_for(&self, exporter: &str, stored: &Stored) -> Vec<Span> {
         let record = &stored.record;
+        let _log = log::span(record.trace.trace_id, &record.id).entered();
         let tenant = record.tenant.as_deref();
         let place = self.place(stored.seq);
         let enriched = place.get_or_init(|| self.enriched(stored)).clone();

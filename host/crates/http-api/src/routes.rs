@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tollgate_domain::ErrorKind;
 use tollgate_domain::record::Operation;
 use tollgate_gateway::{Arrival, Call, Gateway, ModelCard, Moment, Readiness, Refusal};
+use tracing::Instrument;
 
 use crate::request::Malformed;
 use crate::{HttpSettings, body, error, headers, request as requests, response, sse};
@@ -82,7 +83,10 @@ async fn infer(api: Api, operation: Operation, route: &str, request: Request) ->
     let call: Call = request.into_call(arrival);
     match api.gateway.serve(call).await {
         Ok(answer) if stream => sse::response(operation, answer, include_usage),
-        Ok(answer) => response::whole(operation, answer).await,
+        Ok(answer) => {
+            let log = answer.log_span();
+            response::whole(operation, answer).instrument(log).await
+        }
         Err(refusal) => error::response(&refusal, None),
     }
 }

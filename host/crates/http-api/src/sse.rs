@@ -44,16 +44,19 @@ pub(crate) fn response(operation: Operation, answer: Answer, include_usage: bool
 
 /// The data of each event.
 fn events(answer: Answer, chunks: Chunks) -> impl Stream<Item = String> {
-    let start = (Some(answer), chunks, VecDeque::new());
-    stream::unfold(start, |(mut answer, mut chunks, mut ready)| async move {
+    let log = answer.log_span();
+    let start = (Some(answer), chunks, VecDeque::new(), log);
+    stream::unfold(start, |(mut answer, mut chunks, mut ready, log)| async move {
         loop {
             if let Some(data) = ready.pop_front() {
-                return Some((data, (answer, chunks, ready)));
+                return Some((data, (answer, chunks, ready, log)));
             }
             match answer.as_mut()?.next().await {
-                Some(AnswerEvent::Text(text)) => ready.extend(chunks.text(&text)),
+                Some(AnswerEvent::Text(text)) => {
+                    ready.extend(log.in_scope(|| chunks.text(&text)));
+                }
                 Some(AnswerEvent::Ended(ending)) => {
-                    ready.extend(chunks.end(&ending));
+                    ready.extend(log.in_scope(|| chunks.end(&ending)));
                     answer = None;
                 }
                 None => {

@@ -13,11 +13,14 @@
 
 mod histogram;
 pub mod names;
+mod otlp;
+mod push;
 mod text;
 
 use std::collections::BTreeMap;
 
 pub use histogram::{Distribution, Exemplar, Histogram};
+pub use push::{MetricsPush, PushSettings};
 pub use text::{Exposition, TextFormat};
 
 /// Most series of one family. Policy beyond it: a further series is left out, and counted in

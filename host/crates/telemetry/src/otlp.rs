@@ -15,8 +15,7 @@ use opentelemetry_proto::tonic::trace::v1::Span as OtlpSpan;
 use prost::Message;
 use tollgate_domain::span::{Resource, Span};
 
-pub(crate) use self::client::OtlpClient;
-use self::client::Refusal;
+pub(crate) use self::client::{OtlpClient, Refusal};
 use crate::error::TelemetryError;
 use crate::exporter::{Accepted, SendError};
 use crate::settings::OtlpSettings;
