@@ -141,7 +141,7 @@ impl Walk {
         let before = Anchor { seq: Seq(own.first.0.saturating_sub(1)), hash: own.hash_before };
         match self.last {
             None => {
-                (self.oldest, self.number) = (own.first, Some(own.first_number.saturating_sub(1)))
+                (self.oldest, self.number) = (own.first, Some(own.first_number.saturating_sub(1)));
             }
             Some(last) if last == before => {}
             Some(last) => {
