@@ -2,9 +2,11 @@
 //!
 //! A request is two commits, of its start and of its end; their times are added to its latency. Beside them, what the
 //! same disk takes for one fdatasync. Then a ledger of N records: its size, how long opening and verifying take.
-#![expect(
-    clippy::print_stdout,
+#![allow(
     clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::indexing_slicing,
+    clippy::allow_attributes,
     reason = "a benchmark prints, and ends at the first fault"
 )]
 
