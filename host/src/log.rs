@@ -7,6 +7,7 @@ use std::fmt;
 use std::io::IsTerminal;
 
 use serde_json::{Map, Value};
+use tollgate_settings::LogFormat;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::EnvFilter;
@@ -19,15 +20,16 @@ use tracing_subscriber::registry::LookupSpan;
 ///
 /// # Errors
 /// The filter is none.
-pub(crate) fn start(filter: &str, json: bool) -> Result<(), String> {
+pub(crate) fn start(filter: &str, format: LogFormat) -> Result<(), String> {
     let filter = EnvFilter::builder()
         .parse(filter)
         .map_err(|error| format!("log = {filter:?} is not a filter such as \"info\": {error}"))?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    if json {
-        log.with_ansi(false).fmt_fields(JsonFields::new()).event_format(JsonLines).init();
-    } else {
-        log.with_ansi(std::io::stderr().is_terminal()).init();
+    match format {
+        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Json => {
+            log.with_ansi(false).fmt_fields(JsonFields::new()).event_format(JsonLines).init();
+        }
     }
     Ok(())
 }

@@ -64,7 +64,7 @@ fn serve(given: Given) -> ExitCode {
         Ok(settings) => settings,
         Err(error) => return fail(&error, 2),
     };
-    if let Err(message) = log::start(&settings.log, false) {
+    if let Err(message) = log::start(&settings.log, settings.log_format) {
         return fail(&message, 2);
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -85,11 +85,11 @@ async fn run(settings: Settings) -> Result<bool, Box<dyn std::error::Error>> {
     // Before anything is started, so that a signal sent while a model loads is not lost.
     let mut interrupt = signal(tokio::signal::unix::SignalKind::interrupt())?;
     let mut terminate = signal(tokio::signal::unix::SignalKind::terminate())?;
-    let spans = settings.ndjson();
+    let data = settings.data_dir.clone();
     let running = tollgate::start(settings).await?;
     tracing::info!(
         address = %format_args!("http://{}", running.address),
-        spans = %spans.display(),
+        data = %data.display(),
         "serving"
     );
     if let Some(address) = running.admin_address {

@@ -8,14 +8,14 @@ use tokio_util::sync::CancellationToken;
 use tollgate_engine::{Engine, EngineOptions};
 use tollgate_gateway::{CaptureSettings, Delivery, Gateway, Parts};
 use tollgate_http_api::{AdminServer, AdminSettings, HttpError, HttpServer, HttpSettings};
-use tollgate_ledger::{Ledger, LedgerError, LedgerSettings};
+use tollgate_ledger::{Durability, Ledger, LedgerError, LedgerSettings};
 use tollgate_model::{Model, ModelError, ModelSource};
 use tollgate_plugin_host::{Compiler, KeyError, PluginHost, PluginHostError, PluginHostSettings};
-use tollgate_settings::{Console, Settings};
+use tollgate_settings::{self as given, Settings};
 use tollgate_telemetry::metrics::{MetricsPush, PushSettings};
-use tollgate_telemetry::{
-    ConsoleFormat, ExporterSettings, FileSettings, FromEnvironment, SinkSettings, TelemetryError,
-};
+use tollgate_telemetry::{FromEnvironment, TelemetryError};
+
+use crate::exporters;
 
 /// Names that the demo model answers to besides its own, so that requests written for the models
 /// of the tutorial run unchanged and are priced by the name they ask for.
@@ -101,9 +101,8 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
     let ledger = opened.ledger.clone();
     let resource = tollgate_telemetry::resource(environment);
     let told = tollgate_telemetry::from_environment(environment)?;
-    let push = push_settings(&told);
     let exporters =
-        tollgate_telemetry::build_exporters(exporter_settings(&settings, told), &resource)?;
+        tollgate_telemetry::build_exporters(exporters::of(&settings, &told), &resource)?;
     let plugins = PluginHost::start(plugin_settings(&settings)?)?;
     warn_without_plugins(&plugins, &settings);
 
@@ -134,12 +133,16 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
         aliases: aliases(&source),
         address,
         stall: settings.stall,
-        capture: CaptureSettings::default(),
+        capture: CaptureSettings {
+            tenants: settings.capture_content.clone(),
+            bytes: settings.capture_bytes,
+        },
     })
     .await?;
-    let admin_side = gateway.admin();
-    let counted = move || admin_side.metrics();
-    let push = push.map(|push| MetricsPush::start(push, &resource, counted)).transpose()?;
+    let counted = gateway.admin();
+    let push = push_settings(&told)
+        .map(|push| MetricsPush::start(push, &resource, move || counted.metrics()))
+        .transpose()?;
     let stop = CancellationToken::new();
     let server = Some(tokio::spawn(HttpServer::run(server, gateway.clone(), stop.clone())));
     let stop_admin = CancellationToken::new();
@@ -238,7 +241,24 @@ async fn deliver(delivery: Delivery) -> bool {
 }
 
 fn ledger_settings(settings: &Settings) -> LedgerSettings {
-    LedgerSettings::new(settings.data_dir.join("ledger"))
+    let keeping = &settings.ledger;
+    LedgerSettings {
+        folder: settings.data_dir.join("ledger"),
+        durability: match keeping.durability {
+            given::Durability::Power => Durability::Power,
+            given::Durability::Process => Durability::Process,
+        },
+        partition_bytes: keeping.partition_bytes,
+        retain_for: keeping.retain_for,
+        retain_bytes: keeping.retain_bytes,
+        min_free_bytes: keeping.min_free_bytes,
+        budget_bytes: keeping.budget_bytes,
+    }
+}
+
+fn push_settings(told: &FromEnvironment) -> Option<PushSettings> {
+    let receiver = told.metrics.clone().filter(|_| !told.disabled);
+    receiver.map(|receiver| PushSettings::from_environment(receiver, environment))
 }
 
 fn http_settings(settings: &Settings) -> HttpSettings {
@@ -268,34 +288,6 @@ async fn bind_admin(settings: &Settings) -> Result<Option<AdminServer>, HttpErro
     };
     let token = settings.admin_token.as_ref().map(|token| token.reveal().to_owned());
     tollgate_http_api::bind_admin(AdminSettings { listen, token }).await.map(Some)
-}
-
-fn push_settings(told: &FromEnvironment) -> Option<PushSettings> {
-    let receiver = told.metrics.clone().filter(|_| !told.disabled);
-    receiver.map(|receiver| PushSettings::from_environment(receiver, environment))
-}
-
-fn exporter_settings(settings: &Settings, told: FromEnvironment) -> Vec<ExporterSettings> {
-    let mut exporters = Vec::new();
-    if told.disabled {
-        return exporters;
-    }
-    let format = match settings.console {
-        Console::Tree => Some(ConsoleFormat::Tree),
-        Console::Json => Some(ConsoleFormat::Json),
-        Console::Off => None,
-    };
-    let colour = told.colour;
-    exporters.extend(
-        format.map(|format| {
-            ExporterSettings::new("console", SinkSettings::Console { format, colour })
-        }),
-    );
-    let file = FileSettings::new(settings.ndjson());
-    exporters.push(ExporterSettings::new("ndjson", SinkSettings::Ndjson(file)));
-    exporters
-        .extend(told.traces.map(|otlp| ExporterSettings::new("otlp", SinkSettings::Otlp(otlp))));
-    exporters
 }
 
 fn environment(name: &str) -> Option<String> {

@@ -19,6 +19,12 @@ const BENCHES: &[Bench] = &[
         about: "price, enrich and filter calls, loading, starting, a million calls; beside native Rust",
     },
     Bench {
+        name: "ledger",
+        package: "tollgate-ledger",
+        target: "ledger",
+        about: "commits by concurrency and durability, disk, opening and verifying; --records N",
+    },
+    Bench {
         name: "attribute-shapes",
         package: "tollgate-plugin-host",
         target: "attribute_shapes",

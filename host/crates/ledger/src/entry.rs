@@ -26,7 +26,7 @@ pub struct Head {
 /// What an entry says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// A request was admitted.
+    /// A request was admitted. (Hashes are over the places of these: add at the end only.)
     Started,
     /// It ended, whatever its outcome.
     Finished,

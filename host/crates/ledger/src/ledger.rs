@@ -178,7 +178,7 @@ impl Ledger {
             return Ok(recent);
         }
         let mut records = Vec::new();
-        for ordinal in files::partitions(&shared.folder)? {
+        for ordinal in shared.ordinals()? {
             let from = records.last().map_or(after, |stored: &Arc<Stored>| stored.seq);
             let wanted = most.saturating_sub(records.len());
             if wanted == 0 {
@@ -336,9 +336,17 @@ impl Shared {
         lock(&self.open).remove(&ordinal);
     }
 
+    /// The files that are there, oldest first.
+    fn ordinals(&self) -> Result<Vec<u64>, LedgerError> {
+        let (mut ordinals, newest) = (files::partitions(&self.folder)?, self.newest());
+        // One may be made and not begun yet.
+        ordinals.retain(|ordinal| *ordinal <= newest);
+        Ok(ordinals)
+    }
+
     /// The record of one entry.
     pub(crate) fn record_at(&self, seq: Seq) -> Result<Record, LedgerError> {
-        for ordinal in files::partitions(&self.folder)?.into_iter().rev() {
+        for ordinal in self.ordinals()?.into_iter().rev() {
             let found = self.reading(ordinal, |file| {
                 let body = file.body(seq).map_err(|error| file.failed(&error))?;
                 body.map(|body| reader::record(file, seq, &body)).transpose()

@@ -12,6 +12,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
 use crate::chain::Hash;
 use crate::entry::{Cursor, Kind, NewEntry, Seq, VERSION, count, integer, nanos};
 use crate::error::LedgerError;
+use crate::files;
 use crate::reader::Query;
 use crate::settings::Durability;
 
@@ -164,6 +165,22 @@ impl Partition {
     /// `error`, said of this file.
     pub(crate) fn failed(&self, error: &rusqlite::Error) -> LedgerError {
         LedgerError::sqlite(&self.path, error)
+    }
+
+    /// The files of `folder` that are there for a reader, oldest first: the newest may be made and
+    /// not begun yet.
+    pub(crate) fn begun(folder: &Path) -> std::result::Result<Vec<u64>, LedgerError> {
+        let mut ordinals = files::partitions(folder)?;
+        if let Some(newest) = ordinals.last().copied()
+            && !Self::read_only(&files::partition(folder, newest), newest)?.is_begun()?
+        {
+            ordinals.pop();
+        }
+        if ordinals.is_empty() {
+            let message = "there is no ledger here: it has no ledger-*.sqlite".to_owned();
+            return Err(LedgerError::File { path: folder.to_owned(), message });
+        }
+        Ok(ordinals)
     }
 
     /// Whether its first transaction was committed, and the form of its tables is ours.

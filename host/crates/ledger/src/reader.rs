@@ -40,11 +40,7 @@ impl LedgerReader {
     /// # Errors
     /// If there is none, or it cannot be read.
     pub fn open(folder: &Path) -> Result<Self, LedgerError> {
-        let ordinals = files::partitions(folder)?;
-        if ordinals.is_empty() {
-            let message = "there is no ledger here: it has no ledger-*.sqlite".to_owned();
-            return Err(LedgerError::File { path: folder.to_owned(), message });
-        }
+        let ordinals = Partition::begun(folder)?;
         Ok(Self { folder: folder.to_owned(), ordinals })
     }
 

@@ -77,11 +77,8 @@ pub fn verify(
     anchor: Option<Anchor>,
     mut progress: impl FnMut(u64),
 ) -> Result<Verified, VerifyError> {
-    let ordinals = files::partitions(folder)?;
-    let Some(newest) = ordinals.last().copied() else {
-        let message = "there is no ledger here: it has no ledger-*.sqlite".to_owned();
-        return Err(LedgerError::File { path: folder.to_owned(), message }.into());
-    };
+    let ordinals = Partition::begun(folder)?;
+    let newest = ordinals.last().copied();
     let mut walk = Walk::new(anchor);
     let mut listed = Vec::new();
     for ordinal in &ordinals {
@@ -89,7 +86,7 @@ pub fn verify(
         let walked = file.snapshot(|file| {
             listed = file.listed().map_err(|error| unreadable(file, &error))?;
             walk.file(file, &listed, &mut progress)?;
-            if *ordinal == newest {
+            if Some(*ordinal) == newest {
                 walk.in_flight(file, &file.in_flight().map_err(|error| unreadable(file, &error))?)?;
             }
             Ok::<_, VerifyError>(())
@@ -144,7 +141,7 @@ impl Walk {
         let before = Anchor { seq: Seq(own.first.0.saturating_sub(1)), hash: own.hash_before };
         match self.last {
             None => {
-                (self.oldest, self.number) = (own.first, Some(own.first_number.saturating_sub(1)))
+                (self.oldest, self.number) = (own.first, Some(own.first_number.saturating_sub(1)));
             }
             Some(last) if last == before => {}
             Some(last) => {
