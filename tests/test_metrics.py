@@ -128,6 +128,27 @@ def test_the_gateways_own_time_is_a_part_of_the_whole(start_counted):
     assert 0 < own < whole + 1
 
 
+def test_sums_reconcile(start_counted):
+    admin = start_counted()
+    ask(admin.gateway)
+
+    def delivered():
+        samples = admin.metrics()
+        return samples if sums(samples, "tollgate_exporter_pending") == 0 else None
+
+    samples = until(delivered, what="delivery")
+    started, finished = (sums(samples, f"tollgate_ledger_{name}_total") for name in ("started", "finished"))
+    assert (started, finished, sums(samples, "tollgate_ledger_refused_total")) == (3, 3, 1)
+    assert sums(samples, "tollgate_ledger_aborted_total") == sums(samples, "tollgate_ledger_in_flight") == 0
+    assert sums(samples, "tollgate_ledger_available") == 1
+    exporters = {labels["exporter"] for labels, _ in samples["tollgate_exporter_records_total"]}
+    assert "ndjson" in exporters
+    for exporter in exporters:
+        named = ("records", "delivered", "filtered", "rejected")
+        counts = [sums(samples, f"tollgate_exporter_{name}_total", exporter=exporter) for name in named]
+        assert counts == [4, 4, 0, 0], exporter
+
+
 def test_both_formats_say_the_same_and_one_has_exemplars(start_counted):
     admin = start_counted()
     traces = {admin.gateway.complete(max_tokens=3)["trace_id"]}

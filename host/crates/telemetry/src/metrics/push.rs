@@ -74,16 +74,17 @@ impl MetricsPush {
         resource: &Resource,
         source: impl Fn() -> Snapshot + Send + Sync + 'static,
     ) -> Result<Self, TelemetryError> {
+        let PushSettings { receiver, every, timeout } = settings;
         let (stop, stopped) = oneshot::channel();
         let pusher = Pusher {
-            client: OtlpClient::new(&settings.receiver)?,
+            client: OtlpClient::new(&receiver)?,
             resource: message::resource(resource),
             source: Arc::new(source),
             since: SystemTime::now().into(),
-            timeout: settings.timeout,
+            timeout,
             failing: false,
         };
-        let task = tokio::spawn(pusher.run(settings.every, stopped));
+        let task = tokio::spawn(pusher.run(every, stopped));
         Ok(Self { stop, task })
     }
 
