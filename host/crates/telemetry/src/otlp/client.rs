@@ -1,7 +1,5 @@
 //! A client of one OTLP receiver, for any signal: one call is one attempt at one request.
 
-use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -126,11 +124,6 @@ pub(crate) fn headers(settings: &OtlpSettings) -> Result<HeaderMap, TelemetryErr
 /// Whether the endpoint is spoken to under TLS.
 pub(crate) fn is_tls(settings: &OtlpSettings) -> bool {
     settings.endpoint.starts_with("https://")
-}
-
-/// A file that the client is built from.
-pub(crate) fn read(path: &Path) -> Result<Vec<u8>, TelemetryError> {
-    fs::read(path).map_err(|source| TelemetryError::File { path: path.to_owned(), source })
 }
 
 /// The client could not be built.

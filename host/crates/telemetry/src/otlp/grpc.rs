@@ -13,6 +13,7 @@ use tonic_types::StatusExt;
 use crate::error::TelemetryError;
 use crate::otlp::client::{self, LARGEST_ANSWER, Refusal, USER_AGENT};
 use crate::otlp::signal::{PartialSuccess, Signal};
+use crate::otlp::tls;
 use crate::settings::{Compression, OtlpSettings};
 
 /// A channel to one receiver, connected when it is first used and again when it broke.
@@ -35,7 +36,7 @@ impl Grpc {
             // Tells the receiver, too, when nobody waits any more.
             .timeout(settings.timeout);
         if client::is_tls(settings) {
-            endpoint = endpoint.tls_config(tls(settings)?).map_err(failed)?;
+            endpoint = endpoint.tls_config(client_tls(settings)?).map_err(failed)?;
         }
         let metadata = MetadataMap::from_headers(client::headers(settings)?);
         let gzip = match settings.compression {
@@ -82,26 +83,22 @@ impl Grpc {
     }
 }
 
-fn tls(settings: &OtlpSettings) -> Result<ClientTlsConfig, TelemetryError> {
-    let tls = match &settings.certificate {
-        Some(path) => {
-            ClientTlsConfig::new().ca_certificate(Certificate::from_pem(client::read(path)?))
-        }
+fn client_tls(settings: &OtlpSettings) -> Result<ClientTlsConfig, TelemetryError> {
+    let config = match tls::authorities(settings)? {
+        Some(pem) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)),
         None => ClientTlsConfig::new().with_enabled_roots(),
     };
-    Ok(match &settings.client_certificate {
-        Some((certificate, key)) => {
-            tls.identity(Identity::from_pem(client::read(certificate)?, client::read(key)?))
-        }
-        None => tls,
+    Ok(match tls::own(settings)? {
+        Some(own) => config.identity(Identity::from_pem(own.certificate, own.key)),
+        None => config,
     })
 }
 
 /// What OTLP says of each code. A status that did not come from the receiver has a cause: it
 /// could not be asked.
 fn refusal(status: &Status) -> Refusal {
-    if status.source().is_some() {
-        return Refusal::later(client::chain(status));
+    if let Some(cause) = status.source() {
+        return Refusal::later(client::chain(cause));
     }
     let problem = format!("gRPC code {:?}: {}", status.code(), status.message());
     let retry = status.get_details_retry_info();
