@@ -53,7 +53,7 @@ fn ids_of<'a>(
     requests: impl IntoIterator<Item = &'a ExportTraceServiceRequest>,
 ) -> Vec<(u128, u64)> {
     let id = |bytes: &[u8]| bytes.iter().fold(0, |id: u128, byte| id << 8 | u128::from(*byte));
-    let low = |bytes: &[u8]| u64::try_from(id(bytes)).unwrap();
+    let low = |bytes: &[u8]| u64::try_from(id(bytes)).unwrap_or_default();
     spans_of(requests).iter().map(|span| (id(&span.trace_id), low(&span.span_id))).collect()
 }
 

@@ -63,7 +63,7 @@ impl Http {
         })?;
         drop(request);
         let request = self.client.post(&self.endpoint).headers(self.headers.clone()).body(body);
-        let answer = request.send().await.map_err(|error| not_asked(error))?;
+        let answer = request.send().await.map_err(not_asked)?;
         let (status, headers) = (answer.status(), answer.headers().clone());
         let body = read(answer).await;
         if status.is_success() {

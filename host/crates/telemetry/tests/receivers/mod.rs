@@ -1,5 +1,10 @@
 //! Receivers on local sockets that answer what they are told to, and keep what came in.
-#![allow(dead_code, reason = "not every test uses all of it")]
+#![allow(
+    dead_code,
+    clippy::allow_attributes,
+    clippy::unwrap_used,
+    reason = "each test uses some of it, and a failure there is the test's"
+)]
 
 use std::collections::VecDeque;
 use std::error::Error;
