@@ -20,6 +20,9 @@ pub(crate) const USER_AGENT: &str = concat!("tollgate/", env!("CARGO_PKG_VERSION
 /// Most bytes of an answer that are read.
 pub(crate) const LARGEST_ANSWER: usize = 4 << 20;
 
+/// Most characters of what a receiver says that are repeated in the log.
+const SHOWN: usize = 300;
+
 /// A request was not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
@@ -124,6 +127,12 @@ pub(crate) fn headers(settings: &OtlpSettings) -> Result<HeaderMap, TelemetryErr
 /// Whether the endpoint is spoken to under TLS.
 pub(crate) fn is_tls(settings: &OtlpSettings) -> bool {
     settings.endpoint.starts_with("https://")
+}
+
+/// What a receiver says, as a line of the log: its start, without control characters.
+pub(crate) fn shown(text: &str) -> String {
+    let line = text.chars().take(SHOWN).map(|c| if c.is_control() { ' ' } else { c });
+    line.collect::<String>().trim().to_owned()
 }
 
 /// The client could not be built.

@@ -32,9 +32,7 @@ impl Grpc {
         let mut endpoint = Endpoint::from_shared(settings.endpoint.clone())
             .and_then(|endpoint| endpoint.user_agent(USER_AGENT))
             .map_err(failed)?
-            .connect_timeout(settings.timeout)
-            // Tells the receiver, too, when nobody waits any more.
-            .timeout(settings.timeout);
+            .connect_timeout(settings.timeout);
         if client::is_tls(settings) {
             endpoint = endpoint.tls_config(client_tls(settings)?).map_err(failed)?;
         }
@@ -100,7 +98,7 @@ fn refusal(status: &Status) -> Refusal {
     if let Some(cause) = status.source() {
         return Refusal::later(client::chain(cause));
     }
-    let problem = format!("gRPC code {:?}: {}", status.code(), status.message());
+    let problem = format!("gRPC code {:?}: {}", status.code(), client::shown(status.message()));
     let retry = status.get_details_retry_info();
     let after = retry.as_ref().and_then(|retry| retry.retry_delay);
     match status.code() {

@@ -18,9 +18,6 @@ use crate::settings::{Compression, OtlpSettings, Protocol};
 const PROTOBUF: &str = "application/x-protobuf";
 const JSON: &str = "application/json";
 
-/// Most characters of a refusal's text that are repeated in the log.
-const SHOWN: usize = 300;
-
 /// A client of one receiver.
 #[derive(Debug)]
 pub(crate) struct Http {
@@ -181,7 +178,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(date.duration_since(SystemTime::now()).unwrap_or_default())
 }
 
-/// The start of a refusal's text, in one line: the `google.rpc.Status` that OTLP asks for, or
+/// A refusal's text: the `google.rpc.Status` that OTLP asks for, or
 /// whatever came.
 fn said(headers: &HeaderMap, body: &[u8]) -> String {
     let content_type = text(headers, CONTENT_TYPE).unwrap_or_default();
@@ -196,8 +193,7 @@ fn said(headers: &HeaderMap, body: &[u8]) -> String {
     } else {
         String::from_utf8_lossy(body).into_owned()
     };
-    let line = said.chars().take(SHOWN).map(|c| if c.is_control() { ' ' } else { c });
-    line.collect::<String>().trim().to_owned()
+    client::shown(&said)
 }
 
 fn text(headers: &HeaderMap, name: http::HeaderName) -> Option<&str> {
