@@ -1,3 +1,5 @@
+//! Lines by OTLP/JSON's own rules, and the Collector's limit.
+
 use opentelemetry_proto::tonic::trace::v1::TracesData;
 use serde_json::Value as Json;
 

@@ -1,3 +1,5 @@
+//! Files by size and age, every state that a crash may leave, and a crash at every step.
+
 use std::io::Read;
 use std::time::Duration;
 
