@@ -66,7 +66,8 @@ impl Capture {
             let from = text.ceil_char_boundary(text.len().saturating_sub(room));
             truncated |= from > 0;
             let text = text.get(from..).unwrap_or_default().to_owned();
-            room -= text.len();
+            // Nothing before a message that was cut, so that what is kept has no hole.
+            room = if from > 0 { 0 } else { room - text.len() };
             kept.push(Message { role: role.to_owned(), text });
         }
         kept.reverse();
@@ -127,7 +128,7 @@ mod tests {
             (100, vec![("system", "Be brief."), ("user", "Grüße an alle")], false),
             (17, vec![("system", "f."), ("user", "Grüße an alle")], true),
             // Never half a character.
-            (12, vec![("user", "üße an alle")], true),
+            (12, vec![("user", "ße an alle")], true),
             (0, vec![], true),
         ] {
             let content = capture(bytes).begin(Some("acme-1"), &prompt).unwrap().ended(None);
