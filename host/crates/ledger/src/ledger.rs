@@ -20,7 +20,7 @@ use crate::recent::Recent;
 use crate::settings::LedgerSettings;
 use crate::slots::{Slots, Ticket};
 use crate::state::{Counts, Disk, LedgerState};
-use crate::upkeep::Upkeep;
+use crate::upkeep::{Beside, Upkeep};
 use crate::writer::{Command, Writer};
 
 /// Commands that wait for the writer. Policy when it is full: *wait*.
@@ -43,8 +43,6 @@ pub struct Opened {
 pub(crate) struct Inner {
     commands: mpsc::Sender<Command>,
     shared: Arc<Shared>,
-    /// Dropped with the ledger, which ends the upkeep.
-    _upkeep: std_mpsc::SyncSender<()>,
 }
 
 /// What the handle, the writer and the upkeep all see.
@@ -100,14 +98,14 @@ impl Ledger {
             .map(|request| shared.interrupted(request))
             .collect::<Result<Vec<_>, _>>()?;
         let (commands, queue) = mpsc::channel(COMMANDS);
-        let (upkeep, stop) = std_mpsc::sync_channel(1);
-        let inner = Inner { commands, shared: Arc::clone(&shared), _upkeep: upkeep };
-        let ledger = Self(Arc::new(inner));
-        let mut upkeep = Upkeep::new(Arc::clone(&shared), Arc::downgrade(&ledger.0), stop);
-        upkeep.look();
-        let writer = Writer::new(book, Arc::clone(&shared), queue, live, lock);
+        let ledger = Self(Arc::new(Inner { commands, shared: Arc::clone(&shared) }));
+        let (stop, stopped) = std_mpsc::sync_channel(1);
+        let upkeep = Upkeep::new(Arc::clone(&shared), Arc::downgrade(&ledger.0), stopped);
+        upkeep.look_at_disk();
+        let thread = spawn("ledger-upkeep", || upkeep.run(), &shared)?;
+        let beside = Beside { stop, thread };
+        let writer = Writer::new(book, Arc::clone(&shared), queue, live, beside, lock);
         spawn("ledger", || writer.run(), &shared)?;
-        spawn("ledger-upkeep", || upkeep.run(), &shared)?;
         Ok(Opened { ledger, interrupted })
     }
 
@@ -137,8 +135,8 @@ impl Ledger {
     /// If it could not be committed: then the request is not on record.
     pub async fn start(&self, record: &Record, plugin_set: &str) -> Result<Ticket, LedgerError> {
         let entry = self.entry(Kind::Started, record)?;
-        let (slot, plugin_set) = (self.0.shared.slots.take(), plugin_set.to_owned());
-        self.ask(|reply| Command::Start { entry, slot, plugin_set, reply }).await
+        let plugin_set = plugin_set.to_owned();
+        self.ask(|reply| Command::Start { entry, plugin_set, reply }).await
     }
 
     /// Ends a started request. Waits for the commit.
@@ -252,7 +250,8 @@ impl Ledger {
         }
     }
 
-    /// Commits what is under way, writes the journal back and closes the files.
+    /// Commits what is under way, writes the journal back, closes the files and leaves the folder
+    /// to the next.
     ///
     /// # Errors
     /// If that cannot be done; the next start repairs it.
@@ -331,6 +330,11 @@ impl Shared {
         self.newest.store(ordinal, Relaxed);
     }
 
+    /// Closes all files that are open to be read.
+    pub(crate) fn close_files(&self) {
+        lock(&self.open).clear();
+    }
+
     /// Closes what is open of a file that is about to be deleted.
     pub(crate) fn forget(&self, ordinal: u64) {
         lock(&self.open).remove(&ordinal);
@@ -403,7 +407,7 @@ fn spawn(
     name: &str,
     run: impl FnOnce() + Send + 'static,
     shared: &Shared,
-) -> Result<(), LedgerError> {
+) -> Result<thread::JoinHandle<()>, LedgerError> {
     let spawned = thread::Builder::new().name(name.to_owned()).spawn(run);
-    spawned.map(drop).map_err(|error| LedgerError::io(&shared.folder, &error))
+    spawned.map_err(|error| LedgerError::io(&shared.folder, &error))
 }

@@ -2,7 +2,8 @@
 //! watched. Once a second, and when a file was closed.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use tollgate_domain::UnixNanos;
@@ -19,6 +20,23 @@ const EVERY: Duration = Duration::from_secs(1);
 
 /// Size of the journal from which on it is written back.
 const WAL_BYTES: u64 = 4 << 20;
+
+/// The thread, as whoever ends it has it.
+pub(crate) struct Beside {
+    pub(crate) stop: SyncSender<()>,
+    pub(crate) thread: JoinHandle<()>,
+}
+
+impl Beside {
+    /// Lets it finish what it is at, and waits for that.
+    pub(crate) fn end(self) {
+        // Full or gone: it knows.
+        let _ = self.stop.try_send(());
+        if self.thread.join().is_err() {
+            tracing::error!("the ledger's upkeep failed; this is a bug");
+        }
+    }
+}
 
 /// The thread's state.
 pub(crate) struct Upkeep {
@@ -50,11 +68,15 @@ impl Upkeep {
         }
     }
 
-    /// Once; also when a ledger is opened, before anything is admitted.
-    pub(crate) fn look(&mut self) {
+    fn look(&mut self) {
         if let Err(error) = self.write_back().and_then(|()| self.retain()) {
             tracing::warn!(%error, "the ledger's upkeep goes on later");
         }
+        self.look_at_disk();
+    }
+
+    /// Whether there is room; also when a ledger is opened, before anything is admitted.
+    pub(crate) fn look_at_disk(&self) {
         let disk = self.measure();
         self.shared.set_room(self.no_room(disk), disk);
     }

@@ -19,6 +19,7 @@ use crate::error::LedgerError;
 use crate::files::{self, Lock};
 use crate::ledger::Shared;
 use crate::slots::Ticket;
+use crate::upkeep::Beside;
 
 /// Commands that are committed together at most.
 const BATCH: usize = 512;
@@ -40,7 +41,7 @@ type Reply<T> = Sender<Result<T, LedgerError>>;
 
 /// What the writer is asked to do.
 pub(crate) enum Command {
-    Start { entry: NewEntry, slot: u32, plugin_set: String, reply: Reply<Ticket> },
+    Start { entry: NewEntry, plugin_set: String, reply: Reply<Ticket> },
     End { entry: NewEntry, record: Box<Record>, ticket: Option<Ticket>, reply: Reply<Seq> },
     Advance { exporter: String, cursor: Cursor, reply: Reply<()> },
     Retire { ordinal: u64, reply: Reply<()> },
@@ -49,7 +50,7 @@ pub(crate) enum Command {
 
 /// What a command has come to within a transaction.
 enum Done {
-    Started(Seq),
+    Started(Seq, u32),
     Ended(Option<Seq>, u64),
     Other,
 }
@@ -72,7 +73,8 @@ pub(crate) struct Writer {
     trouble: Option<Trouble>,
     /// When the next file is tried again.
     turn_at: Instant,
-    _lock: Lock,
+    upkeep: Beside,
+    lock: Lock,
 }
 
 #[derive(Clone, Copy)]
@@ -87,14 +89,32 @@ impl Writer {
         shared: Arc<Shared>,
         commands: Receiver<Command>,
         live: HashSet<Seq>,
+        upkeep: Beside,
         lock: Lock,
     ) -> Self {
         let (owed, trouble, turn_at) = (Vec::new(), None, Instant::now());
-        Self { book, shared, commands, live, owed, trouble, turn_at, _lock: lock }
+        Self { book, shared, commands, live, owed, trouble, turn_at, upkeep, lock }
     }
 
-    /// Writes until it is closed or nobody is left to ask.
+    /// Writes until it is closed or nobody is left to ask, and lets go of the folder.
     pub(crate) fn run(mut self) {
+        let asked = self.serve();
+        let closed = self.close();
+        let Self { book, shared, commands, upkeep, lock, .. } = self;
+        // Whoever still waits hears that it is closed; the upkeep, too, which can then end.
+        drop(commands);
+        upkeep.end();
+        shared.close_files();
+        drop((book, lock));
+        match (asked, closed) {
+            (Some(reply), closed) => drop(reply.send(closed)),
+            (None, Ok(())) => {}
+            (None, Err(error)) => tracing::warn!(%error, "the ledger's next start repairs it"),
+        }
+    }
+
+    /// Writes until then; who asked to close it.
+    fn serve(&mut self) -> Option<Reply<()>> {
         while let Some(first) = self.next() {
             let mut batch = vec![first];
             while batch.len() < BATCH
@@ -108,10 +128,10 @@ impl Writer {
                 self.commit(batch);
             }
             if let Some(Command::Close { reply }) = rest.into_iter().next() {
-                let _ = reply.send(self.close());
-                return;
+                return Some(reply);
             }
         }
+        None
     }
 
     /// The next command. While there is trouble the file is tried again in between.
@@ -137,13 +157,16 @@ impl Writer {
             return self.refuse(batch, &error);
         }
         let began = Instant::now();
+        let mut slots = Vec::new();
         let written = self.book.write(|page| {
             batch
                 .iter()
                 .map(|command| {
                     Ok(match command {
-                        Command::Start { entry, slot, plugin_set, .. } => {
-                            Done::Started(page.start(entry, *slot, plugin_set)?)
+                        Command::Start { entry, plugin_set, .. } => {
+                            let slot = self.shared.slots.take();
+                            slots.push(slot);
+                            Done::Started(page.start(entry, slot, plugin_set)?, slot)
                         }
                         Command::End { entry, ticket, .. } => {
                             let started = ticket.as_ref().map(|ticket| ticket.started);
@@ -165,6 +188,7 @@ impl Writer {
         match written {
             Ok(done) => self.committed(batch, done, began),
             Err(error) => {
+                slots.into_iter().for_each(|slot| self.shared.slots.release(slot));
                 self.in_trouble(&error);
                 self.refuse(batch, &error);
             }
@@ -177,7 +201,7 @@ impl Writer {
         let mut replies: Vec<Box<dyn FnOnce()>> = Vec::with_capacity(batch.len());
         for (command, done) in batch.into_iter().zip(done) {
             match (command, done) {
-                (Command::Start { slot, reply, .. }, Done::Started(seq)) => {
+                (Command::Start { reply, .. }, Done::Started(seq, slot)) => {
                     self.live.insert(seq);
                     self.shared.count(|counts| counts.started += 1);
                     let ticket = Ticket::new(seq, slot, Arc::clone(&self.shared.slots));
@@ -250,8 +274,7 @@ impl Writer {
     fn refuse(&mut self, batch: Vec<Command>, error: &LedgerError) {
         for command in batch {
             match command {
-                Command::Start { slot, reply, .. } => {
-                    self.shared.slots.release(slot);
+                Command::Start { reply, .. } => {
                     let _ = reply.send(Err(error.clone()));
                 }
                 Command::End { record, ticket, reply, .. } => {
