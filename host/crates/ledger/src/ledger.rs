@@ -55,7 +55,7 @@ pub(crate) struct Shared {
     newest: AtomicU64,
     recent: Mutex<Recent>,
     counts: Mutex<Counts>,
-    /// Of exporters that have asked for theirs; those of others hold up no retention.
+    /// Of exporters that hold up retention: all on record, until it is said which there are.
     cursors: Mutex<BTreeMap<String, Cursor>>,
     /// Why the writer cannot write, and why it should not.
     trouble: Mutex<Option<String>>,
@@ -77,6 +77,7 @@ impl Ledger {
         let book = Book::open(folder.clone(), settings.durability, settings.partition_bytes)?;
         let newest = book.newest();
         let in_flight = newest.in_flight().map_err(|error| newest.failed(&error))?;
+        let cursors = newest.cursors().map_err(|error| newest.failed(&error))?;
         let tail = book.tail();
         let shared = Arc::new(Shared {
             slots: Arc::new(Slots::open(&folder)?),
@@ -86,7 +87,7 @@ impl Ledger {
             newest: AtomicU64::new(newest.ordinal),
             recent: Mutex::new(Recent::from(tail.seq)),
             counts: Mutex::new(Counts::new(in_flight.len())),
-            cursors: Mutex::default(),
+            cursors: Mutex::new(cursors.into_iter().collect()),
             trouble: Mutex::default(),
             no_room: Mutex::default(),
             disk: Mutex::default(),
@@ -176,7 +177,7 @@ impl Ledger {
             return Ok(recent);
         }
         let mut records = Vec::new();
-        for ordinal in shared.ordinals()? {
+        for ordinal in shared.ordinals_after(after)? {
             let from = records.last().map_or(after, |stored: &Arc<Stored>| stored.seq);
             let wanted = most.saturating_sub(records.len());
             if wanted == 0 {
@@ -194,8 +195,15 @@ impl Ledger {
         Ok(records)
     }
 
-    /// Where `exporter` goes on reading; none if it has never read. From the first call on nothing
-    /// after its cursor is deleted.
+    /// Says which exporters there are: cursors of others hold up retention no longer. Until it is
+    /// said all that are on record do.
+    pub fn delivers_to(&self, exporters: &[&str]) {
+        let mut cursors = lock(&self.0.shared.cursors);
+        cursors.retain(|name, _| exporters.contains(&name.as_str()));
+    }
+
+    /// Where `exporter` goes on reading; none if it has never read. From here on nothing after its
+    /// cursor is deleted.
     ///
     /// # Errors
     /// A file that cannot be read.
@@ -345,6 +353,16 @@ impl Shared {
         let (mut ordinals, newest) = (files::partitions(&self.folder)?, self.newest());
         // One may be made and not begun yet.
         ordinals.retain(|ordinal| *ordinal <= newest);
+        Ok(ordinals)
+    }
+
+    /// Those of them that may have entries after `after`.
+    fn ordinals_after(&self, after: Seq) -> Result<Vec<u64>, LedgerError> {
+        let listed =
+            self.reading(self.newest(), |file| file.listed().map_err(|error| file.failed(&error)))?;
+        let begins = listed.iter().rfind(|file| file.first <= after).map(|file| file.ordinal);
+        let mut ordinals = self.ordinals()?;
+        ordinals.retain(|ordinal| begins.is_none_or(|begins| *ordinal >= begins));
         Ok(ordinals)
     }
 

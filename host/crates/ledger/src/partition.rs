@@ -183,10 +183,14 @@ impl Partition {
         Ok(ordinals)
     }
 
+    /// Version of its tables; 0 before its first transaction.
+    pub(crate) fn tables(&self) -> Result<u32> {
+        self.db.pragma_query_value(None, "user_version", |row| row.get(0))
+    }
+
     /// Whether its first transaction was committed, and the form of its tables is ours.
     pub(crate) fn is_begun(&self) -> std::result::Result<bool, LedgerError> {
-        let version = self.db.pragma_query_value(None, "user_version", |row| row.get::<_, u32>(0));
-        match version.map_err(|error| self.failed(&error))? {
+        match self.tables().map_err(|error| self.failed(&error))? {
             0 => Ok(false),
             TABLES => Ok(true),
             other => Err(LedgerError::damaged(
@@ -367,10 +371,16 @@ impl Partition {
         Ok(last.map(count))
     }
 
-    /// When the last record of this file ended.
+    /// When the last record of this file ended; if it has none, when its last request started.
     pub(crate) fn last_ended_at(&self) -> Result<Option<i64>> {
-        let sql = "SELECT max(ended_at) FROM entry WHERE number IS NOT NULL";
+        let sql = "SELECT coalesce((SELECT max(ended_at) FROM entry WHERE number IS NOT NULL), \
+                   (SELECT ended_at FROM entry ORDER BY seq DESC LIMIT 1))";
         self.db.query_row(sql, [], |row| row.get(0))
+    }
+
+    /// The smallest place in this file, whatever was put there.
+    pub(crate) fn lowest(&self) -> Result<Option<i64>> {
+        self.db.query_row("SELECT min(seq) FROM entry", [], |row| row.get(0))
     }
 
     /// The body of one entry.

@@ -49,8 +49,10 @@ impl LedgerReader {
         let folder = self.folder.clone();
         self.ordinals.clone().into_iter().flat_map(move |ordinal| {
             let (query, after) = (query.clone(), query.after);
-            let pages = Pages { file: None, query, after, ended: false };
-            pages.of(files::partition(&folder, ordinal), ordinal)
+            let path = files::partition(&folder, ordinal);
+            // Retention may have deleted it meanwhile.
+            let ended = !path.exists() && retired(&folder, ordinal);
+            Pages { file: None, query, after, ended }.of(path, ordinal)
         })
     }
 
@@ -102,6 +104,16 @@ impl LedgerReader {
         let ordinal = self.ordinals.last().copied().unwrap_or(1);
         Partition::read_only(&files::partition(&self.folder, ordinal), ordinal)
     }
+}
+
+/// Whether the newest file says that retention deleted this one.
+fn retired(folder: &Path, ordinal: u64) -> bool {
+    let listed = || {
+        let newest = *Partition::begun(folder).ok()?.last()?;
+        let newest = Partition::read_only(&files::partition(folder, newest), newest).ok()?;
+        newest.listed().ok()?.into_iter().find(|file| file.ordinal == ordinal)
+    };
+    listed().is_some_and(|file| file.retired)
 }
 
 /// The records of one file, a page at a time.

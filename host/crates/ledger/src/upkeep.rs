@@ -12,7 +12,7 @@ use crate::entry::integer;
 use crate::error::LedgerError;
 use crate::files;
 use crate::ledger::{Ledger, Shared};
-use crate::partition::Partition;
+use crate::partition::{Listed, Partition};
 use crate::state::Disk;
 
 /// How often it looks.
@@ -114,8 +114,9 @@ impl Upkeep {
         let in_flight = newest.in_flight().map_err(|error| newest.failed(&error))?;
         let oldest_in_flight = in_flight.iter().map(|request| request.started.0).min();
         let needed = oldest_in_flight.into_iter().chain(self.shared.oldest_unread()).min();
-        for pair in listed.windows(2) {
+        for (place, pair) in listed.windows(2).enumerate() {
             let [file, next] = pair else { break };
+            let later = listed.iter().skip(place).take_while(|file| file.ordinal < newest.ordinal);
             let path = files::partition(&self.shared.folder, file.ordinal);
             if file.retired {
                 if path.exists() {
@@ -124,7 +125,7 @@ impl Upkeep {
                 continue;
             }
             let passed = needed.is_none_or(|needed| needed >= next.first.0);
-            if !passed || !(self.too_large() || self.too_old(file.ordinal)?) {
+            if !passed || !(self.too_large() || self.too_old(later)?) {
                 return Ok(());
             }
             let Some(ledger) = self.ledger.upgrade() else { return Ok(()) };
@@ -147,14 +148,21 @@ impl Upkeep {
         self.shared.settings.retain_bytes.is_some_and(|most| bytes > most)
     }
 
-    fn too_old(&self, ordinal: u64) -> Result<bool, LedgerError> {
+    /// Whether the first of these files is. One that ends in the future, since the clock was wrong
+    /// once, is as old as the one after it.
+    fn too_old<'a>(&self, files: impl Iterator<Item = &'a Listed>) -> Result<bool, LedgerError> {
         let Some(retain_for) = self.shared.settings.retain_for else { return Ok(false) };
-        let path = files::partition(&self.shared.folder, ordinal);
-        let file = Partition::read_only(&path, ordinal)?;
-        let last = file.last_ended_at().map_err(|error| file.failed(&error))?;
         let now = UnixNanos::from(SystemTime::now());
         let limit = now.0.saturating_sub(tollgate_domain::time::nanos(retain_for));
-        Ok(last.is_none_or(|last| last < integer(limit)))
+        for Listed { ordinal, .. } in files {
+            let path = files::partition(&self.shared.folder, *ordinal);
+            let file = Partition::read_only(&path, *ordinal)?;
+            match file.last_ended_at().map_err(|error| file.failed(&error))? {
+                Some(last) if last > integer(now.0) => {}
+                last => return Ok(last.is_some_and(|last| last < integer(limit))),
+            }
+        }
+        Ok(false)
     }
 
     fn measure(&self) -> Disk {

@@ -13,7 +13,7 @@ use std::str::FromStr;
 use tollgate_domain::Record;
 
 use crate::chain::{Hash, Link};
-use crate::entry::{Columns, Kind, Seq, VERSION};
+use crate::entry::{Columns, Kind, Seq, VERSION, integer};
 use crate::error::LedgerError;
 use crate::files;
 use crate::partition::{Columned, InFlight, Listed, Lying, Partition};
@@ -77,12 +77,19 @@ pub fn verify(
     anchor: Option<Anchor>,
     mut progress: impl FnMut(u64),
 ) -> Result<Verified, VerifyError> {
-    let ordinals = Partition::begun(folder)?;
+    let ordinals = begun(folder)?;
     let newest = ordinals.last().copied();
     let mut walk = Walk::new(anchor);
     let mut listed = Vec::new();
+    let mut there = HashSet::new();
     for ordinal in &ordinals {
-        let file = Partition::read_only(&files::partition(folder, *ordinal), *ordinal)?;
+        let path = files::partition(folder, *ordinal);
+        // Retention may delete the oldest meanwhile: whether it did is said in the newest.
+        if there.is_empty() && !path.exists() {
+            continue;
+        }
+        let file = Partition::read_only(&path, *ordinal)?;
+        there.insert(*ordinal);
         let walked = file.snapshot(|file| {
             listed = file.listed().map_err(|error| unreadable(file, &error))?;
             walk.file(file, &listed, &mut progress)?;
@@ -93,12 +100,21 @@ pub fn verify(
         });
         walked.map_err(|error| unreadable(&file, &error))??;
     }
-    let gone = |file: &&Listed| !file.retired && !ordinals.contains(&file.ordinal);
+    let gone = |file: &&Listed| !file.retired && !there.contains(&file.ordinal);
     if let Some(file) = listed.iter().find(gone) {
         let path = files::partition(folder, file.ordinal);
         return Err(broken(&path, None, "the file is missing, and no retention has deleted it"));
     }
-    walk.end(folder, ordinals.len())
+    walk.end(folder, there.len())
+}
+
+/// As [`Partition::begun`]; a newest file that is no database is a finding.
+fn begun(folder: &Path) -> Result<Vec<u64>, VerifyError> {
+    if let Some(newest) = files::partitions(folder)?.last() {
+        let file = Partition::read_only(&files::partition(folder, *newest), *newest)?;
+        file.tables().map_err(|error| unreadable(&file, &error))?;
+    }
+    Ok(Partition::begun(folder)?)
 }
 
 /// The way through the files.
@@ -155,10 +171,14 @@ impl Walk {
         }
         self.last = Some(before);
         self.see_anchor(&file.path)?;
+        // What was added before all others would not be met on the way.
+        let lowest = file.lowest().map_err(|error| unreadable(file, &error))?;
+        if lowest.is_some_and(|lowest| lowest < integer(own.first.0)) {
+            let what = "it has an entry before its first: it was added";
+            return Err(broken(&file.path, None, what));
+        }
         loop {
             let after = self.last.map_or(Seq::default(), |last| last.seq);
-            // The one before it, too: an entry that was added with a number that is taken already
-            // cannot lie here, but one with a number too small can.
             let page = file.lying(after, PAGE).map_err(|error| unreadable(file, &error))?;
             if page.is_empty() {
                 return Ok(());
@@ -224,14 +244,15 @@ impl Walk {
 
     fn in_flight(&self, file: &Partition, found: &[InFlight]) -> Result<(), VerifyError> {
         let found: HashSet<u64> = found.iter().map(|request| request.started.0).collect();
-        let lost = self.open.difference(&found).min();
-        match lost {
-            None => Ok(()),
-            Some(seq) => {
-                let what = "the request has no end and is not in flight";
-                Err(broken(&file.path, Some(Seq(*seq)), what))
-            }
+        if let Some(seq) = self.open.difference(&found).min() {
+            let what = "the request has no end and is not in flight";
+            return Err(broken(&file.path, Some(Seq(*seq)), what));
         }
+        if let Some(seq) = found.difference(&self.open).min() {
+            let what = "it is listed as in flight, and is no start without an end";
+            return Err(broken(&file.path, Some(Seq(*seq)), what));
+        }
+        Ok(())
     }
 
     fn see_anchor(&self, path: &Path) -> Result<(), VerifyError> {
@@ -273,14 +294,27 @@ fn broken(path: &Path, seq: Option<Seq>, what: impl Into<String>) -> VerifyError
     VerifyError::Broken(Broken { file, seq, what: what.into() })
 }
 
-/// A file that SQLite cannot read is damaged as much as one that says something else.
+/// A file that SQLite cannot read, that lacks a table, or has values of another type, is damaged as
+/// much as one that says something else.
 fn unreadable(file: &Partition, error: &rusqlite::Error) -> VerifyError {
-    match error.sqlite_error_code() {
-        Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase) => {
-            broken(&file.path, None, format!("the file is damaged: {error}"))
-        }
-        _ => file.failed(error).into(),
+    use rusqlite::{Error, ErrorCode};
+    let damaged = match error {
+        Error::SqliteFailure(cause, _) => matches!(
+            cause.code,
+            ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown
+        ),
+        Error::SqlInputError { .. }
+        | Error::FromSqlConversionFailure(..)
+        | Error::IntegralValueOutOfRange(..)
+        | Error::InvalidColumnType(..)
+        | Error::InvalidColumnIndex(_)
+        | Error::Utf8Error(..) => true,
+        _ => false,
+    };
+    if damaged {
+        return broken(&file.path, None, format!("the file is damaged: {error}"));
     }
+    file.failed(error).into()
 }
 
 impl fmt::Display for Broken {

@@ -18,6 +18,7 @@ use crate::entry::{Cursor, Head, Kind, NewEntry, Seq, Stored};
 use crate::error::LedgerError;
 use crate::files::{self, Lock};
 use crate::ledger::Shared;
+use crate::recent::Recent;
 use crate::slots::Ticket;
 use crate::upkeep::Beside;
 
@@ -29,7 +30,7 @@ const BATCH: usize = 512;
 const WAL_BYTES: u64 = 64 << 20;
 
 /// How often the writer looks at that, in commits.
-const LOOK_EVERY: u64 = 256;
+const LOOK_EVERY: u64 = 16;
 
 /// First and longest pause before the file is tried again.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
@@ -239,12 +240,13 @@ impl Writer {
             self.live.remove(&ticket.started);
             ticket.end();
         }
-        let Some(seq) = seq else { return Seq::default() };
         self.shared.count(|counts| match entry.kind {
             Kind::Aborted => counts.aborted += 1,
             Kind::Refused => counts.refused += 1,
             _ => counts.finished += 1,
         });
+        // Else a commit that failed has put it on record after all.
+        let Some(seq) = seq else { return Seq::default() };
         self.shared
             .recent()
             .push(Arc::new(Stored { seq, number, record: *record }), entry.body.len());
@@ -258,6 +260,10 @@ impl Writer {
         {
             tracing::warn!(%error, "cannot begin the ledger's next file; this one goes on");
             self.turn_at = Instant::now() + PAUSE.1;
+            // What is begun of it would be taken for the newest by the next start.
+            if let Err(error) = self.book.discard_later() {
+                self.in_trouble(&error);
+            }
         }
         let newest = self.book.newest();
         self.shared.set_newest(newest.ordinal);
@@ -313,7 +319,10 @@ impl Writer {
     }
 
     fn write_owed(&mut self) -> Result<usize, LedgerError> {
+        self.book.discard_later()?;
         self.book.reopen()?;
+        // What the failed commit left on disk after all is read from there.
+        *self.shared.recent() = Recent::from(self.book.tail().seq);
         let newest = self.book.newest();
         let in_flight = newest.in_flight().map_err(|error| newest.failed(&error))?;
         let mut ends = Vec::new();
@@ -321,6 +330,7 @@ impl Writer {
             let record = self.shared.record_at(request.started)?;
             ends.push((request.started, unacknowledged(record, false)));
         }
+        let unheard = ends.len() as u64;
         for Owed { record, ticket } in &self.owed {
             ends.push((ticket.started, unacknowledged(Record::clone(record), true)));
         }
@@ -342,6 +352,7 @@ impl Writer {
             }
             Ok(done)
         })?;
+        self.shared.count(|counts| counts.started += unheard);
         let mut tickets: Vec<Ticket> = self.owed.drain(..).map(|owed| owed.ticket).collect();
         let count = entries.len();
         for ((started, record, entry), (seq, number)) in entries.into_iter().zip(done) {
