@@ -6,7 +6,7 @@ mod support;
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use support::{crash_image, open, record, serve, settings, started, usage};
+use support::{crash_image, found, open, record, serve, settings, started, usage};
 use tollgate_domain::{CostOutcome, Currency, Money, Outcome, Record, TokenUsage, UnixNanos};
 use tollgate_ledger::{
     Cursor, Ledger, LedgerError, LedgerReader, LedgerSettings, LedgerWriter, Query, Seq, Stored,
@@ -15,12 +15,6 @@ use tollgate_ledger::{
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
-}
-
-/// Everything that a reader from outside finds.
-fn found(folder: &std::path::Path) -> Vec<Stored> {
-    let reader = LedgerReader::open(folder).unwrap();
-    reader.records(Query::default()).collect::<Result<_, _>>().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
