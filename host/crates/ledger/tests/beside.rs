@@ -1,5 +1,4 @@
 //! What goes on beside the writer: readers, exporters, retention.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 

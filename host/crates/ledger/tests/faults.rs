@@ -1,6 +1,11 @@
 //! Disks that are full, clocks that are wrong, handles that are dropped: nothing acknowledged is
 //! lost, and it goes on by itself.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 
 mod support;
 
