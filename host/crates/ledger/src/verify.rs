@@ -17,6 +17,7 @@ use crate::entry::{Columns, Kind, Seq, VERSION, integer};
 use crate::error::LedgerError;
 use crate::files;
 use crate::partition::{Columned, InFlight, Listed, Lying, Partition};
+use crate::reader::deleted_by_retention;
 
 /// Entries that are read at once.
 const PAGE: u32 = 512;
@@ -77,35 +78,70 @@ pub fn verify(
     anchor: Option<Anchor>,
     mut progress: impl FnMut(u64),
 ) -> Result<Verified, VerifyError> {
+    loop {
+        // Retention may overtake whoever walks: then there are newer files.
+        if let Some(verified) = walk_all(folder, anchor, &mut progress)? {
+            return Ok(verified);
+        }
+    }
+}
+
+/// Walks through all files that are there; `None` if they were all deleted meanwhile.
+fn walk_all(
+    folder: &Path,
+    anchor: Option<Anchor>,
+    progress: &mut impl FnMut(u64),
+) -> Result<Option<Verified>, VerifyError> {
     let ordinals = begun(folder)?;
     let newest = ordinals.last().copied();
     let mut walk = Walk::new(anchor);
     let mut listed = Vec::new();
-    let mut there = HashSet::new();
-    for ordinal in &ordinals {
-        let path = files::partition(folder, *ordinal);
-        // Retention may delete the oldest meanwhile: whether it did is said in the newest.
-        if there.is_empty() && !path.exists() {
-            continue;
-        }
-        let file = Partition::read_only(&path, *ordinal)?;
-        there.insert(*ordinal);
-        let walked = file.snapshot(|file| {
-            listed = file.listed().map_err(|error| unreadable(file, &error))?;
-            walk.file(file, &listed, &mut progress)?;
-            if Some(*ordinal) == newest {
-                walk.in_flight(file, &file.in_flight().map_err(|error| unreadable(file, &error))?)?;
+    let (mut there, mut deleted) = (HashSet::new(), None);
+    for ordinal in ordinals {
+        match walk_file(&mut walk, folder, ordinal, Some(ordinal) == newest, progress) {
+            Ok(found) => {
+                listed = found;
+                there.insert(ordinal);
             }
-            Ok::<_, VerifyError>(())
-        });
-        walked.map_err(|error| unreadable(&file, &error))??;
+            // With it all before it: what is left begins after it.
+            Err(_) if deleted_by_retention(&files::partition(folder, ordinal), ordinal) => {
+                (walk, deleted) = (Walk::new(anchor), Some(ordinal));
+                there.clear();
+            }
+            Err(error) => return Err(error),
+        }
     }
-    let gone = |file: &&Listed| !file.retired && !there.contains(&file.ordinal);
+    if there.is_empty() {
+        return Ok(None);
+    }
+    let gone = |file: &&Listed| {
+        !file.retired && !there.contains(&file.ordinal) && Some(file.ordinal) > deleted
+    };
     if let Some(file) = listed.iter().find(gone) {
         let path = files::partition(folder, file.ordinal);
         return Err(broken(&path, None, "the file is missing, and no retention has deleted it"));
     }
-    walk.end(folder, there.len())
+    walk.end(folder, there.len()).map(Some)
+}
+
+/// Walks through one file; what it lists.
+fn walk_file(
+    walk: &mut Walk,
+    folder: &Path,
+    ordinal: u64,
+    is_newest: bool,
+    progress: &mut impl FnMut(u64),
+) -> Result<Vec<Listed>, VerifyError> {
+    let file = Partition::read_only(&files::partition(folder, ordinal), ordinal)?;
+    let walked = file.snapshot(|file| {
+        let listed = file.listed().map_err(|error| unreadable(file, &error))?;
+        walk.file(file, &listed, progress)?;
+        if is_newest {
+            walk.in_flight(file, &file.in_flight().map_err(|error| unreadable(file, &error))?)?;
+        }
+        Ok::<_, VerifyError>(listed)
+    });
+    walked.map_err(|error| unreadable(&file, &error))?
 }
 
 /// As [`Partition::begun`]; a newest file that is no database is a finding.

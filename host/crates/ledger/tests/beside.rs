@@ -75,7 +75,7 @@ async fn everything_at_once() {
         tokio::task::spawn_blocking(move || {
             while head.borrow().records < records {
                 let numbers: Vec<u64> = found(&folder).iter().map(|stored| stored.number).collect();
-                assert!(numbers.is_sorted_by(|a, b| a + 1 == *b), "{numbers:?}");
+                assert!(numbers.is_sorted_by(|a, b| a < b), "{numbers:?}");
                 verify(&folder, None, |_| {}).unwrap();
             }
         })
