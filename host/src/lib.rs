@@ -1,6 +1,7 @@
 //! Tollgate, assembled: [`start`] builds every part in order and [`Running::shut_down`] takes
 //! them down in the opposite order, so that nothing is cut off from what it still needs.
 
+mod exporters;
 mod start;
 
 pub use start::{Running, StartError, start};

@@ -1,8 +1,9 @@
 //! The `tollgate` command.
 
+mod log;
 mod plugin;
 
-use std::io::{IsTerminal, Read};
+use std::io::Read;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -63,7 +64,7 @@ fn serve(given: Given) -> ExitCode {
         Ok(settings) => settings,
         Err(error) => return fail(&error, 2),
     };
-    if let Err(message) = start_log(&settings.log) {
+    if let Err(message) = log::start(&settings.log, settings.log_format) {
         return fail(&message, 2);
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -84,11 +85,11 @@ async fn run(settings: Settings) -> Result<bool, Box<dyn std::error::Error>> {
     // Before anything is started, so that a signal sent while a model loads is not lost.
     let mut interrupt = signal(tokio::signal::unix::SignalKind::interrupt())?;
     let mut terminate = signal(tokio::signal::unix::SignalKind::terminate())?;
-    let spans = settings.ndjson();
+    let data = settings.data_dir.clone();
     let running = tollgate::start(settings).await?;
     tracing::info!(
         address = %format_args!("http://{}", running.address),
-        spans = %spans.display(),
+        data = %data.display(),
         "serving"
     );
     if let Some(address) = running.admin_address {
@@ -105,18 +106,6 @@ async fn run(settings: Settings) -> Result<bool, Box<dyn std::error::Error>> {
 
 fn signal(kind: tokio::signal::unix::SignalKind) -> std::io::Result<tokio::signal::unix::Signal> {
     tokio::signal::unix::signal(kind)
-}
-
-fn start_log(filter: &str) -> Result<(), String> {
-    let filter = tracing_subscriber::EnvFilter::builder()
-        .parse(filter)
-        .map_err(|error| format!("log = {filter:?} is not a filter such as \"info\": {error}"))?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
-    Ok(())
 }
 
 #[expect(clippy::print_stdout, reason = "its answer is its output")]

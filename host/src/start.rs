@@ -8,13 +8,14 @@ use tokio_util::sync::CancellationToken;
 use tollgate_engine::{Engine, EngineOptions};
 use tollgate_gateway::{CaptureSettings, Delivery, Gateway, Parts};
 use tollgate_http_api::{AdminServer, AdminSettings, HttpError, HttpServer, HttpSettings};
-use tollgate_ledger::{Ledger, LedgerError, LedgerSettings};
+use tollgate_ledger::{Durability, Ledger, LedgerError, LedgerSettings};
 use tollgate_model::{Model, ModelError, ModelSource};
 use tollgate_plugin_host::{Compiler, KeyError, PluginHost, PluginHostError, PluginHostSettings};
-use tollgate_settings::{Console, Settings};
-use tollgate_telemetry::{
-    ConsoleFormat, ExporterSettings, FileSettings, SinkSettings, TelemetryError,
-};
+use tollgate_settings::{self as given, Settings};
+use tollgate_telemetry::metrics::{MetricsPush, PushSettings};
+use tollgate_telemetry::{FromEnvironment, TelemetryError};
+
+use crate::exporters;
 
 /// Names that the demo model answers to besides its own, so that requests written for the models
 /// of the tutorial run unchanged and are priced by the name they ask for.
@@ -22,6 +23,9 @@ const DEMO_ALIASES: [&str; 4] = ["mistral-7b", "llama-3-8b", "gpt-4o-mini", "gpt
 
 /// How long records may take to leave once the last request has ended.
 const FLUSH: Duration = Duration::from_secs(10);
+
+/// How long metrics may take to be pushed once more: what is missing of them is on record.
+const LAST_PUSH: Duration = Duration::from_secs(3);
 
 /// How long the admin API may take to end: nothing that it does is lost with it.
 const ADMIN_STOP: Duration = Duration::from_secs(2);
@@ -34,6 +38,8 @@ pub struct Running {
     pub admin_address: Option<SocketAddr>,
     gateway: Gateway,
     delivery: Delivery,
+    /// None if no receiver is told.
+    push: Option<MetricsPush>,
     ledger: Ledger,
     engine: Engine,
     /// None once it has ended.
@@ -94,8 +100,9 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
     let opened = tokio::task::block_in_place(|| Ledger::open(ledger_settings(&settings)))?;
     let ledger = opened.ledger.clone();
     let resource = tollgate_telemetry::resource(environment);
+    let told = tollgate_telemetry::from_environment(environment)?;
     let exporters =
-        tollgate_telemetry::build_exporters(exporter_settings(&settings)?, &resource)?;
+        tollgate_telemetry::build_exporters(exporters::of(&settings, &told), &resource)?;
     let plugins = PluginHost::start(plugin_settings(&settings)?)?;
     warn_without_plugins(&plugins, &settings);
 
@@ -122,13 +129,20 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
         plugins,
         ledger: opened,
         exporters,
-        resource,
+        resource: resource.clone(),
         aliases: aliases(&source),
         address,
         stall: settings.stall,
-        capture: CaptureSettings::default(),
+        capture: CaptureSettings {
+            tenants: settings.capture_content.clone(),
+            bytes: settings.capture_bytes,
+        },
     })
     .await?;
+    let counted = gateway.admin();
+    let push = push_settings(&told)
+        .map(|push| MetricsPush::start(push, &resource, move || counted.metrics()))
+        .transpose()?;
     let stop = CancellationToken::new();
     let server = Some(tokio::spawn(HttpServer::run(server, gateway.clone(), stop.clone())));
     let stop_admin = CancellationToken::new();
@@ -141,6 +155,7 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
         admin_address,
         gateway,
         delivery,
+        push,
         ledger,
         engine,
         server,
@@ -169,6 +184,9 @@ impl Running {
         self.engine.shutdown();
         let mut clean = ended.unwrap_or(false);
         clean &= deliver(self.delivery).await;
+        if let Some(push) = self.push {
+            push.close(LAST_PUSH).await;
+        }
         if let Err(error) = self.ledger.close().await {
             tracing::error!(%error, "the ledger was not closed in order; the next start repairs it");
             clean = false;
@@ -223,7 +241,24 @@ async fn deliver(delivery: Delivery) -> bool {
 }
 
 fn ledger_settings(settings: &Settings) -> LedgerSettings {
-    LedgerSettings::new(settings.data_dir.join("ledger"))
+    let keeping = &settings.ledger;
+    LedgerSettings {
+        folder: settings.data_dir.join("ledger"),
+        durability: match keeping.durability {
+            given::Durability::Power => Durability::Power,
+            given::Durability::Process => Durability::Process,
+        },
+        partition_bytes: keeping.partition_bytes,
+        retain_for: keeping.retain_for,
+        retain_bytes: keeping.retain_bytes,
+        min_free_bytes: keeping.min_free_bytes,
+        budget_bytes: keeping.budget_bytes,
+    }
+}
+
+fn push_settings(told: &FromEnvironment) -> Option<PushSettings> {
+    let receiver = told.metrics.clone().filter(|_| !told.disabled);
+    receiver.map(|receiver| PushSettings::from_environment(receiver, environment))
 }
 
 fn http_settings(settings: &Settings) -> HttpSettings {
@@ -253,28 +288,6 @@ async fn bind_admin(settings: &Settings) -> Result<Option<AdminServer>, HttpErro
     };
     let token = settings.admin_token.as_ref().map(|token| token.reveal().to_owned());
     tollgate_http_api::bind_admin(AdminSettings { listen, token }).await.map(Some)
-}
-
-fn exporter_settings(settings: &Settings) -> Result<Vec<ExporterSettings>, TelemetryError> {
-    let from_environment = tollgate_telemetry::from_environment(environment)?;
-    let mut exporters = Vec::new();
-    if from_environment.disabled {
-        return Ok(exporters);
-    }
-    let format = match settings.console {
-        Console::Tree => Some(ConsoleFormat::Tree),
-        Console::Json => Some(ConsoleFormat::Json),
-        Console::Off => None,
-    };
-    let colour = from_environment.colour;
-    exporters.extend(format.map(|format| {
-        ExporterSettings::new("console", SinkSettings::Console { format, colour })
-    }));
-    let file = FileSettings::new(settings.ndjson());
-    exporters.push(ExporterSettings::new("ndjson", SinkSettings::Ndjson(file)));
-    let otlp = from_environment.traces;
-    exporters.extend(otlp.map(|otlp| ExporterSettings::new("otlp", SinkSettings::Otlp(otlp))));
-    Ok(exporters)
 }
 
 fn environment(name: &str) -> Option<String> {

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use crate::exporter::GivenExporter;
+
 /// Every setting, each as a flag, a `TOLLGATE_*` variable and a key of the file.
 #[derive(Clone, Debug, Default, clap::Args, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -53,6 +55,45 @@ pub struct Given {
     #[arg(long, env = "TOLLGATE_LOG", value_name = "FILTER")]
     pub log: Option<String>,
 
+    /// How the log looks: text for people, or one JSON object a line [default: text]
+    #[arg(long, env = "TOLLGATE_LOG_FORMAT", value_enum)]
+    pub log_format: Option<LogFormat>,
+
+    /// What a recorded request survives: a power cut, or only the end of the process, which is
+    /// faster [default: power]
+    #[arg(long, env = "TOLLGATE_LEDGER_DURABILITY", value_enum)]
+    pub ledger_durability: Option<Durability>,
+
+    /// Days after which records are deleted that every exporter has passed [default: never]
+    #[arg(long, env = "TOLLGATE_LEDGER_RETAIN_DAYS", value_name = "N")]
+    pub ledger_retain_days: Option<u64>,
+
+    /// MiB of ledger beyond which the oldest records are deleted that every exporter has passed
+    /// [default: none]
+    #[arg(long, env = "TOLLGATE_LEDGER_RETAIN_MIB", value_name = "N")]
+    pub ledger_retain_mib: Option<u64>,
+
+    /// MiB of ledger beyond which requests are refused [default: none]
+    #[arg(long, env = "TOLLGATE_LEDGER_BUDGET_MIB", value_name = "N")]
+    pub ledger_budget_mib: Option<u64>,
+
+    /// MiB that must be free on the disk, or requests are refused [default: 64]
+    #[arg(long, env = "TOLLGATE_LEDGER_MIN_FREE_MIB", value_name = "N")]
+    pub ledger_min_free_mib: Option<u64>,
+
+    /// MiB after which a new file of the ledger is begun [default: 256]
+    #[arg(long, env = "TOLLGATE_LEDGER_PARTITION_MIB", value_name = "N")]
+    pub ledger_partition_mib: Option<u64>,
+
+    /// Patterns of tenants whose prompts and answers are kept on record and on spans; `*` is any
+    /// text [default: none]
+    #[arg(long, env = "TOLLGATE_CAPTURE_CONTENT", value_name = "TENANT", value_delimiter = ',')]
+    pub capture_content: Option<Vec<String>>,
+
+    /// KiB of a prompt, and of an answer, that are kept at most [default: 16]
+    #[arg(long, env = "TOLLGATE_CAPTURE_KIB", value_name = "N")]
+    pub capture_kib: Option<u32>,
+
     /// Largest request body in bytes [default: 1048576]
     #[arg(long, env = "TOLLGATE_MAX_BODY_BYTES", value_name = "N")]
     pub max_body_bytes: Option<usize>,
@@ -72,6 +113,11 @@ pub struct Given {
     /// Seconds that requests in flight may take to finish at shutdown [default: 30]
     #[arg(long, env = "TOLLGATE_DRAIN_SECONDS", value_name = "N")]
     pub drain_seconds: Option<u64>,
+
+    /// `[[exporter]]` tables of the file
+    #[arg(skip)]
+    #[serde(rename = "exporter")]
+    pub exporters: Option<Vec<GivenExporter>>,
 }
 
 /// How traces are shown on standard output.
@@ -84,6 +130,28 @@ pub enum Console {
     Json,
     /// Not at all.
     Off,
+}
+
+/// How the log looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What a recorded request survives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Durability {
+    /// A power cut.
+    #[default]
+    Power,
+    /// The end of the process, but not a power cut.
+    Process,
 }
 
 impl Given {
@@ -101,11 +169,21 @@ impl Given {
             model: self.model.or(other.model),
             console: self.console.or(other.console),
             log: self.log.or(other.log),
+            log_format: self.log_format.or(other.log_format),
+            ledger_durability: self.ledger_durability.or(other.ledger_durability),
+            ledger_retain_days: self.ledger_retain_days.or(other.ledger_retain_days),
+            ledger_retain_mib: self.ledger_retain_mib.or(other.ledger_retain_mib),
+            ledger_budget_mib: self.ledger_budget_mib.or(other.ledger_budget_mib),
+            ledger_min_free_mib: self.ledger_min_free_mib.or(other.ledger_min_free_mib),
+            ledger_partition_mib: self.ledger_partition_mib.or(other.ledger_partition_mib),
+            capture_content: self.capture_content.or(other.capture_content),
+            capture_kib: self.capture_kib.or(other.capture_kib),
             max_body_bytes: self.max_body_bytes.or(other.max_body_bytes),
             max_running: self.max_running.or(other.max_running),
             max_queued: self.max_queued.or(other.max_queued),
             stall_seconds: self.stall_seconds.or(other.stall_seconds),
             drain_seconds: self.drain_seconds.or(other.drain_seconds),
+            exporters: self.exporters.or(other.exporters),
         }
     }
 }

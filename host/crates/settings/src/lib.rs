@@ -3,13 +3,21 @@
 //! One struct, [`Given`], declares every setting once: its field is the flag, the variable and
 //! the key of the file. A flag wins over a variable, a variable over the file, the file over the
 //! default. A name that nothing knows is an error that names the nearest one, wherever it stands.
-//! A [`Secret`] comes from a variable or from a file of its own, and shows nowhere.
+//! A [`Secret`] comes from a variable or from a file of its own, and shows nowhere. Exporters are
+//! tables of the file alone, `[[exporter]]`.
 
+mod exporter;
 mod given;
+mod ledger;
 mod names;
 mod resolved;
 mod secret;
 
-pub use given::{Console, Given};
+pub use exporter::{
+    Compression, Destination, Exporter, GivenExporter, GivenHeader, Protocol, Receiver, SpanFile,
+    StartAt,
+};
+pub use given::{Console, Durability, Given, LogFormat};
+pub use ledger::LedgerKeeping;
 pub use resolved::{Settings, SettingsError, resolve};
 pub use secret::{ADMIN_TOKEN, Secret, admin_token};

@@ -5,9 +5,13 @@ use clap::Args;
 use crate::given::Given;
 use crate::secret::ADMIN_TOKEN;
 
+/// The key of the file that is a list of tables and no flag.
+pub(crate) const EXPORTER: &str = "exporter";
+
 /// Keys that the file may hold.
 pub(crate) fn keys() -> Vec<String> {
-    arguments().into_iter().filter(|(key, _)| key != "config").map(|(key, _)| key).collect()
+    let flags = arguments().into_iter().map(|(key, _)| key).filter(|key| key != "config");
+    flags.chain([EXPORTER.to_owned()]).collect()
 }
 
 /// Variables that the environment may hold.

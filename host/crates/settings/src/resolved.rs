@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::given::{Console, Given};
+use crate::exporter::{self, Exporter};
+use crate::given::{Console, Given, LogFormat};
+use crate::ledger::{self, LedgerKeeping};
 use crate::names;
 use crate::secret::{self, Secret};
 
@@ -25,10 +27,19 @@ pub struct Settings {
     pub admin_token: Option<Secret>,
     /// Model to serve, as it was named.
     pub model: String,
-    /// How traces are shown on standard output.
-    pub console: Console,
+    /// Where spans go, besides what OpenTelemetry's variables add. Without `[[exporter]]` tables
+    /// the console and `spans.ndjson` in the data folder.
+    pub exporters: Vec<Exporter>,
+    /// How the ledger is kept.
+    pub ledger: LedgerKeeping,
     /// Filter of the log.
     pub log: String,
+    /// How the log looks.
+    pub log_format: LogFormat,
+    /// Patterns of tenants whose prompts and answers are kept.
+    pub capture_content: Vec<String>,
+    /// Most bytes that are kept of a prompt, and of an answer.
+    pub capture_bytes: usize,
     /// Largest request body in bytes.
     pub max_body_bytes: usize,
     /// Requests the engine works on at once, at least 1.
@@ -39,14 +50,6 @@ pub struct Settings {
     pub stall: Duration,
     /// How long requests in flight may take to finish at shutdown.
     pub drain: Duration,
-}
-
-impl Settings {
-    /// Where the NDJSON exporter writes.
-    #[must_use]
-    pub fn ndjson(&self) -> PathBuf {
-        self.data_dir.join("spans.ndjson")
-    }
 }
 
 /// Why the settings cannot be used.
@@ -94,7 +97,16 @@ pub fn resolve(
         None => given,
     };
     let token_file = given.admin_token_file.clone();
+    let (console, tables) = (given.console, given.exporters.clone());
     let mut settings = with_defaults(given, program);
+    let variable = |name: &str| environment.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone());
+    settings.exporters = match tables {
+        None => exporter::by_default(console.unwrap_or(Console::Tree), &settings.data_dir),
+        Some(tables) => {
+            exporter::resolve(tables, console, &settings.data_dir, variable, &mut faults)
+        }
+    };
+    faults.extend(ledger::faults(&settings.ledger));
     for (name, value) in [
         ("max-running", settings.max_running),
         ("max-queued", settings.max_queued),
@@ -110,8 +122,7 @@ pub fn resolve(
     if settings.plugin_keys.iter().any(|key| key.trim().is_empty()) {
         faults.push("plugin-keys has an empty key; leave it out".to_owned());
     }
-    let token = environment.into_iter().find(|(name, _)| name == secret::ADMIN_TOKEN);
-    match secret::admin_token(token.map(|(_, token)| token), token_file.as_deref()) {
+    match secret::admin_token(variable(secret::ADMIN_TOKEN), token_file.as_deref()) {
         Ok(token) => settings.admin_token = token,
         Err(fault) => faults.push(fault),
     }
@@ -155,12 +166,18 @@ fn read_file(path: &Path, faults: &mut Vec<String>) -> Result<Given, SettingsErr
         table.remove(&key);
         faults.push(unknown(&format!("key in {}", path.display()), &key, &known));
     }
+    if let Some(tables) = table.get_mut(names::EXPORTER) {
+        let unknown = exporter::remove_unknown_keys(tables);
+        let place = format!("in {}", path.display());
+        faults.extend(unknown.into_iter().map(|fault| format!("{fault} {place}")));
+    }
     // Parsed again from the text where it can be, since only then errors show line and column.
     let parsed = if faults.is_empty() { toml::from_str(&text) } else { table.try_into() };
     parsed.map_err(malformed)
 }
 
-fn unknown(what: &str, name: &str, known: &[String]) -> String {
+/// The fault of a name that means nothing.
+pub(crate) fn unknown(what: &str, name: &str, known: &[String]) -> String {
     match names::nearest(name, known) {
         Some(nearest) => format!("unknown {what}: {name}; did you mean {nearest}?"),
         None => format!("unknown {what}: {name}"),
@@ -168,6 +185,7 @@ fn unknown(what: &str, name: &str, known: &[String]) -> String {
 }
 
 fn with_defaults(given: Given, program: &Path) -> Settings {
+    let ledger = ledger::keeping(&given);
     Settings {
         listen: given.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
         data_dir: given.data_dir.unwrap_or_else(|| "tollgate-data".into()),
@@ -178,8 +196,12 @@ fn with_defaults(given: Given, program: &Path) -> Settings {
         admin_listen: given.admin_listen,
         admin_token: None,
         model: given.model.unwrap_or_else(|| "demo".to_owned()),
-        console: given.console.unwrap_or(Console::Tree),
+        exporters: Vec::new(),
+        ledger,
         log: given.log.unwrap_or_else(|| "info".to_owned()),
+        log_format: given.log_format.unwrap_or_default(),
+        capture_content: given.capture_content.unwrap_or_default(),
+        capture_bytes: given.capture_kib.unwrap_or(16) as usize * 1024,
         max_body_bytes: given.max_body_bytes.unwrap_or(1 << 20),
         max_running: given.max_running.unwrap_or(8),
         max_queued: given.max_queued.unwrap_or(256),
@@ -206,9 +228,9 @@ mod tests {
         let settings = resolve_file(text, flags).unwrap();
         assert_eq!(settings.model, "flag");
         assert_eq!(settings.listen.port(), 9);
-        assert_eq!(settings.console, Console::Off);
         assert_eq!(settings.plugins, Path::new("/opt/bin/plugins"));
-        assert_eq!(settings.ndjson(), Path::new("tollgate-data/spans.ndjson"));
+        let names: Vec<&str> = settings.exporters.iter().map(|e| e.name.as_str()).collect();
+        assert_eq!(names, ["ndjson"], "the console is off");
     }
 
     #[test]

@@ -4,16 +4,19 @@ use std::fmt;
 use std::io::Read;
 use std::path::Path;
 
+use serde::Deserialize;
+
 /// Variable that holds the token of the admin API itself.
 pub const ADMIN_TOKEN: &str = "TOLLGATE_ADMIN_TOKEN";
 
 /// Fewest characters of a token: what cannot be guessed by asking.
 const SHORTEST: usize = 16;
-/// Most bytes of a token's file.
+/// Most bytes of a secret's file.
 const LONGEST: u64 = 4096;
 
 /// Text that shows as `***`.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
 pub struct Secret(String);
 
 impl Secret {
@@ -50,18 +53,40 @@ pub fn admin_token(
         (Some(token), None) => token_of(&token, ADMIN_TOKEN).map(Some),
         (None, Some(file)) => {
             let place = format!("the file {}", file.display());
-            token_of(&read(file, &place)?, &place).map(Some)
+            let text = read(file).map_err(|problem| format!("the admin token: {problem}"))?;
+            token_of(&text, &place).map(Some)
         }
     }
 }
 
-fn read(file: &Path, place: &str) -> Result<String, String> {
-    let unreadable = |error| format!("cannot read the admin token from {place}: {error}");
+/// The value of a header as it travels: visible ASCII, with white space around it left out.
+///
+/// # Errors
+/// Says what is wrong without the text.
+pub(crate) fn header_value(text: &str) -> Result<Secret, String> {
+    let value = text.trim();
+    let is_fine = |byte: u8| byte.is_ascii_graphic() || byte == b' ';
+    match value {
+        "" => Err("is empty".to_owned()),
+        _ if !value.bytes().all(is_fine) => {
+            Err("has characters that no header may have".to_owned())
+        }
+        _ => Ok(Secret(value.to_owned())),
+    }
+}
+
+/// The text of a file that holds a secret.
+///
+/// # Errors
+/// One line for people.
+pub(crate) fn read(file: &Path) -> Result<String, String> {
+    let place = file.display();
+    let unreadable = |error| format!("cannot read the file {place}: {error}");
     let mut text = String::new();
     let opened = std::fs::File::open(file).map_err(unreadable)?;
     let read = opened.take(LONGEST.saturating_add(1)).read_to_string(&mut text);
     if read.map_err(unreadable)? as u64 > LONGEST {
-        return Err(format!("{place} is too large for a token; name the right file"));
+        return Err(format!("the file {place} is too large for a secret; name the right file"));
     }
     Ok(text)
 }

@@ -56,8 +56,8 @@ pub fn build_exporters(
             return Err(TelemetryError::NamedTwice { exporter: exporter.name });
         }
         let sink = Sink::open(&exporter.name, exporter.sink, resource)?;
-        let ExporterSettings { name, start_at, filters, .. } = exporter;
-        exporters.push(Exporter { name, start_at, filters, sink });
+        let ExporterSettings { name, start_at, .. } = exporter;
+        exporters.push(Exporter { name, start_at, sink });
     }
     Ok(exporters)
 }
@@ -67,7 +67,6 @@ pub fn build_exporters(
 pub struct Exporter {
     name: String,
     start_at: StartAt,
-    filters: Option<Vec<String>>,
     sink: Sink,
 }
 
@@ -82,12 +81,6 @@ impl Exporter {
     #[must_use]
     pub fn start_at(&self) -> StartAt {
         self.start_at
-    }
-
-    /// Files of the plugins whose filters apply to it; `None`: all.
-    #[must_use]
-    pub fn filters(&self) -> Option<&[String]> {
-        self.filters.as_deref()
     }
 
     /// How long it is worth to wait for company before spans are sent.

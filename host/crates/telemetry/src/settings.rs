@@ -11,8 +11,6 @@ pub struct ExporterSettings {
     pub name: String,
     /// Where it begins in a ledger that it has never read.
     pub start_at: StartAt,
-    /// Files of the plugins whose filters apply to it; `None`: all.
-    pub filters: Option<Vec<String>>,
     /// Where the spans go.
     pub sink: SinkSettings,
 }
@@ -21,7 +19,7 @@ impl ExporterSettings {
     /// An exporter of new records that every filter applies to.
     #[must_use]
     pub fn new(name: &str, sink: SinkSettings) -> Self {
-        Self { name: name.to_owned(), start_at: StartAt::default(), filters: None, sink }
+        Self { name: name.to_owned(), start_at: StartAt::default(), sink }
     }
 }
 

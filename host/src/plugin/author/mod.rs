@@ -68,7 +68,7 @@ impl ToolError {
 /// Runs one command.
 pub(crate) fn run(command: AuthorCommand) -> ExitCode {
     // What a plugin logs while it is tried.
-    if let Err(message) = crate::start_log("info") {
+    if let Err(message) = crate::log::start("info", tollgate_settings::LogFormat::Text) {
         return crate::fail(&message, 2);
     }
     let done = match command {

@@ -93,6 +93,7 @@ fn record() -> Record {
             units: Vec::new(),
         }),
         cost: priced(3_600_000, Currency::USD),
+        content: None,
     }
 }
 

@@ -39,7 +39,6 @@ fn a_flood_of_names_is_counted_under_other() {
     assert!(text.contains(r#"llm_total_tokens_total{llm_model="model-0",llm_user="other"}"#));
     let left_out = values(&text, r#"tollgate_metrics_names_left_out_total{of="tenant"}"#);
     assert_eq!(left_out, [f64::from(number + 1) - TENANTS as f64]);
-    assert_eq!(values(&text, "tollgate_metrics_series_left_out"), Vec::<f64>::new());
     assert!(text.contains("\ntollgate_metrics_series_left_out 0.0\n"));
     assert!(text.len() < 8 << 20, "{} bytes", text.len());
     println!("{each:?} for each request of the flood, {} bytes of text", text.len());

@@ -107,9 +107,9 @@ fn shadow_prices_become_series() {
         &[
             &format!(r#"tollgate_shadow_requests_total{by},result="cheaper"}} 2"#),
             &format!(r#"tollgate_shadow_requests_total{by},result="failed"}} 1"#),
-            &format!(r#"tollgate_shadow_billed_cost{by},currency="USD"}} 0.000003"#),
-            &format!(r#"tollgate_shadow_cost{by},currency="USD"}} 0.000001"#),
-            &format!(r#"tollgate_shadow_cost_difference{by},currency="USD"}} -0.000002"#),
+            &format!(r#"tollgate_shadow_billed_cost{by},currency="USD"}} 3e-6"#),
+            &format!(r#"tollgate_shadow_cost{by},currency="USD"}} 1e-6"#),
+            &format!(r#"tollgate_shadow_cost_difference{by},currency="USD"}} -2e-6"#),
             r#"tollgate_shadow_requests_total{plugin="acme/price",version="1.2.0",file="s.wasm",model="other",tenant="other",result="failed"} 1"#,
         ],
     );
