@@ -1,11 +1,15 @@
 """OTLP receivers that share no code with the program: OpenTelemetry's own protobuf messages, over gRPC and over HTTP."""
 
+import base64
 import gzip
+import json
+import re
 import threading
 from concurrent import futures
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import grpc
+from google.protobuf import json_format
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
     TraceServiceServicer,
@@ -67,21 +71,51 @@ def value(any_value):
     return getattr(any_value, kind) if kind else None
 
 
+def from_otlp_json(text):
+    """A request in OTLP/JSON, by protobuf's own reader of JSON: ids are hexadecimal there and base64 here, and nothing
+    else may differ, unknown fields and numbers of the wrong form included."""
+
+    def ids(node):
+        if isinstance(node, dict):
+            for key, item in node.items():
+                if key in ("traceId", "spanId", "parentSpanId"):
+                    assert re.fullmatch(r"([0-9a-f]{16}){0,2}", item), item
+                    node[key] = base64.b64encode(bytes.fromhex(item)).decode()
+                elif key in ("kind", "code"):
+                    assert type(item) is int, f"{key} is {item!r}"
+                elif key == "intValue" or key.endswith("UnixNano"):
+                    assert type(item) is str, f"{key} is {item!r}"
+                else:
+                    ids(item)
+        elif isinstance(node, list):
+            for item in node:
+                ids(item)
+        return node
+
+    return json_format.ParseDict(ids(json.loads(text)), ExportTraceServiceRequest())
+
+
 class GrpcReceiver(Receiver, TraceServiceServicer):
-    """Serves `TraceService` on a free port."""
+    """Serves `TraceService` on a free port; under TLS with the bytes of a key, a certificate, and the authority of the
+    clients that it lets in."""
 
     protocol = "grpc"
 
-    def __init__(self, port=0):
+    def __init__(self, port=0, tls=None):
         super().__init__()
-        self._port = port
+        self._port, self._tls = port, tls
 
     def __enter__(self):
         self._server = grpc.server(futures.ThreadPoolExecutor(4))
         add_TraceServiceServicer_to_server(self, self._server)
-        port = self._server.add_insecure_port(f"127.0.0.1:{self._port}")
+        address = f"127.0.0.1:{self._port}"
+        if self._tls:
+            key, certificate, clients = self._tls
+            credentials = grpc.ssl_server_credentials([(key, certificate)], clients, require_client_auth=True)
+            self.endpoint = f"https://localhost:{self._server.add_secure_port(address, credentials)}"
+        else:
+            self.endpoint = f"http://127.0.0.1:{self._server.add_insecure_port(address)}"
         self._server.start()
-        self.endpoint = f"http://127.0.0.1:{port}"
         return self
 
     def __exit__(self, *_):
@@ -93,9 +127,16 @@ class GrpcReceiver(Receiver, TraceServiceServicer):
 
 
 class HttpReceiver(Receiver):
-    """Takes protobuf at `/v1/traces` on a free port."""
+    """Takes protobuf at `/v1/traces` on a free port; under TLS with an `ssl` context."""
 
     protocol = "http/protobuf"
+    content_type = "application/x-protobuf"
+    read = staticmethod(ExportTraceServiceRequest.FromString)
+    answer = ExportTraceServiceResponse().SerializeToString()
+
+    def __init__(self, tls=None):
+        super().__init__()
+        self._tls = tls
 
     def __enter__(self):
         receiver = self
@@ -105,15 +146,15 @@ class HttpReceiver(Receiver):
 
             def do_POST(self):  # noqa: N802 - the base class's name for it
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                known = self.path == "/v1/traces" and self.headers["Content-Type"] == "application/x-protobuf"
+                known = self.path == "/v1/traces" and self.headers["Content-Type"] == receiver.content_type
                 if known:
                     if self.headers.get("Content-Encoding") == "gzip":
                         body = gzip.decompress(body)
                     headers = {name.lower(): text for name, text in self.headers.items()}
-                    receiver.receive(ExportTraceServiceRequest.FromString(body), headers)
-                answer = ExportTraceServiceResponse().SerializeToString()
+                    receiver.receive(receiver.read(body), headers)
+                answer = receiver.answer
                 self.send_response(200 if known else 404)
-                self.send_header("Content-Type", "application/x-protobuf")
+                self.send_header("Content-Type", receiver.content_type)
                 self.send_header("Content-Length", str(len(answer)))
                 self.end_headers()
                 self.wfile.write(answer)
@@ -122,10 +163,21 @@ class HttpReceiver(Receiver):
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        if self._tls:
+            self._server.socket = self._tls.wrap_socket(self._server.socket, server_side=True)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
+        self.endpoint = f"{'https://localhost' if self._tls else 'http://127.0.0.1'}:{self._server.server_port}"
         return self
 
     def __exit__(self, *_):
         self._server.shutdown()
         self._server.server_close()
+
+
+class JsonReceiver(HttpReceiver):
+    """Takes JSON at `/v1/traces`."""
+
+    protocol = "http/json"
+    content_type = "application/json"
+    read = staticmethod(from_otlp_json)
+    answer = b"{}"

@@ -74,7 +74,7 @@ def test_a_port_in_use(gateway, tmp_path):
 
 def test_a_data_folder_in_use(gateway, tmp_path):
     stderr = fails(tmp_path, "--listen", f"127.0.0.1:{free_port()}", data=gateway.data)
-    assert "spans.ndjson" in stderr
+    assert "in use by another process" in stderr
     gateway.still_serves()
 
 

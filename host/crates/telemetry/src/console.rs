@@ -176,13 +176,9 @@ impl Paint {
 }
 
 #[cfg(test)]
-#[path = "../tests/fixtures/mod.rs"]
-mod fixtures;
-
-#[cfg(test)]
 mod tests {
-    use super::fixtures::record;
     use super::*;
+    use crate::fixtures::record;
 
     #[test]
     fn trees_are_readable() {

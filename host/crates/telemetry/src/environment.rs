@@ -164,7 +164,7 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
         settings.timeout = self.timeout().unwrap_or(settings.timeout);
         settings.compression = self.compression(protocol);
         settings.certificate = self.path("CERTIFICATE");
-        settings.client_certificate = self.path("CLIENT_CERTIFICATE").zip(self.path("CLIENT_KEY"));
+        settings.client_certificate = self.client_certificate();
         Ok(settings)
     }
 
@@ -227,6 +227,17 @@ impl<F: Fn(&str) -> Option<String>> Environment<F> {
                 None
             }
         }
+    }
+
+    fn client_certificate(&self) -> Option<(PathBuf, PathBuf)> {
+        let (certificate, key) = (self.path("CLIENT_CERTIFICATE"), self.path("CLIENT_KEY"));
+        if certificate.is_some() != key.is_some() {
+            tracing::warn!(
+                "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and OTEL_EXPORTER_OTLP_CLIENT_KEY belong \
+                 together; the one that is set is ignored"
+            );
+        }
+        certificate.zip(key)
     }
 
     fn path(&self, suffix: &str) -> Option<PathBuf> {
@@ -318,6 +329,30 @@ mod tests {
     }
 
     #[test]
+    fn metrics_have_variables_of_their_own() {
+        const END: (&str, &str) = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318");
+        let metrics = "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT";
+        let protocol = "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL";
+        let cases: [(Variables, &str); 8] = [
+            (&[], "off"),
+            (&[END], "HttpProtobuf http://c:4318/v1/metrics"),
+            (&[END, (protocol, "http/json")], "HttpJson http://c:4318/v1/metrics"),
+            (&[END, (metrics, "http://m/in")], "HttpProtobuf http://m/in"),
+            (&[(metrics, "http://m:4317")], "Grpc http://m:4317/"),
+            (&[("OTEL_METRICS_EXPORTER", "otlp")], "HttpProtobuf http://localhost:4318/v1/metrics"),
+            (&[END, ("OTEL_METRICS_EXPORTER", "prometheus")], "off"),
+            (&[END, ("OTEL_METRICS_EXPORTER", "otlp,none")], "off"),
+        ];
+        for (variables, wanted) in cases {
+            let read = read(variables).unwrap_or_default();
+            let shown = |otlp: OtlpSettings| format!("{:?} {}", otlp.protocol, otlp.endpoint);
+            assert_eq!(read.metrics.map_or("off".to_owned(), shown), wanted, "{variables:?}");
+        }
+        let only = read(&[(metrics, "http://m/in")]).unwrap_or_default();
+        assert!(only.traces.is_none(), "a receiver of metrics gets no traces");
+    }
+
+    #[test]
     fn the_rest() {
         let otlp = read(&[
             ("OTEL_TRACES_EXPORTER", "otlp"),
@@ -325,12 +360,18 @@ mod tests {
             ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon"),
             ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "1500"),
             ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
+            ("OTEL_EXPORTER_OTLP_CERTIFICATE", "general.pem"),
+            ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "ca.pem"),
+            ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "me.pem"),
+            ("OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY", "me.key"),
         ]);
         let otlp = otlp.ok().and_then(|settings| settings.traces);
         let Some(otlp) = otlp else { unreachable!("OTLP is on") };
         assert_eq!(otlp.headers.first().map(|(_, v)| v.as_str()), Some("Bearer s3cret"));
         assert_eq!(otlp.timeout, Duration::from_millis(1500));
         assert_eq!(otlp.compression, Some(Compression::Gzip));
+        assert_eq!(otlp.certificate, Some("ca.pem".into()));
+        assert_eq!(otlp.client_certificate, Some(("me.pem".into(), "me.key".into())));
         assert!(!format!("{otlp:?}").contains("s3cret"), "a secret in the log");
     }
 }

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use self::current::Current;
+pub(crate) use self::current::Current;
 use crate::error::TelemetryError;
 use crate::exporter::SendError;
 use crate::rotation::Shelf;

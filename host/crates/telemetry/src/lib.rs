@@ -25,6 +25,10 @@ mod spans;
 mod text;
 mod worker;
 
+#[cfg(test)]
+#[path = "../tests/fixtures/mod.rs"]
+mod fixtures;
+
 pub use attributes::error_type;
 pub use environment::{FromEnvironment, from_environment};
 pub use error::{TelemetryError, TelemetryErrorKind};

@@ -6,6 +6,7 @@ mod grpc;
 mod http;
 pub(crate) mod message;
 mod signal;
+mod tls;
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -75,7 +76,7 @@ impl Otlp {
                 Err(Refusal::TooLarge { problem }) => outcome.refused(problem),
                 Err(Refusal::Never { problem }) => return Err(self.never(&problem)),
                 Err(Refusal::Later { problem, after }) => {
-                    let message = self.message(&problem, "is the receiver up?");
+                    let message = self.message(&problem, advice(&problem));
                     return Err(SendError::Later { message, after });
                 }
             }
@@ -106,6 +107,15 @@ impl Otlp {
 
     fn message(&self, problem: &str, advice: &str) -> String {
         format!("cannot export to {}: {problem}; {advice}", self.client.endpoint())
+    }
+}
+
+/// What to look at when a receiver could not be asked.
+fn advice(problem: &str) -> &'static str {
+    if problem.to_ascii_lowercase().contains("certificate") {
+        "check the host name in the endpoint, certificate (who is trusted) and client-certificate"
+    } else {
+        "is the receiver up?"
     }
 }
 

@@ -114,3 +114,6 @@ fn cut_text(text: &str, longest: usize) -> String {
     let end = text.floor_char_boundary(longest);
     format!("{}\u{2026}", text.get(..end).unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests;

@@ -143,7 +143,7 @@ fn compress(plain: &Path, compression: Compression) -> io::Result<()> {
     let copied = copy(plain, &partial, compression);
     if let Err(error) = copied {
         // Where the disk is full it must not stay so.
-        let _ = fs::remove_file(&partial);
+        let _ = remove(&partial);
         return Err(error);
     }
     step()?;
@@ -173,6 +173,7 @@ fn copy(plain: &Path, partial: &Path, compression: Compression) -> io::Result<()
     let file = written.into_inner().map_err(io::IntoInnerError::into_error)?;
     // The copy tells when its spans were written, as the original did.
     file.set_modified(fs::metadata(plain)?.modified()?)?;
+    step()?;
     file.sync_all()
 }
 
@@ -226,3 +227,6 @@ mod crash {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

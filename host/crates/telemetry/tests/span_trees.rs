@@ -13,7 +13,7 @@ use serde_json::Value;
 use tollgate_domain::Resource;
 use tollgate_domain::record::Record;
 use tollgate_domain::span::Attributes;
-use tollgate_telemetry::{ExporterSettings, spans, start_exporters};
+use tollgate_telemetry::{ExporterSettings, FileSettings, SinkSettings, build_exporters, spans};
 
 const ALL: [&str; 8] = [
     "completed",
@@ -32,12 +32,14 @@ type Outcome = Result<(), Box<dyn Error>>;
 async fn written(records: &[Record]) -> Result<Vec<Value>, Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("data/spans.ndjson");
-    let settings = ExporterSettings { ndjson: Some(path.clone()), ..ExporterSettings::default() };
+    let sink = SinkSettings::Ndjson(FileSettings::new(&path));
+    let settings = vec![ExporterSettings::new("ndjson", sink)];
     let mut attributes = Attributes::new();
     attributes.set("service.name", "tollgate");
-    for exporter in start_exporters(settings, Resource { attributes }).await? {
+    for mut exporter in build_exporters(settings, &Resource { attributes })? {
         for record in records {
-            exporter.deliver(spans(record, "127.0.0.1:8080".parse().ok())).await;
+            let sent = exporter.send(&spans(record, "127.0.0.1:8080".parse().ok())).await;
+            assert!(sent.is_ok(), "{sent:?}");
         }
         exporter.close(Duration::from_secs(10)).await?;
     }

@@ -1,3 +1,5 @@
+//! What tables may say, and what is said of those that are wrong.
+
 use std::path::Path;
 
 use super::table::KEYS;

@@ -1,7 +1,5 @@
 //! A client of one OTLP receiver, for any signal: one call is one attempt at one request.
 
-use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -21,6 +19,9 @@ pub(crate) const USER_AGENT: &str = concat!("tollgate/", env!("CARGO_PKG_VERSION
 
 /// Most bytes of an answer that are read.
 pub(crate) const LARGEST_ANSWER: usize = 4 << 20;
+
+/// Most characters of what a receiver says that are repeated in the log.
+const SHOWN: usize = 300;
 
 /// A request was not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,9 +129,10 @@ pub(crate) fn is_tls(settings: &OtlpSettings) -> bool {
     settings.endpoint.starts_with("https://")
 }
 
-/// A file that the client is built from.
-pub(crate) fn read(path: &Path) -> Result<Vec<u8>, TelemetryError> {
-    fs::read(path).map_err(|source| TelemetryError::File { path: path.to_owned(), source })
+/// What a receiver says, as a line of the log: its start, without control characters.
+pub(crate) fn shown(text: &str) -> String {
+    let line = text.chars().take(SHOWN).map(|c| if c.is_control() { ' ' } else { c });
+    line.collect::<String>().trim().to_owned()
 }
 
 /// The client could not be built.

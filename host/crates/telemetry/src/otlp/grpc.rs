@@ -13,6 +13,7 @@ use tonic_types::StatusExt;
 use crate::error::TelemetryError;
 use crate::otlp::client::{self, LARGEST_ANSWER, Refusal, USER_AGENT};
 use crate::otlp::signal::{PartialSuccess, Signal};
+use crate::otlp::tls;
 use crate::settings::{Compression, OtlpSettings};
 
 /// A channel to one receiver, connected when it is first used and again when it broke.
@@ -31,11 +32,9 @@ impl Grpc {
         let mut endpoint = Endpoint::from_shared(settings.endpoint.clone())
             .and_then(|endpoint| endpoint.user_agent(USER_AGENT))
             .map_err(failed)?
-            .connect_timeout(settings.timeout)
-            // Tells the receiver, too, when nobody waits any more.
-            .timeout(settings.timeout);
+            .connect_timeout(settings.timeout);
         if client::is_tls(settings) {
-            endpoint = endpoint.tls_config(tls(settings)?).map_err(failed)?;
+            endpoint = endpoint.tls_config(client_tls(settings)?).map_err(failed)?;
         }
         let metadata = MetadataMap::from_headers(client::headers(settings)?);
         let gzip = match settings.compression {
@@ -82,28 +81,24 @@ impl Grpc {
     }
 }
 
-fn tls(settings: &OtlpSettings) -> Result<ClientTlsConfig, TelemetryError> {
-    let tls = match &settings.certificate {
-        Some(path) => {
-            ClientTlsConfig::new().ca_certificate(Certificate::from_pem(client::read(path)?))
-        }
+fn client_tls(settings: &OtlpSettings) -> Result<ClientTlsConfig, TelemetryError> {
+    let config = match tls::authorities(settings)? {
+        Some(pem) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)),
         None => ClientTlsConfig::new().with_enabled_roots(),
     };
-    Ok(match &settings.client_certificate {
-        Some((certificate, key)) => {
-            tls.identity(Identity::from_pem(client::read(certificate)?, client::read(key)?))
-        }
-        None => tls,
+    Ok(match tls::own(settings)? {
+        Some(own) => config.identity(Identity::from_pem(own.certificate, own.key)),
+        None => config,
     })
 }
 
 /// What OTLP says of each code. A status that did not come from the receiver has a cause: it
 /// could not be asked.
 fn refusal(status: &Status) -> Refusal {
-    if status.source().is_some() {
-        return Refusal::later(client::chain(status));
+    if let Some(cause) = status.source() {
+        return Refusal::later(client::chain(cause));
     }
-    let problem = format!("gRPC code {:?}: {}", status.code(), status.message());
+    let problem = format!("gRPC code {:?}: {}", status.code(), client::shown(status.message()));
     let retry = status.get_details_retry_info();
     let after = retry.as_ref().and_then(|retry| retry.retry_delay);
     match status.code() {

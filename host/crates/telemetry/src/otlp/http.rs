@@ -12,13 +12,11 @@ use reqwest::Response;
 use crate::error::TelemetryError;
 use crate::otlp::client::{self, LARGEST_ANSWER, Refusal, USER_AGENT};
 use crate::otlp::signal::{PartialSuccess, Signal};
+use crate::otlp::tls;
 use crate::settings::{Compression, OtlpSettings, Protocol};
 
 const PROTOBUF: &str = "application/x-protobuf";
 const JSON: &str = "application/json";
-
-/// Most characters of a refusal's text that are repeated in the log.
-const SHOWN: usize = 300;
 
 /// A client of one receiver.
 #[derive(Debug)]
@@ -62,7 +60,7 @@ impl Http {
         })?;
         drop(request);
         let request = self.client.post(&self.endpoint).headers(self.headers.clone()).body(body);
-        let answer = request.send().await.map_err(|error| not_asked(error))?;
+        let answer = request.send().await.map_err(not_asked)?;
         let (status, headers) = (answer.status(), answer.headers().clone());
         let body = read(answer).await;
         if status.is_success() {
@@ -97,12 +95,12 @@ fn http_client(settings: &OtlpSettings) -> Result<reqwest::Client, TelemetryErro
     if !client::is_tls(settings) {
         // Does not look for the system's authorities, which a small container may not have.
         builder = builder.tls_certs_only([]);
-    } else if let Some(path) = &settings.certificate {
-        let authorities = reqwest::Certificate::from_pem_bundle(&client::read(path)?);
-        builder = builder.tls_certs_only(authorities.map_err(failed)?);
+    } else if let Some(pem) = tls::authorities(settings)? {
+        let authorities = reqwest::Certificate::from_pem_bundle(&pem).map_err(failed)?;
+        builder = builder.tls_certs_only(authorities);
     }
-    if let Some((certificate, key)) = &settings.client_certificate {
-        let pem = [client::read(certificate)?, b"\n".to_vec(), client::read(key)?].concat();
+    if let Some(own) = tls::own(settings)? {
+        let pem = [&own.certificate[..], b"\n", &own.key].concat();
         builder = builder.identity(reqwest::Identity::from_pem(&pem).map_err(failed)?);
     }
     if is_on_this_machine(&settings.endpoint) {
@@ -180,7 +178,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(date.duration_since(SystemTime::now()).unwrap_or_default())
 }
 
-/// The start of a refusal's text, in one line: the `google.rpc.Status` that OTLP asks for, or
+/// A refusal's text: the `google.rpc.Status` that OTLP asks for, or
 /// whatever came.
 fn said(headers: &HeaderMap, body: &[u8]) -> String {
     let content_type = text(headers, CONTENT_TYPE).unwrap_or_default();
@@ -195,10 +193,36 @@ fn said(headers: &HeaderMap, body: &[u8]) -> String {
     } else {
         String::from_utf8_lossy(body).into_owned()
     };
-    let line = said.chars().take(SHOWN).map(|c| if c.is_control() { ' ' } else { c });
-    line.collect::<String>().trim().to_owned()
+    client::shown(&said)
 }
 
 fn text(headers: &HeaderMap, name: http::HeaderName) -> Option<&str> {
     headers.get(name)?.to_str().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_date_to_retry_at_is_a_time_from_now() {
+        let at = SystemTime::now() + Duration::from_secs(100);
+        let mut headers = HeaderMap::new();
+        headers.insert(RETRY_AFTER, httpdate::fmt_http_date(at).parse().unwrap());
+        let after = retry_after(&headers).unwrap_or_default();
+        assert!((90..=100).contains(&after.as_secs()), "{after:?}");
+    }
+
+    #[test]
+    fn no_proxy_leads_to_this_machine() {
+        for (endpoint, here) in [
+            ("http://localhost:4318/v1/traces", true),
+            ("http://127.0.0.1:4318", true),
+            ("http://[::1]:4318", true),
+            ("http://localhost.example:4318", false),
+            ("https://10.0.0.1", false),
+        ] {
+            assert_eq!(is_on_this_machine(endpoint), here, "{endpoint}");
+        }
+    }
 }

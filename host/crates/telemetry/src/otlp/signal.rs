@@ -11,6 +11,8 @@ use prost::Message;
 use serde::Serialize;
 use serde_json::Value as Json;
 
+use crate::otlp::client;
+
 /// A request of one of OTLP's services.
 pub(crate) trait Signal: Message + Serialize + Default + 'static {
     /// What answers it.
@@ -36,7 +38,8 @@ pub(crate) struct PartialSuccess {
 }
 
 impl PartialSuccess {
-    fn new(rejected: i64, message: String) -> Self {
+    fn new(rejected: i64, message: &str) -> Self {
+        let message = client::shown(message);
         Self { rejected: u64::try_from(rejected).unwrap_or(0), message }
     }
 
@@ -51,7 +54,7 @@ impl PartialSuccess {
             other => other.as_i64(),
         });
         let message = partial.get("errorMessage").and_then(Json::as_str).unwrap_or_default();
-        Some(Self::new(rejected.unwrap_or(0), message.to_owned()))
+        Some(Self::new(rejected.unwrap_or(0), message))
     }
 }
 
@@ -62,7 +65,7 @@ impl Signal for ExportTraceServiceRequest {
 
     fn partial(response: Self::Response) -> Option<PartialSuccess> {
         let partial = response.partial_success?;
-        Some(PartialSuccess::new(partial.rejected_spans, partial.error_message))
+        Some(PartialSuccess::new(partial.rejected_spans, &partial.error_message))
     }
 }
 
@@ -73,7 +76,7 @@ impl Signal for ExportMetricsServiceRequest {
 
     fn partial(response: Self::Response) -> Option<PartialSuccess> {
         let partial = response.partial_success?;
-        Some(PartialSuccess::new(partial.rejected_data_points, partial.error_message))
+        Some(PartialSuccess::new(partial.rejected_data_points, &partial.error_message))
     }
 }
 
@@ -83,7 +86,7 @@ mod tests {
 
     #[test]
     fn answers_in_json_are_read_as_receivers_write_them() {
-        let partial = |rejected, message: &str| Some(PartialSuccess::new(rejected, message.into()));
+        let partial = |rejected, message: &str| Some(PartialSuccess::new(rejected, message));
         let cases = [
             ("", None),
             ("{}", None),
@@ -94,6 +97,7 @@ mod tests {
             (r#"{"partialSuccess":{"rejectedSpans":3}}"#, partial(3, "")),
             (r#"{"partialSuccess":{"rejectedSpans":"-3","x":1}}"#, partial(0, "")),
             (r#"{"partialSuccess":{"rejectedSpans":[]}}"#, partial(0, "")),
+            (r#"{"partialSuccess":{"errorMessage":"a\u001b[2Jb\n"}}"#, partial(0, "a [2Jb")),
         ];
         for (body, wanted) in cases {
             let read = PartialSuccess::from_json::<ExportTraceServiceRequest>(body.as_bytes());
