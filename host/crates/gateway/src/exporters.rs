@@ -27,6 +27,9 @@ pub(crate) struct ExporterMeter {
 #[derive(Debug)]
 struct State {
     cursor: Cursor,
+    /// Records before the first that it has to answer for. Known once it has begun, and not
+    /// counted again: so a record that it forgets shows as a difference.
+    before: Option<u64>,
     took: Distribution,
     retries: u64,
     /// Since when the receiver takes nothing.
@@ -39,6 +42,7 @@ impl ExporterMeter {
     pub(crate) fn new(name: &str) -> Self {
         let state = State {
             cursor: Cursor::default(),
+            before: None,
             took: Distribution::new(&SEND_SECONDS),
             retries: 0,
             failing_since: None,
@@ -50,7 +54,9 @@ impl ExporterMeter {
 
     /// It is done with the records up to there.
     pub(crate) fn moved(&self, to: &Cursor) {
-        self.locked().cursor = *to;
+        let mut state = self.locked();
+        state.before.get_or_insert_with(|| to.records.saturating_sub(done(to)));
+        state.cursor = *to;
     }
 
     /// It made an attempt to send.
@@ -101,13 +107,12 @@ impl ExporterMeter {
         let head = *ledger.head().borrow();
         let state = self.locked();
         let (cursor, send_seconds) = (state.cursor, state.took.histogram());
-        let (retries, failed) = (state.retries, state.failed);
+        let (retries, failed, before) = (state.retries, state.failed, state.before.unwrap_or(0));
         drop(state);
         let pending = head.records.saturating_sub(cursor.records);
-        let done = cursor.delivered + cursor.filtered + cursor.rejected;
         ExporterCounts {
             name: self.name.clone(),
-            records: done + pending,
+            records: head.records.max(cursor.records).saturating_sub(before),
             delivered: cursor.delivered,
             filtered: cursor.filtered,
             rejected: cursor.rejected,
@@ -122,6 +127,11 @@ impl ExporterMeter {
     fn locked(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Records of which is known what became of them.
+fn done(cursor: &Cursor) -> u64 {
+    cursor.delivered.saturating_add(cursor.filtered).saturating_add(cursor.rejected)
 }
 
 /// How long ago the first record after the cursor ended.

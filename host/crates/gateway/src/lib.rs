@@ -194,7 +194,7 @@ impl Delivery {
             match ended {
                 Ok(exporter) => exporters.push(exporter),
                 Err(error) => {
-                    tracing::error!(%error, "an exporter's task failed; its records wait in the ledger")
+                    tracing::error!(%error, "an exporter's task failed; its records wait in the ledger");
                 }
             }
         }

@@ -50,6 +50,8 @@ pub(crate) struct Sources<'a> {
 /// Everything that is counted, as it is now.
 pub(crate) fn snapshot(sources: &Sources<'_>) -> Snapshot {
     let mut snapshot = Snapshot::default();
+    let version = [("version", env!("CARGO_PKG_VERSION"))];
+    snapshot.gauges.push(Family::of(&names::tollgate::BUILD_INFO).with(version, 1.0));
     sources.requests.families(&mut snapshot);
     let in_flight = Family::of(&names::tollgate::REQUESTS_IN_FLIGHT);
     snapshot.gauges.push(in_flight.with([], double(sources.in_flight as u64)));

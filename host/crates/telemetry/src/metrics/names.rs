@@ -223,6 +223,8 @@ pub mod vllm {
 pub mod tollgate {
     use super::Name;
 
+    /// A gauge that is 1; the version is its label.
+    pub const BUILD_INFO: Name = Name::plain("tollgate.build_info", "Which version this is.");
     /// A counter.
     pub const REQUESTS: Name =
         Name::plain("tollgate.requests", "Requests ended, by outcome and status of their cost.");

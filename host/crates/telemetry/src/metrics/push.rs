@@ -74,16 +74,17 @@ impl MetricsPush {
         resource: &Resource,
         source: impl Fn() -> Snapshot + Send + Sync + 'static,
     ) -> Result<Self, TelemetryError> {
+        let PushSettings { receiver, every, timeout } = settings;
         let (stop, stopped) = oneshot::channel();
         let pusher = Pusher {
-            client: OtlpClient::new(&settings.receiver)?,
+            client: OtlpClient::new(&receiver)?,
             resource: message::resource(resource),
             source: Arc::new(source),
             since: SystemTime::now().into(),
-            timeout: settings.timeout,
+            timeout,
             failing: false,
         };
-        let task = tokio::spawn(pusher.run(settings.every, stopped));
+        let task = tokio::spawn(pusher.run(every, stopped));
         Ok(Self { stop, task })
     }
 
@@ -180,11 +181,13 @@ mod tests {
     use super::*;
     use crate::settings::Protocol;
 
+    type Variables = &'static [(&'static str, &'static str)];
+
     #[test]
     fn the_environment_says_when() {
         const EVERY: &str = "OTEL_METRIC_EXPORT_INTERVAL";
         const TIMEOUT: &str = "OTEL_METRIC_EXPORT_TIMEOUT";
-        let cases: [(&[(&str, &str)], u64, u64); 4] = [
+        let cases: [(Variables, u64, u64); 4] = [
             (&[], 60_000, 30_000),
             (&[(EVERY, " 250 "), (TIMEOUT, "100")], 250, 100),
             (&[(EVERY, "0"), (TIMEOUT, "-1")], 60_000, 30_000),

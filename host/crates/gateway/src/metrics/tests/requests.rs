@@ -236,6 +236,7 @@ fn the_gateways_own_time_and_load_are_there() {
             r#"vllm:num_requests_running{model_name="demo"} 3.0"#,
             r#"vllm:num_requests_waiting{model_name="demo"} 7.0"#,
             "tollgate_requests_in_flight 11.0",
+            concat!("tollgate_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1.0"),
         ],
     );
 }
