@@ -16,7 +16,8 @@ use crate::chain::{Hash, Link};
 use crate::entry::{Columns, Kind, Seq, VERSION, integer};
 use crate::error::LedgerError;
 use crate::files;
-use crate::partition::{Columned, InFlight, Listed, Lying, Partition};
+use crate::lying::{Columned, Lying};
+use crate::partition::{InFlight, Listed, Partition};
 use crate::reader::deleted_by_retention;
 
 /// Entries that are read at once.
