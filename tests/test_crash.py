@@ -48,7 +48,7 @@ class Client(threading.Thread):
                 time.sleep(0.1)
 
     def plain(self, body):
-        body["max_tokens"] = self.random.randint(1, 30)
+        body["max_tokens"] = self.random.randint(1, 8)
         response = self.http.post(self.where() + "/v1/completions", json=body)
         assert response.status_code == 200, response.text
         self.got(exact(response))
@@ -101,7 +101,7 @@ def test_kills_under_load(start_gateway, tmp_path):
             client.start()
         began = time.monotonic()
         for _ in range(KILLS):
-            time.sleep(chance.uniform(0.02, 0.7))
+            time.sleep(chance.uniform(0.02, 1.6))
             gateway.kill()
             gateway = start()
             place["url"] = gateway.url
@@ -153,7 +153,7 @@ def test_kills_under_load(start_gateway, tmp_path):
     assert not wrong, wrong[:3]
     assert not lost and not torn_lost and not differs and not too_few and not incomplete, told
     assert len(started) == len(ends) == len({entry["started_seq"] for entry in ends.values()})
-    assert len(whole) > KILLS and aborted, told
+    assert len(whole) > KILLS // 2 and torn and aborted, told
     for entry in aborted:
         assert entry["cost_status"] in ("priced", "unpriced"), dict(entry)
     assert verified.returncode == 0, verified.stdout + verified.stderr

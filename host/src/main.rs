@@ -1,5 +1,6 @@
 //! The `tollgate` command.
 
+mod audit;
 mod log;
 mod plugin;
 
@@ -32,6 +33,9 @@ enum Command {
     /// Write, build, test, check, list and steer plugins
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
+    /// Check what is on record
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// What a gateway runs to compile a plugin: WebAssembly in, machine code out
     #[command(hide = true)]
     PluginCompiler {
@@ -49,6 +53,7 @@ fn main() -> ExitCode {
         Command::Serve(given) => serve(*given),
         Command::Count { model, text } => count(&model, text),
         Command::Plugin(command) => plugin::run(command),
+        Command::Audit(command) => audit::run(&command),
         Command::PluginCompiler { memory_bytes, cpu_seconds } => {
             tollgate_plugin_host::run_compiler(memory_bytes, cpu_seconds).into()
         }

@@ -165,6 +165,8 @@ impl Delivery {
         ledger: &Ledger,
         tracer: &Arc<Tracer>,
     ) -> (Self, Vec<Arc<ExporterMeter>>) {
+        let names: Vec<&str> = exporters.iter().map(Exporter::name).collect();
+        ledger.delivers_to(&names);
         let (closing, is_closing) = watch::channel(false);
         let mut couriers = JoinSet::new();
         let mut meters = Vec::with_capacity(exporters.len());

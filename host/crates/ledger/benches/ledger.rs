@@ -35,8 +35,14 @@ fn main() {
     let sync = fdatasync(folder.path());
     println!("one fdatasync of 4 KiB: p50 {} us, p99 {} us\n", sync.0, sync.1);
     println!(
-        "{:<10} {:>11} {:>12} {:>14} {:>14} {:>10}",
-        "durability", "concurrent", "requests/s", "added p50 us", "added p99 us", "batch"
+        "{:<10} {:>11} {:>12} {:>14} {:>14} {:>10} {:>14}",
+        "durability",
+        "concurrent",
+        "requests/s",
+        "added p50 us",
+        "added p99 us",
+        "batch",
+        "bytes/request"
     );
     let mut rows = Vec::new();
     for (name, durability) in [("power", Durability::Power), ("process", Durability::Process)] {
@@ -44,12 +50,12 @@ fn main() {
             let path = folder.path().join(format!("{name}-{concurrent}"));
             let row = commits(&path, durability, concurrent);
             println!(
-                "{name:<10} {concurrent:>11} {:>12.0} {:>14.0} {:>14.0} {:>10.1}",
-                row.per_second, row.p50, row.p99, row.batch
+                "{name:<10} {concurrent:>11} {:>12.0} {:>14.0} {:>14.0} {:>10.1} {:>14}",
+                row.per_second, row.p50, row.p99, row.batch, row.bytes
             );
             rows.push(format!(
-                r#"{{"durability":"{name}","concurrent":{concurrent},"requests_per_s":{:.0},"added_p50_us":{:.0},"added_p99_us":{:.0},"entries_per_commit":{:.1}}}"#,
-                row.per_second, row.p50, row.p99, row.batch
+                r#"{{"durability":"{name}","concurrent":{concurrent},"requests_per_s":{:.0},"added_p50_us":{:.0},"added_p99_us":{:.0},"entries_per_commit":{:.1},"bytes_per_request":{}}}"#,
+                row.per_second, row.p50, row.p99, row.batch, row.bytes
             ));
         }
     }
@@ -68,6 +74,8 @@ struct Row {
     p50: f64,
     p99: f64,
     batch: f64,
+    /// On disk, for the start and the end of a request.
+    bytes: u64,
 }
 
 /// Requests that each wait for their start and for their end, so many at a time.
@@ -108,7 +116,8 @@ fn commits(folder: &Path, durability: Durability, concurrent: u64) -> Row {
         let batch = state.batch.sum / state.commits as f64;
         #[expect(clippy::cast_precision_loss, reason = "for a table")]
         let per_second = took.len() as f64 / seconds;
-        Row { per_second, p50, p99, batch }
+        let bytes = size(folder) / (took.len() as u64).max(1);
+        Row { per_second, p50, p99, batch, bytes }
     })
 }
 
@@ -121,11 +130,11 @@ fn large(folder: &Path, records: u64) -> String {
     }
     writer.finish().unwrap();
     let wrote = began.elapsed();
-    let files = std::fs::read_dir(folder).unwrap();
-    let bytes: u64 = files.map(|file| file.unwrap().metadata().unwrap().len()).sum();
+    let bytes = size(folder);
     let began = Instant::now();
     let opened = Ledger::open(settings(folder)).unwrap();
     let open = began.elapsed();
+    let files = opened.ledger.state().partitions;
     drop(opened);
     let began = Instant::now();
     let verified = verify(folder, None, |_| {}).unwrap();
@@ -134,19 +143,25 @@ fn large(folder: &Path, records: u64) -> String {
     #[expect(clippy::cast_precision_loss, reason = "for a table")]
     let rate = |took: Duration| records as f64 / took.as_secs_f64();
     println!(
-        "\n{records} records: {} bytes each, written {:.0}/s, opened in {:.1} ms, verified {:.0}/s",
+        "\n{records} records in {files} files: {} bytes each, written {:.0}/s, opened in {:.1} ms, verified {:.0}/s",
         bytes / records.max(1),
         rate(wrote),
         open.as_secs_f64() * 1e3,
         rate(verifying)
     );
     format!(
-        "\"records\":{records},\"bytes_per_record\":{},\"written_per_s\":{:.0},\"open_ms\":{:.1},\"verified_per_s\":{:.0}",
+        "\"records\":{records},\"files\":{files},\"bytes_per_record\":{},\"written_per_s\":{:.0},\"open_ms\":{:.1},\"verified_per_s\":{:.0}",
         bytes / records.max(1),
         rate(wrote),
         open.as_secs_f64() * 1e3,
         rate(verifying)
     )
+}
+
+/// Bytes of all files of a ledger.
+fn size(folder: &Path) -> u64 {
+    let files = std::fs::read_dir(folder).unwrap();
+    files.map(|file| file.unwrap().metadata().unwrap().len()).sum()
 }
 
 /// Median and 99th percentile of a write and its fdatasync, in microseconds.

@@ -108,10 +108,22 @@ impl Book {
         Ok(true)
     }
 
+    /// Deletes files after the newest: what is left of a failed attempt to begin the next. Nothing
+    /// was put on record in them.
+    pub(crate) fn discard_later(&self) -> Result<(), LedgerError> {
+        let ordinals = files::partitions(&self.folder)?.into_iter();
+        ordinals
+            .filter(|ordinal| *ordinal > self.newest.ordinal)
+            .try_for_each(|ordinal| files::delete(&self.folder, ordinal))
+    }
+
     /// Closes the newest file and opens it again, and reads where it ends: after an error nothing
     /// that was known of it counts.
     pub(crate) fn reopen(&mut self) -> Result<(), LedgerError> {
         let (path, ordinal) = (self.newest.path.clone(), self.newest.ordinal);
+        if !path.exists() {
+            return Err(LedgerError::damaged(&path, "the newest file is gone"));
+        }
         self.newest = Partition::open(&path, ordinal, self.durability)?;
         self.tail = self.read_tail()?;
         Ok(())

@@ -20,7 +20,7 @@ use crate::recent::Recent;
 use crate::settings::LedgerSettings;
 use crate::slots::{Slots, Ticket};
 use crate::state::{Counts, Disk, LedgerState};
-use crate::upkeep::Upkeep;
+use crate::upkeep::{Beside, Upkeep};
 use crate::writer::{Command, Writer};
 
 /// Commands that wait for the writer. Policy when it is full: *wait*.
@@ -43,8 +43,6 @@ pub struct Opened {
 pub(crate) struct Inner {
     commands: mpsc::Sender<Command>,
     shared: Arc<Shared>,
-    /// Dropped with the ledger, which ends the upkeep.
-    _upkeep: std_mpsc::SyncSender<()>,
 }
 
 /// What the handle, the writer and the upkeep all see.
@@ -57,7 +55,7 @@ pub(crate) struct Shared {
     newest: AtomicU64,
     recent: Mutex<Recent>,
     counts: Mutex<Counts>,
-    /// Of exporters that have asked for theirs; those of others hold up no retention.
+    /// Of exporters that hold up retention: all on record, until it is said which there are.
     cursors: Mutex<BTreeMap<String, Cursor>>,
     /// Why the writer cannot write, and why it should not.
     trouble: Mutex<Option<String>>,
@@ -79,6 +77,7 @@ impl Ledger {
         let book = Book::open(folder.clone(), settings.durability, settings.partition_bytes)?;
         let newest = book.newest();
         let in_flight = newest.in_flight().map_err(|error| newest.failed(&error))?;
+        let cursors = newest.cursors().map_err(|error| newest.failed(&error))?;
         let tail = book.tail();
         let shared = Arc::new(Shared {
             slots: Arc::new(Slots::open(&folder)?),
@@ -88,7 +87,7 @@ impl Ledger {
             newest: AtomicU64::new(newest.ordinal),
             recent: Mutex::new(Recent::from(tail.seq)),
             counts: Mutex::new(Counts::new(in_flight.len())),
-            cursors: Mutex::default(),
+            cursors: Mutex::new(cursors.into_iter().collect()),
             trouble: Mutex::default(),
             no_room: Mutex::default(),
             disk: Mutex::default(),
@@ -100,14 +99,14 @@ impl Ledger {
             .map(|request| shared.interrupted(request))
             .collect::<Result<Vec<_>, _>>()?;
         let (commands, queue) = mpsc::channel(COMMANDS);
-        let (upkeep, stop) = std_mpsc::sync_channel(1);
-        let inner = Inner { commands, shared: Arc::clone(&shared), _upkeep: upkeep };
-        let ledger = Self(Arc::new(inner));
-        let mut upkeep = Upkeep::new(Arc::clone(&shared), Arc::downgrade(&ledger.0), stop);
-        upkeep.look();
-        let writer = Writer::new(book, Arc::clone(&shared), queue, live, lock);
+        let ledger = Self(Arc::new(Inner { commands, shared: Arc::clone(&shared) }));
+        let (stop, stopped) = std_mpsc::sync_channel(1);
+        let upkeep = Upkeep::new(Arc::clone(&shared), Arc::downgrade(&ledger.0), stopped);
+        upkeep.look_at_disk();
+        let thread = spawn("ledger-upkeep", || upkeep.run(), &shared)?;
+        let beside = Beside { stop, thread };
+        let writer = Writer::new(book, Arc::clone(&shared), queue, live, beside, lock);
         spawn("ledger", || writer.run(), &shared)?;
-        spawn("ledger-upkeep", || upkeep.run(), &shared)?;
         Ok(Opened { ledger, interrupted })
     }
 
@@ -137,8 +136,8 @@ impl Ledger {
     /// If it could not be committed: then the request is not on record.
     pub async fn start(&self, record: &Record, plugin_set: &str) -> Result<Ticket, LedgerError> {
         let entry = self.entry(Kind::Started, record)?;
-        let (slot, plugin_set) = (self.0.shared.slots.take(), plugin_set.to_owned());
-        self.ask(|reply| Command::Start { entry, slot, plugin_set, reply }).await
+        let plugin_set = plugin_set.to_owned();
+        self.ask(|reply| Command::Start { entry, plugin_set, reply }).await
     }
 
     /// Ends a started request. Waits for the commit.
@@ -178,7 +177,7 @@ impl Ledger {
             return Ok(recent);
         }
         let mut records = Vec::new();
-        for ordinal in shared.ordinals()? {
+        for ordinal in shared.ordinals_after(after)? {
             let from = records.last().map_or(after, |stored: &Arc<Stored>| stored.seq);
             let wanted = most.saturating_sub(records.len());
             if wanted == 0 {
@@ -196,8 +195,15 @@ impl Ledger {
         Ok(records)
     }
 
-    /// Where `exporter` goes on reading; none if it has never read. From the first call on nothing
-    /// after its cursor is deleted.
+    /// Says which exporters there are: cursors of others hold up retention no longer. Until it is
+    /// said all that are on record do.
+    pub fn delivers_to(&self, exporters: &[&str]) {
+        let mut cursors = lock(&self.0.shared.cursors);
+        cursors.retain(|name, _| exporters.contains(&name.as_str()));
+    }
+
+    /// Where `exporter` goes on reading; none if it has never read. From here on nothing after its
+    /// cursor is deleted.
     ///
     /// # Errors
     /// A file that cannot be read.
@@ -252,7 +258,8 @@ impl Ledger {
         }
     }
 
-    /// Commits what is under way, writes the journal back and closes the files.
+    /// Commits what is under way, writes the journal back, closes the files and leaves the folder
+    /// to the next.
     ///
     /// # Errors
     /// If that cannot be done; the next start repairs it.
@@ -331,6 +338,11 @@ impl Shared {
         self.newest.store(ordinal, Relaxed);
     }
 
+    /// Closes all files that are open to be read.
+    pub(crate) fn close_files(&self) {
+        lock(&self.open).clear();
+    }
+
     /// Closes what is open of a file that is about to be deleted.
     pub(crate) fn forget(&self, ordinal: u64) {
         lock(&self.open).remove(&ordinal);
@@ -341,6 +353,16 @@ impl Shared {
         let (mut ordinals, newest) = (files::partitions(&self.folder)?, self.newest());
         // One may be made and not begun yet.
         ordinals.retain(|ordinal| *ordinal <= newest);
+        Ok(ordinals)
+    }
+
+    /// Those of them that may have entries after `after`.
+    fn ordinals_after(&self, after: Seq) -> Result<Vec<u64>, LedgerError> {
+        let listed =
+            self.reading(self.newest(), |file| file.listed().map_err(|error| file.failed(&error)))?;
+        let begins = listed.iter().rfind(|file| file.first <= after).map(|file| file.ordinal);
+        let mut ordinals = self.ordinals()?;
+        ordinals.retain(|ordinal| begins.is_none_or(|begins| *ordinal >= begins));
         Ok(ordinals)
     }
 
@@ -403,7 +425,7 @@ fn spawn(
     name: &str,
     run: impl FnOnce() + Send + 'static,
     shared: &Shared,
-) -> Result<(), LedgerError> {
+) -> Result<thread::JoinHandle<()>, LedgerError> {
     let spawned = thread::Builder::new().name(name.to_owned()).spawn(run);
-    spawned.map(drop).map_err(|error| LedgerError::io(&shared.folder, &error))
+    spawned.map_err(|error| LedgerError::io(&shared.folder, &error))
 }

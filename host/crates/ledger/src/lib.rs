@@ -19,6 +19,7 @@ mod entry;
 mod error;
 mod files;
 mod ledger;
+mod lying;
 mod partition;
 mod reader;
 mod recent;

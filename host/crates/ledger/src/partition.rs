@@ -10,9 +10,10 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
 
 use crate::chain::Hash;
-use crate::entry::{Cursor, Kind, NewEntry, Seq, VERSION, count, integer, nanos};
+use crate::entry::{Cursor, NewEntry, Seq, VERSION, count, integer, nanos};
 use crate::error::LedgerError;
 use crate::files;
+use crate::lying::{Lying, lying};
 use crate::reader::Query;
 use crate::settings::Durability;
 
@@ -101,22 +102,6 @@ pub(crate) struct InFlight {
     pub(crate) plugin_set: String,
 }
 
-/// An entry as it lies in the file.
-pub(crate) struct Lying {
-    pub(crate) seq: Seq,
-    pub(crate) kind: Option<Kind>,
-    pub(crate) number: Option<u64>,
-    pub(crate) started_seq: Option<u64>,
-    pub(crate) version: u32,
-    pub(crate) body: String,
-    pub(crate) hash: Option<Hash>,
-    pub(crate) row: Columned,
-}
-
-/// Its columns, as text, to be held against its body.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Columned(pub(crate) Vec<Option<String>>);
-
 /// An open file.
 #[derive(Debug)]
 pub(crate) struct Partition {
@@ -183,10 +168,14 @@ impl Partition {
         Ok(ordinals)
     }
 
+    /// Version of its tables; 0 before its first transaction.
+    pub(crate) fn tables(&self) -> Result<u32> {
+        self.db.pragma_query_value(None, "user_version", |row| row.get(0))
+    }
+
     /// Whether its first transaction was committed, and the form of its tables is ours.
     pub(crate) fn is_begun(&self) -> std::result::Result<bool, LedgerError> {
-        let version = self.db.pragma_query_value(None, "user_version", |row| row.get::<_, u32>(0));
-        match version.map_err(|error| self.failed(&error))? {
+        match self.tables().map_err(|error| self.failed(&error))? {
             0 => Ok(false),
             TABLES => Ok(true),
             other => Err(LedgerError::damaged(
@@ -367,10 +356,16 @@ impl Partition {
         Ok(last.map(count))
     }
 
-    /// When the last record of this file ended.
+    /// When the last record of this file ended; if it has none, when its last request started.
     pub(crate) fn last_ended_at(&self) -> Result<Option<i64>> {
-        let sql = "SELECT max(ended_at) FROM entry WHERE number IS NOT NULL";
+        let sql = "SELECT coalesce((SELECT max(ended_at) FROM entry WHERE number IS NOT NULL), \
+                   (SELECT ended_at FROM entry ORDER BY seq DESC LIMIT 1))";
         self.db.query_row(sql, [], |row| row.get(0))
+    }
+
+    /// The smallest place in this file, whatever was put there.
+    pub(crate) fn lowest(&self) -> Result<Option<i64>> {
+        self.db.query_row("SELECT min(seq) FROM entry", [], |row| row.get(0))
     }
 
     /// The body of one entry.
@@ -449,55 +444,5 @@ impl Partition {
 
     fn rows<T>(&self, sql: &str, read: impl FnMut(&Row<'_>) -> Result<T>) -> Result<Vec<T>> {
         self.db.prepare_cached(sql)?.query_map([], read)?.collect()
-    }
-}
-
-fn lying(row: &Row<'_>) -> Result<Lying> {
-    let kind: String = row.get(1)?;
-    let columns = (4..18).map(|column| text(row, column)).collect::<Result<_>>()?;
-    Ok(Lying {
-        seq: Seq(count(row.get(0)?)),
-        kind: Kind::named(&kind),
-        number: row.get::<_, Option<i64>>(2)?.map(count),
-        started_seq: row.get::<_, Option<i64>>(3)?.map(count),
-        version: row.get(18)?,
-        body: row.get(19)?,
-        hash: row.get::<_, Vec<u8>>(20)?.try_into().ok(),
-        row: Columned(columns),
-    })
-}
-
-fn text(row: &Row<'_>, column: usize) -> Result<Option<String>> {
-    use rusqlite::types::ValueRef;
-    Ok(match row.get_ref(column)? {
-        ValueRef::Null => None,
-        ValueRef::Integer(number) => Some(number.to_string()),
-        ValueRef::Real(number) => Some(number.to_string()),
-        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => {
-            Some(String::from_utf8_lossy(bytes).into_owned())
-        }
-    })
-}
-
-impl Columned {
-    /// What the columns of an entry with this body must be.
-    pub(crate) fn of(columns: &crate::entry::Columns) -> Self {
-        let number = |number: Option<i64>| number.map(|number| number.to_string());
-        Self(vec![
-            Some(columns.request_id.clone()),
-            Some(columns.trace_id.clone()),
-            number(Some(columns.started_at)),
-            number(Some(columns.ended_at)),
-            columns.tenant.clone(),
-            Some(columns.requested_model.clone()),
-            columns.served_model.clone(),
-            Some(columns.outcome.to_owned()),
-            Some(columns.cost_status.to_owned()),
-            columns.amount.clone(),
-            columns.currency.clone(),
-            number(columns.input_tokens),
-            number(columns.output_tokens),
-            columns.plugin_digest.clone(),
-        ])
     }
 }

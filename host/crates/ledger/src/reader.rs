@@ -1,6 +1,7 @@
 //! Reading a ledger from outside, also beside the process that writes it.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tollgate_domain::{Record, UnixNanos};
 
@@ -11,6 +12,9 @@ use crate::partition::Partition;
 
 /// Records that are read from a file at once.
 const PAGE: usize = 512;
+
+/// Between saying that a file is deleted and deleting it there are a few of these at most.
+const MOMENT: Duration = Duration::from_millis(20);
 
 /// Which records are asked for; by default all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,13 +48,14 @@ impl LedgerReader {
         Ok(Self { folder: folder.to_owned(), ordinals })
     }
 
-    /// The records that are asked for, in order; few of them are in memory at once.
+    /// The records that are asked for, in order; few of them are in memory at once. Files that
+    /// retention deletes meanwhile are left out.
     pub fn records(&self, query: Query) -> impl Iterator<Item = Result<Stored, LedgerError>> {
         let folder = self.folder.clone();
         self.ordinals.clone().into_iter().flat_map(move |ordinal| {
             let (query, after) = (query.clone(), query.after);
-            let pages = Pages { file: None, query, after, ended: false };
-            pages.of(files::partition(&folder, ordinal), ordinal)
+            let path = files::partition(&folder, ordinal);
+            Pages { file: None, query, after, ended: false }.of(path, ordinal)
         })
     }
 
@@ -99,9 +104,27 @@ impl LedgerReader {
     }
 
     fn newest(&self) -> Result<Partition, LedgerError> {
-        let ordinal = self.ordinals.last().copied().unwrap_or(1);
+        let ordinal = Partition::begun(&self.folder)?.last().copied().unwrap_or(1);
         Partition::read_only(&files::partition(&self.folder, ordinal), ordinal)
     }
+}
+
+/// Whether a file is gone, or about to be, and the newest says that retention deleted it.
+pub(crate) fn deleted_by_retention(path: &Path, ordinal: u64) -> bool {
+    let listed = || {
+        let folder = path.parent()?;
+        let newest = *Partition::begun(folder).ok()?.last()?;
+        let newest = Partition::read_only(&files::partition(folder, newest), newest).ok()?;
+        newest.listed().ok()?.into_iter().find(|file| file.ordinal == ordinal)
+    };
+    let gone = || {
+        let is_there = path.exists();
+        if is_there {
+            std::thread::sleep(MOMENT);
+        }
+        !is_there
+    };
+    listed().is_some_and(|file| file.retired) && (0..50).any(|_| gone())
 }
 
 /// The records of one file, a page at a time.
@@ -122,7 +145,12 @@ impl Pages {
             if self.ended {
                 return None;
             }
-            let page = self.next(&path, ordinal);
+            let page = match self.next(&path, ordinal) {
+                Err(_) if self.file.is_none() && deleted_by_retention(&path, ordinal) => {
+                    Ok(Vec::new())
+                }
+                page => page,
+            };
             self.ended = page.as_ref().map_or(true, |page| page.len() < PAGE);
             Some(match page {
                 Ok(page) => page.into_iter().map(Ok).collect::<Vec<_>>(),

@@ -18,6 +18,9 @@ use crate::error::LedgerError;
 
 const SLOT_BYTES: usize = 40;
 
+/// Slots that are kept for what a file says; more requests are never in flight.
+const MOST: u32 = 1 << 20;
+
 /// So that a slot of zeros is none.
 const CHECK: u64 = 0x746f_6c6c_6761_7465;
 
@@ -73,6 +76,9 @@ impl Slots {
 
     /// Keeps `slot` for the request that has it on record.
     pub(crate) fn reserve(&self, slot: u32) {
+        if slot >= MOST {
+            return;
+        }
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         let from = free.next;
         free.released.extend(from..slot.max(from));
@@ -81,7 +87,10 @@ impl Slots {
     }
 
     pub(crate) fn release(&self, slot: u32) {
-        self.free.lock().unwrap_or_else(PoisonError::into_inner).released.push(slot);
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        if slot < free.next {
+            free.released.push(slot);
+        }
     }
 
     /// What the request that started there had used, if the slot is still its own.
@@ -156,6 +165,10 @@ mod tests {
         slots.reserve(2);
         let numbers: Vec<u32> = (0..3).map(|_| slots.take()).collect();
         assert!(!numbers.contains(&2) && numbers.iter().max() == Some(&3), "{numbers:?}");
+        // What a file says cannot make it large.
+        slots.reserve(u32::MAX);
+        slots.release(u32::MAX);
+        assert_eq!(slots.take(), 4);
         let ticket = Ticket::new(Seq(7), 1, Arc::clone(&slots));
         assert_eq!(slots.read(1, Seq(7)), None);
         ticket.progress(12, 0);

@@ -2,7 +2,8 @@
 //! watched. Once a second, and when a file was closed.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use tollgate_domain::UnixNanos;
@@ -11,7 +12,7 @@ use crate::entry::integer;
 use crate::error::LedgerError;
 use crate::files;
 use crate::ledger::{Ledger, Shared};
-use crate::partition::Partition;
+use crate::partition::{Listed, Partition};
 use crate::state::Disk;
 
 /// How often it looks.
@@ -19,6 +20,23 @@ const EVERY: Duration = Duration::from_secs(1);
 
 /// Size of the journal from which on it is written back.
 const WAL_BYTES: u64 = 4 << 20;
+
+/// The thread, as whoever ends it has it.
+pub(crate) struct Beside {
+    pub(crate) stop: SyncSender<()>,
+    pub(crate) thread: JoinHandle<()>,
+}
+
+impl Beside {
+    /// Lets it finish what it is at, and waits for that.
+    pub(crate) fn end(self) {
+        // Full or gone: it knows.
+        let _ = self.stop.try_send(());
+        if self.thread.join().is_err() {
+            tracing::error!("the ledger's upkeep failed; this is a bug");
+        }
+    }
+}
 
 /// The thread's state.
 pub(crate) struct Upkeep {
@@ -50,11 +68,15 @@ impl Upkeep {
         }
     }
 
-    /// Once; also when a ledger is opened, before anything is admitted.
-    pub(crate) fn look(&mut self) {
+    fn look(&mut self) {
         if let Err(error) = self.write_back().and_then(|()| self.retain()) {
             tracing::warn!(%error, "the ledger's upkeep goes on later");
         }
+        self.look_at_disk();
+    }
+
+    /// Whether there is room; also when a ledger is opened, before anything is admitted.
+    pub(crate) fn look_at_disk(&self) {
         let disk = self.measure();
         self.shared.set_room(self.no_room(disk), disk);
     }
@@ -92,8 +114,9 @@ impl Upkeep {
         let in_flight = newest.in_flight().map_err(|error| newest.failed(&error))?;
         let oldest_in_flight = in_flight.iter().map(|request| request.started.0).min();
         let needed = oldest_in_flight.into_iter().chain(self.shared.oldest_unread()).min();
-        for pair in listed.windows(2) {
+        for (place, pair) in listed.windows(2).enumerate() {
             let [file, next] = pair else { break };
+            let later = listed.iter().skip(place).take_while(|file| file.ordinal < newest.ordinal);
             let path = files::partition(&self.shared.folder, file.ordinal);
             if file.retired {
                 if path.exists() {
@@ -102,7 +125,7 @@ impl Upkeep {
                 continue;
             }
             let passed = needed.is_none_or(|needed| needed >= next.first.0);
-            if !passed || !(self.too_large() || self.too_old(file.ordinal)?) {
+            if !passed || !(self.too_large() || self.too_old(later)?) {
                 return Ok(());
             }
             let Some(ledger) = self.ledger.upgrade() else { return Ok(()) };
@@ -125,14 +148,21 @@ impl Upkeep {
         self.shared.settings.retain_bytes.is_some_and(|most| bytes > most)
     }
 
-    fn too_old(&self, ordinal: u64) -> Result<bool, LedgerError> {
+    /// Whether the first of these files is. One that ends in the future, since the clock was wrong
+    /// once, is as old as the one after it.
+    fn too_old<'a>(&self, files: impl Iterator<Item = &'a Listed>) -> Result<bool, LedgerError> {
         let Some(retain_for) = self.shared.settings.retain_for else { return Ok(false) };
-        let path = files::partition(&self.shared.folder, ordinal);
-        let file = Partition::read_only(&path, ordinal)?;
-        let last = file.last_ended_at().map_err(|error| file.failed(&error))?;
         let now = UnixNanos::from(SystemTime::now());
         let limit = now.0.saturating_sub(tollgate_domain::time::nanos(retain_for));
-        Ok(last.is_none_or(|last| last < integer(limit)))
+        for Listed { ordinal, .. } in files {
+            let path = files::partition(&self.shared.folder, *ordinal);
+            let file = Partition::read_only(&path, *ordinal)?;
+            match file.last_ended_at().map_err(|error| file.failed(&error))? {
+                Some(last) if last > integer(now.0) => {}
+                last => return Ok(last.is_some_and(|last| last < integer(limit))),
+            }
+        }
+        Ok(false)
     }
 
     fn measure(&self) -> Disk {

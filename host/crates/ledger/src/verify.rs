@@ -13,10 +13,12 @@ use std::str::FromStr;
 use tollgate_domain::Record;
 
 use crate::chain::{Hash, Link};
-use crate::entry::{Columns, Kind, Seq, VERSION};
+use crate::entry::{Columns, Kind, Seq, VERSION, integer};
 use crate::error::LedgerError;
 use crate::files;
-use crate::partition::{Columned, InFlight, Listed, Lying, Partition};
+use crate::lying::{Columned, Lying};
+use crate::partition::{InFlight, Listed, Partition};
+use crate::reader::deleted_by_retention;
 
 /// Entries that are read at once.
 const PAGE: u32 = 512;
@@ -77,28 +79,79 @@ pub fn verify(
     anchor: Option<Anchor>,
     mut progress: impl FnMut(u64),
 ) -> Result<Verified, VerifyError> {
-    let ordinals = Partition::begun(folder)?;
+    loop {
+        // Retention may overtake whoever walks: then there are newer files.
+        if let Some(verified) = walk_all(folder, anchor, &mut progress)? {
+            return Ok(verified);
+        }
+    }
+}
+
+/// Walks through all files that are there; `None` if they were all deleted meanwhile.
+fn walk_all(
+    folder: &Path,
+    anchor: Option<Anchor>,
+    progress: &mut impl FnMut(u64),
+) -> Result<Option<Verified>, VerifyError> {
+    let ordinals = begun(folder)?;
     let newest = ordinals.last().copied();
     let mut walk = Walk::new(anchor);
     let mut listed = Vec::new();
-    for ordinal in &ordinals {
-        let file = Partition::read_only(&files::partition(folder, *ordinal), *ordinal)?;
-        let walked = file.snapshot(|file| {
-            listed = file.listed().map_err(|error| unreadable(file, &error))?;
-            walk.file(file, &listed, &mut progress)?;
-            if Some(*ordinal) == newest {
-                walk.in_flight(file, &file.in_flight().map_err(|error| unreadable(file, &error))?)?;
+    let (mut there, mut deleted) = (HashSet::new(), None);
+    for ordinal in ordinals {
+        match walk_file(&mut walk, folder, ordinal, Some(ordinal) == newest, progress) {
+            Ok(found) => {
+                listed = found;
+                there.insert(ordinal);
             }
-            Ok::<_, VerifyError>(())
-        });
-        walked.map_err(|error| unreadable(&file, &error))??;
+            // With it all before it: what is left begins after it.
+            Err(_) if deleted_by_retention(&files::partition(folder, ordinal), ordinal) => {
+                (walk, deleted) = (Walk::new(anchor), Some(ordinal));
+                there.clear();
+            }
+            Err(error) => return Err(error),
+        }
     }
-    let gone = |file: &&Listed| !file.retired && !ordinals.contains(&file.ordinal);
+    if there.is_empty() {
+        return Ok(None);
+    }
+    let gone = |file: &&Listed| {
+        !file.retired && !there.contains(&file.ordinal) && Some(file.ordinal) > deleted
+    };
     if let Some(file) = listed.iter().find(gone) {
         let path = files::partition(folder, file.ordinal);
         return Err(broken(&path, None, "the file is missing, and no retention has deleted it"));
     }
-    walk.end(folder, ordinals.len())
+    walk.end(folder, there.len()).map(Some)
+}
+
+/// Walks through one file; what it lists.
+fn walk_file(
+    walk: &mut Walk,
+    folder: &Path,
+    ordinal: u64,
+    is_newest: bool,
+    progress: &mut impl FnMut(u64),
+) -> Result<Vec<Listed>, VerifyError> {
+    let file = Partition::read_only(&files::partition(folder, ordinal), ordinal)?;
+    let walked = file.snapshot(|file| {
+        let listed = file.listed().map_err(|error| unreadable(file, &error))?;
+        walk.file(file, &listed, progress)?;
+        if is_newest {
+            walk.in_flight(file, &file.in_flight().map_err(|error| unreadable(file, &error))?)?;
+        }
+        Ok::<_, VerifyError>(listed)
+    });
+    walked.map_err(|error| unreadable(&file, &error))?
+}
+
+/// As [`Partition::begun`]; a newest file that is no database is a finding.
+fn begun(folder: &Path) -> Result<Vec<u64>, VerifyError> {
+    if let Some(newest) = files::partitions(folder)?.last() {
+        let file = Partition::read_only(&files::partition(folder, *newest), *newest)?;
+        file.tables().map_err(|error| unreadable(&file, &error))?;
+    }
+    Ok(Partition::begun(folder)?)
 }
 
 /// The way through the files.
@@ -155,10 +208,14 @@ impl Walk {
         }
         self.last = Some(before);
         self.see_anchor(&file.path)?;
+        // What was added before all others would not be met on the way.
+        let lowest = file.lowest().map_err(|error| unreadable(file, &error))?;
+        if lowest.is_some_and(|lowest| lowest < integer(own.first.0)) {
+            let what = "it has an entry before its first: it was added";
+            return Err(broken(&file.path, None, what));
+        }
         loop {
             let after = self.last.map_or(Seq::default(), |last| last.seq);
-            // The one before it, too: an entry that was added with a number that is taken already
-            // cannot lie here, but one with a number too small can.
             let page = file.lying(after, PAGE).map_err(|error| unreadable(file, &error))?;
             if page.is_empty() {
                 return Ok(());
@@ -224,14 +281,15 @@ impl Walk {
 
     fn in_flight(&self, file: &Partition, found: &[InFlight]) -> Result<(), VerifyError> {
         let found: HashSet<u64> = found.iter().map(|request| request.started.0).collect();
-        let lost = self.open.difference(&found).min();
-        match lost {
-            None => Ok(()),
-            Some(seq) => {
-                let what = "the request has no end and is not in flight";
-                Err(broken(&file.path, Some(Seq(*seq)), what))
-            }
+        if let Some(seq) = self.open.difference(&found).min() {
+            let what = "the request has no end and is not in flight";
+            return Err(broken(&file.path, Some(Seq(*seq)), what));
         }
+        if let Some(seq) = found.difference(&self.open).min() {
+            let what = "it is listed as in flight, and is no start without an end";
+            return Err(broken(&file.path, Some(Seq(*seq)), what));
+        }
+        Ok(())
     }
 
     fn see_anchor(&self, path: &Path) -> Result<(), VerifyError> {
@@ -273,14 +331,27 @@ fn broken(path: &Path, seq: Option<Seq>, what: impl Into<String>) -> VerifyError
     VerifyError::Broken(Broken { file, seq, what: what.into() })
 }
 
-/// A file that SQLite cannot read is damaged as much as one that says something else.
+/// A file that SQLite cannot read, that lacks a table, or has values of another type, is damaged as
+/// much as one that says something else.
 fn unreadable(file: &Partition, error: &rusqlite::Error) -> VerifyError {
-    match error.sqlite_error_code() {
-        Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase) => {
-            broken(&file.path, None, format!("the file is damaged: {error}"))
-        }
-        _ => file.failed(error).into(),
+    use rusqlite::{Error, ErrorCode};
+    let damaged = match error {
+        Error::SqliteFailure(cause, _) => matches!(
+            cause.code,
+            ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown
+        ),
+        Error::SqlInputError { .. }
+        | Error::FromSqlConversionFailure(..)
+        | Error::IntegralValueOutOfRange(..)
+        | Error::InvalidColumnType(..)
+        | Error::InvalidColumnIndex(_)
+        | Error::Utf8Error(..) => true,
+        _ => false,
+    };
+    if damaged {
+        return broken(&file.path, None, format!("the file is damaged: {error}"));
     }
+    file.failed(error).into()
 }
 
 impl fmt::Display for Broken {

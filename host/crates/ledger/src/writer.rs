@@ -18,7 +18,9 @@ use crate::entry::{Cursor, Head, Kind, NewEntry, Seq, Stored};
 use crate::error::LedgerError;
 use crate::files::{self, Lock};
 use crate::ledger::Shared;
+use crate::recent::Recent;
 use crate::slots::Ticket;
+use crate::upkeep::Beside;
 
 /// Commands that are committed together at most.
 const BATCH: usize = 512;
@@ -28,7 +30,7 @@ const BATCH: usize = 512;
 const WAL_BYTES: u64 = 64 << 20;
 
 /// How often the writer looks at that, in commits.
-const LOOK_EVERY: u64 = 256;
+const LOOK_EVERY: u64 = 16;
 
 /// First and longest pause before the file is tried again.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
@@ -40,7 +42,7 @@ type Reply<T> = Sender<Result<T, LedgerError>>;
 
 /// What the writer is asked to do.
 pub(crate) enum Command {
-    Start { entry: NewEntry, slot: u32, plugin_set: String, reply: Reply<Ticket> },
+    Start { entry: NewEntry, plugin_set: String, reply: Reply<Ticket> },
     End { entry: NewEntry, record: Box<Record>, ticket: Option<Ticket>, reply: Reply<Seq> },
     Advance { exporter: String, cursor: Cursor, reply: Reply<()> },
     Retire { ordinal: u64, reply: Reply<()> },
@@ -49,7 +51,7 @@ pub(crate) enum Command {
 
 /// What a command has come to within a transaction.
 enum Done {
-    Started(Seq),
+    Started(Seq, u32),
     Ended(Option<Seq>, u64),
     Other,
 }
@@ -72,7 +74,8 @@ pub(crate) struct Writer {
     trouble: Option<Trouble>,
     /// When the next file is tried again.
     turn_at: Instant,
-    _lock: Lock,
+    upkeep: Beside,
+    lock: Lock,
 }
 
 #[derive(Clone, Copy)]
@@ -87,14 +90,32 @@ impl Writer {
         shared: Arc<Shared>,
         commands: Receiver<Command>,
         live: HashSet<Seq>,
+        upkeep: Beside,
         lock: Lock,
     ) -> Self {
         let (owed, trouble, turn_at) = (Vec::new(), None, Instant::now());
-        Self { book, shared, commands, live, owed, trouble, turn_at, _lock: lock }
+        Self { book, shared, commands, live, owed, trouble, turn_at, upkeep, lock }
     }
 
-    /// Writes until it is closed or nobody is left to ask.
+    /// Writes until it is closed or nobody is left to ask, and lets go of the folder.
     pub(crate) fn run(mut self) {
+        let asked = self.serve();
+        let closed = self.close();
+        let Self { book, shared, commands, upkeep, lock, .. } = self;
+        // Whoever still waits hears that it is closed; the upkeep, too, which can then end.
+        drop(commands);
+        upkeep.end();
+        shared.close_files();
+        drop((book, lock));
+        match (asked, closed) {
+            (Some(reply), closed) => drop(reply.send(closed)),
+            (None, Ok(())) => {}
+            (None, Err(error)) => tracing::warn!(%error, "the ledger's next start repairs it"),
+        }
+    }
+
+    /// Writes until then; who asked to close it.
+    fn serve(&mut self) -> Option<Reply<()>> {
         while let Some(first) = self.next() {
             let mut batch = vec![first];
             while batch.len() < BATCH
@@ -108,10 +129,10 @@ impl Writer {
                 self.commit(batch);
             }
             if let Some(Command::Close { reply }) = rest.into_iter().next() {
-                let _ = reply.send(self.close());
-                return;
+                return Some(reply);
             }
         }
+        None
     }
 
     /// The next command. While there is trouble the file is tried again in between.
@@ -137,13 +158,16 @@ impl Writer {
             return self.refuse(batch, &error);
         }
         let began = Instant::now();
+        let mut slots = Vec::new();
         let written = self.book.write(|page| {
             batch
                 .iter()
                 .map(|command| {
                     Ok(match command {
-                        Command::Start { entry, slot, plugin_set, .. } => {
-                            Done::Started(page.start(entry, *slot, plugin_set)?)
+                        Command::Start { entry, plugin_set, .. } => {
+                            let slot = self.shared.slots.take();
+                            slots.push(slot);
+                            Done::Started(page.start(entry, slot, plugin_set)?, slot)
                         }
                         Command::End { entry, ticket, .. } => {
                             let started = ticket.as_ref().map(|ticket| ticket.started);
@@ -165,6 +189,7 @@ impl Writer {
         match written {
             Ok(done) => self.committed(batch, done, began),
             Err(error) => {
+                slots.into_iter().for_each(|slot| self.shared.slots.release(slot));
                 self.in_trouble(&error);
                 self.refuse(batch, &error);
             }
@@ -177,7 +202,7 @@ impl Writer {
         let mut replies: Vec<Box<dyn FnOnce()>> = Vec::with_capacity(batch.len());
         for (command, done) in batch.into_iter().zip(done) {
             match (command, done) {
-                (Command::Start { slot, reply, .. }, Done::Started(seq)) => {
+                (Command::Start { reply, .. }, Done::Started(seq, slot)) => {
                     self.live.insert(seq);
                     self.shared.count(|counts| counts.started += 1);
                     let ticket = Ticket::new(seq, slot, Arc::clone(&self.shared.slots));
@@ -215,12 +240,13 @@ impl Writer {
             self.live.remove(&ticket.started);
             ticket.end();
         }
-        let Some(seq) = seq else { return Seq::default() };
         self.shared.count(|counts| match entry.kind {
             Kind::Aborted => counts.aborted += 1,
             Kind::Refused => counts.refused += 1,
             _ => counts.finished += 1,
         });
+        // Else a commit that failed has put it on record after all.
+        let Some(seq) = seq else { return Seq::default() };
         self.shared
             .recent()
             .push(Arc::new(Stored { seq, number, record: *record }), entry.body.len());
@@ -234,6 +260,10 @@ impl Writer {
         {
             tracing::warn!(%error, "cannot begin the ledger's next file; this one goes on");
             self.turn_at = Instant::now() + PAUSE.1;
+            // What is begun of it would be taken for the newest by the next start.
+            if let Err(error) = self.book.discard_later() {
+                self.in_trouble(&error);
+            }
         }
         let newest = self.book.newest();
         self.shared.set_newest(newest.ordinal);
@@ -250,8 +280,7 @@ impl Writer {
     fn refuse(&mut self, batch: Vec<Command>, error: &LedgerError) {
         for command in batch {
             match command {
-                Command::Start { slot, reply, .. } => {
-                    self.shared.slots.release(slot);
+                Command::Start { reply, .. } => {
                     let _ = reply.send(Err(error.clone()));
                 }
                 Command::End { record, ticket, reply, .. } => {
@@ -290,7 +319,10 @@ impl Writer {
     }
 
     fn write_owed(&mut self) -> Result<usize, LedgerError> {
+        self.book.discard_later()?;
         self.book.reopen()?;
+        // What the failed commit left on disk after all is read from there.
+        *self.shared.recent() = Recent::from(self.book.tail().seq);
         let newest = self.book.newest();
         let in_flight = newest.in_flight().map_err(|error| newest.failed(&error))?;
         let mut ends = Vec::new();
@@ -298,6 +330,7 @@ impl Writer {
             let record = self.shared.record_at(request.started)?;
             ends.push((request.started, unacknowledged(record, false)));
         }
+        let unheard = ends.len() as u64;
         for Owed { record, ticket } in &self.owed {
             ends.push((ticket.started, unacknowledged(Record::clone(record), true)));
         }
@@ -319,6 +352,7 @@ impl Writer {
             }
             Ok(done)
         })?;
+        self.shared.count(|counts| counts.started += unheard);
         let mut tickets: Vec<Ticket> = self.owed.drain(..).map(|owed| owed.ticket).collect();
         let count = entries.len();
         for ((started, record, entry), (seq, number)) in entries.into_iter().zip(done) {

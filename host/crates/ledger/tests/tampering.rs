@@ -114,3 +114,57 @@ async fn it_can_be_verified_beside_who_writes() {
     assert!(last > 0);
     assert_eq!(verify(folder.path(), None, |_| {}).unwrap().records, 400);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_that_keep_to_the_form() {
+    let whole = ledger(1 << 30).await;
+    let cases: [(&str, Option<u64>, &str); 9] = [
+        ("INSERT INTO in_flight VALUES (1, 0, 'set')", Some(1), "no start without an end"),
+        ("INSERT INTO in_flight VALUES (2, 0, 'set')", Some(2), "no start without an end"),
+        ("UPDATE entry SET version = -1 WHERE seq = 8", None, "damaged"),
+        ("UPDATE entry SET body = CAST(X'ff' AS TEXT) WHERE seq = 8", None, "damaged"),
+        ("UPDATE entry SET hash = X'00' WHERE seq = 8", Some(8), "hash"),
+        ("UPDATE entry SET number = number + 1 WHERE number IS NOT NULL", Some(2), "hash"),
+        ("DROP TABLE entry", None, "damaged"),
+        ("DELETE FROM partition", None, "does not list itself"),
+        ("UPDATE entry SET seq = 0 WHERE seq = 1", None, "before its first"),
+    ];
+    for (sql, seq, word) in cases {
+        let copy = crash_image(whole.path());
+        tamper(copy.path(), 1, sql);
+        let (file, found, what) = broken(copy.path(), None);
+        assert!(found == seq && what.contains(word), "{sql}: {file}, {found:?}: {what}");
+        assert_eq!(file, "ledger-00000001.sqlite", "{sql}: {what}");
+    }
+    let copy = crash_image(whole.path());
+    std::fs::write(copy.path().join("ledger-00000001.sqlite"), "no database at all").unwrap();
+    let (file, _, what) = broken(copy.path(), None);
+    assert!(file == "ledger-00000001.sqlite" && what.contains("damaged"), "{file}: {what}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_added_to_a_later_file_under_an_earlier_number() {
+    let whole = ledger(1).await;
+    let copy = crash_image(whole.path());
+    let first = copy.path().join("ledger-00000002.sqlite");
+    let sql = format!(
+        "ATTACH '{}' AS other; INSERT INTO entry SELECT * FROM other.entry",
+        first.display()
+    );
+    tamper(copy.path(), 9, &sql);
+    let (file, _, what) = broken(copy.path(), None);
+    assert!(file == "ledger-00000009.sqlite" && what.contains("before its first"), "{what}");
+}
+
+/// With the right hash, as the ledger itself would write it if it was made to.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_end_of_a_request() {
+    let whole = ledger(1 << 30).await;
+    tamper(whole.path(), 1, "INSERT INTO in_flight VALUES (3, 0, 'set')");
+    let mut opened = open(whole.path());
+    let again = opened.interrupted.pop().unwrap();
+    opened.ledger.finish(again.ticket, &again.record).await.unwrap();
+    opened.ledger.close().await.unwrap();
+    let (_, seq, what) = broken(whole.path(), None);
+    assert!(seq == Some(21) && what.contains("entry 3, which was not in flight"), "{what}");
+}

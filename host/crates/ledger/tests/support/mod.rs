@@ -19,7 +19,7 @@ use tollgate_domain::{
     Cost, CostOutcome, Currency, Money, Outcome, PluginIdentity, RequestId, SpanId, TokenUsage,
     TraceId, UnixNanos, UnpricedReason, Usage,
 };
-use tollgate_ledger::{Durability, Ledger, LedgerSettings, Opened};
+use tollgate_ledger::{Durability, Ledger, LedgerReader, LedgerSettings, Opened, Query, Stored};
 
 /// The record of request `number`, completed and priced.
 pub fn record(number: u64) -> Record {
@@ -113,6 +113,23 @@ pub async fn serve(ledger: &Ledger, numbers: std::ops::Range<u64>) {
         let ticket = ledger.start(&started(number), "set").await.unwrap();
         ledger.finish(ticket, &record(number)).await.unwrap();
     }
+}
+
+/// Everything that a reader from outside finds.
+pub fn found(folder: &Path) -> Vec<Stored> {
+    let reader = LedgerReader::open(folder).unwrap();
+    reader.records(Query::default()).collect::<Result<_, _>>().unwrap()
+}
+
+/// Waits until it is so, for half a minute at most.
+pub async fn until(mut so: impl FnMut() -> bool) {
+    for _ in 0..600 {
+        if so() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(so(), "it never was so");
 }
 
 /// The folder as a killed process would leave it now, if nothing is being put on record. A journal
