@@ -207,7 +207,8 @@ LATER_ACTS = {
 
 
 def hostile(file, act):
-    more = f'[[plugin]]\nfile = "{file}"\norder = -1\nconfig = {{ {act}, on = "price" }}\n'
+    # In this role alone: an instance counts its calls in all of them, and how many spans it is shown is not told.
+    more = f'[[plugin]]\nfile = "{file}"\norder = -1\nroles = ["cost-model"]\nconfig = {{ {act}, on = "price" }}\n'
     return manifest(more=more)
 
 
