@@ -75,6 +75,10 @@ impl Otlp {
                 }
                 Err(Refusal::TooLarge { problem }) => outcome.refused(problem),
                 Err(Refusal::Never { problem }) => return Err(self.never(&problem)),
+                Err(Refusal::Setup { problem }) => {
+                    let message = self.message(&problem, CHECK_SETTINGS);
+                    return Err(SendError::Later { message, after: None });
+                }
                 Err(Refusal::Later { problem, after }) => {
                     let message = self.message(&problem, advice(&problem));
                     return Err(SendError::Later { message, after });
@@ -101,7 +105,7 @@ impl Otlp {
     }
 
     fn never(&self, problem: &str) -> SendError {
-        let message = self.message(problem, "check endpoint, protocol and headers");
+        let message = self.message(problem, CHECK_SETTINGS);
         SendError::Never { message }
     }
 
@@ -109,6 +113,9 @@ impl Otlp {
         format!("cannot export to {}: {problem}; {advice}", self.client.endpoint())
     }
 }
+
+/// What to look at when a receiver answered, and not as one that is meant.
+const CHECK_SETTINGS: &str = "check endpoint, protocol and headers";
 
 /// What to look at when a receiver could not be asked.
 fn advice(problem: &str) -> &'static str {

@@ -147,6 +147,7 @@ impl<S: Fn() -> Snapshot + Send + Sync + 'static> Pusher<S> {
                 }
                 Err(
                     Refusal::Later { problem, .. }
+                    | Refusal::Setup { problem }
                     | Refusal::TooLarge { problem }
                     | Refusal::Never { problem },
                 ) => return Err(problem),

@@ -33,6 +33,12 @@ pub(crate) enum Refusal {
         /// How long the receiver asks to be left alone.
         after: Option<Duration>,
     },
+    /// It is not the request's fault: a key that has expired, an endpoint that is another's. It may
+    /// be taken once an operator has helped.
+    Setup {
+        /// What happened.
+        problem: String,
+    },
     /// It will not be taken, but halves of it might.
     TooLarge {
         /// What happened.

@@ -92,7 +92,7 @@ fn client_tls(settings: &OtlpSettings) -> Result<ClientTlsConfig, TelemetryError
     })
 }
 
-/// What OTLP says of each code. A status that did not come from the receiver has a cause: it
+/// What OTLP says of each code; where that would lose spans for a wrong setting, they wait. A status that did not come from the receiver has a cause: it
 /// could not be asked.
 fn refusal(status: &Status) -> Refusal {
     if let Some(cause) = status.source() {
@@ -113,6 +113,9 @@ fn refusal(status: &Status) -> Refusal {
         // Without a word on when to retry it is no throttling; receivers say so of a request
         // that is larger than they allow.
         Code::ResourceExhausted => Refusal::TooLarge { problem },
+        Code::Unauthenticated | Code::PermissionDenied | Code::NotFound | Code::Unimplemented => {
+            Refusal::Setup { problem }
+        }
         _ => Refusal::Never { problem },
     }
 }
@@ -129,6 +132,7 @@ mod tests {
         match refusal(status) {
             Refusal::Later { after: None, .. } => "later",
             Refusal::Later { after: Some(_), .. } => "after",
+            Refusal::Setup { .. } => "setup",
             Refusal::TooLarge { .. } => "too large",
             Refusal::Never { .. } => "never",
         }
@@ -141,18 +145,18 @@ mod tests {
             (Code::Unknown, "never", "never"),
             (Code::InvalidArgument, "never", "never"),
             (Code::DeadlineExceeded, "later", "after"),
-            (Code::NotFound, "never", "never"),
+            (Code::NotFound, "setup", "setup"),
             (Code::AlreadyExists, "never", "never"),
-            (Code::PermissionDenied, "never", "never"),
+            (Code::PermissionDenied, "setup", "setup"),
             (Code::ResourceExhausted, "too large", "after"),
             (Code::FailedPrecondition, "never", "never"),
             (Code::Aborted, "later", "after"),
             (Code::OutOfRange, "later", "after"),
-            (Code::Unimplemented, "never", "never"),
+            (Code::Unimplemented, "setup", "setup"),
             (Code::Internal, "never", "never"),
             (Code::Unavailable, "later", "after"),
             (Code::DataLoss, "later", "after"),
-            (Code::Unauthenticated, "never", "never"),
+            (Code::Unauthenticated, "setup", "setup"),
         ];
         for (code, bare, with_retry_info) in cases {
             assert_eq!(name(&Status::new(code, "x")), bare, "{code:?}");

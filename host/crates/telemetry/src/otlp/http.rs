@@ -153,7 +153,7 @@ fn taken<S: Signal>(headers: &HeaderMap, body: &[u8]) -> Result<Option<PartialSu
     Ok(S::Response::decode(body).ok().and_then(S::partial))
 }
 
-/// What OTLP says of each status.
+/// What OTLP says of each status; where that would lose spans for a wrong setting, they wait.
 fn refusal(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Refusal {
     let said = said(headers, body);
     let separator = if said.is_empty() { "" } else { ": " };
@@ -163,6 +163,12 @@ fn refusal(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Refusal {
         | StatusCode::BAD_GATEWAY
         | StatusCode::SERVICE_UNAVAILABLE
         | StatusCode::GATEWAY_TIMEOUT => Refusal::after(problem, retry_after(headers)),
+        StatusCode::UNAUTHORIZED
+        | StatusCode::FORBIDDEN
+        | StatusCode::NOT_FOUND
+        | StatusCode::METHOD_NOT_ALLOWED
+        | StatusCode::PROXY_AUTHENTICATION_REQUIRED => Refusal::Setup { problem },
+        _ if status.is_redirection() => Refusal::Setup { problem },
         StatusCode::PAYLOAD_TOO_LARGE => Refusal::TooLarge { problem },
         _ => Refusal::Never { problem },
     }
