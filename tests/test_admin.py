@@ -370,6 +370,19 @@ def test_commands_for_a_running_gateway(start_admin, tmp_path):
     assert "--admin-listen" in admin.command("list", status=1)
 
 
+def test_commands_without_a_gateway_leave_the_folder_of_one_that_runs_alone(start_admin):
+    admin = start_admin(plugins=["cost-per-token"])
+    place = ["--plugins", admin.gateway.plugins, "--data-dir", admin.gateway.data]
+    for command in ("disable", "enable", "rollback"):
+        code, _, stderr = run(command, "cost-per-token.wasm", *place)
+        assert code == 1 and "--admin URL" in stderr and str(admin.gateway.data) in stderr, stderr
+    assert admin.plugin("cost-per-token.wasm")["state"] == "serving"
+    admin.gateway.still_serves()
+    admin.gateway.stop()
+    code, stdout, _ = run("disable", "cost-per-token.wasm", *place)
+    assert code == 0 and "disabled" in stdout
+
+
 def run(*arguments):
     done = subprocess.run([PROGRAM, "plugin", *arguments], capture_output=True, text=True, timeout=60, env=environment())
     return done.returncode, done.stdout, done.stderr

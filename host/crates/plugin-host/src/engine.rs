@@ -131,16 +131,18 @@ pub(crate) fn base() -> Config {
     config
 }
 
-/// What is kept does not lie where plugins arrive.
+/// What is kept does not lie where plugins arrive, and one host has it at a time.
 fn open(folder: &Path, plugins: &Path) -> Result<State, PluginHostError> {
+    let shown = || folder.display().to_string();
     let same = matches!((folder.canonicalize(), plugins.canonicalize()), (Ok(a), Ok(b)) if a == b);
     let opened = if same {
         Err(io::Error::other("it is the plugin folder; name another one for either"))
     } else {
         State::open(folder)
     };
-    let shown = folder.display().to_string();
-    opened.map_err(|source| PluginHostError::State { folder: shown, source })
+    opened
+        .map_err(|source| PluginHostError::State { folder: shown(), source })?
+        .ok_or_else(|| PluginHostError::StateInUse { folder: shown() })
 }
 
 /// What decides whether machine code fits: wasmtime's version, its settings and the processor.

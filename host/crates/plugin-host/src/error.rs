@@ -135,6 +135,15 @@ pub enum PluginHostError {
         /// Why.
         source: io::Error,
     },
+    /// Another host has that folder.
+    #[error(
+        "{folder} is in use by a running gateway or another command; ask that gateway with --admin URL, or name another \
+         data folder"
+    )]
+    StateInUse {
+        /// The folder.
+        folder: String,
+    },
     /// Its imports or exports have the wrong types.
     #[error("it does not fit the contract; build it again with the plugin SDK")]
     Link(#[source] Cause),
@@ -216,6 +225,7 @@ impl PluginHostError {
             Self::Pin { .. } => "pin",
             Self::Signature { .. } => "signature",
             Self::State { .. } => "state",
+            Self::StateInUse { .. } => "state_in_use",
             Self::Describe(_) | Self::Described(_) => "describe",
             Self::Configure(_) | Self::Configuration(_) | Self::Currency(_) => "configure",
             Self::Trial { .. } => "trial",

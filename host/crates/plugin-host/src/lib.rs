@@ -32,6 +32,7 @@ mod keeping;
 mod lift;
 mod limits;
 mod loaded;
+mod lock;
 mod log;
 mod lower;
 mod manifest;
@@ -109,7 +110,8 @@ impl PluginHost {
     ///
     /// # Errors
     ///
-    /// When the folder cannot be read, what is kept cannot be kept where it should, or the engine cannot start.
+    /// When the folder cannot be read, what is kept cannot be kept where it should or belongs to another host that runs, or
+    /// the engine cannot start.
     pub fn start(settings: PluginHostSettings) -> Result<Self, PluginHostError> {
         folder::list(&settings.folder).map_err(|source| PluginHostError::Folder {
             folder: settings.folder.display().to_string(),

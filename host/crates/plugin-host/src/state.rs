@@ -4,6 +4,7 @@
 //! holds.json                     what the operator and the breaker decided, and what served last
 //! originals/SHA256.wasm          contents that served, and SHA256.wasm.minisig where they were signed
 //! compiled/SHA256-ENGINE.bin     their machine code
+//! lock                           held by the one host that uses the folder
 //! ```
 //!
 //! Machine code is run as it is found, so it is neither read nor written where another user could have put it. The rest is
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cache::Cache;
 use crate::folder::digest_of;
+use crate::lock::{self, Lock};
 use crate::{keeping, signature};
 
 const HOLDS: &str = "holds.json";
@@ -69,6 +71,8 @@ pub(crate) type Original = (Vec<u8>, Option<String>);
 #[derive(Debug, Default)]
 pub(crate) struct State {
     folder: Option<PathBuf>,
+    /// As long as anything may be written there.
+    _lock: Option<Lock>,
     /// None: there is no folder, or another user could write to it.
     compiled: Option<Cache>,
     kept: Mutex<Kept>,
@@ -87,9 +91,11 @@ impl State {
         Self::default()
     }
 
-    /// Keeps it in a folder, which is made if there is none.
-    pub fn open(folder: &Path) -> io::Result<Self> {
+    /// Keeps it in a folder, which is made if there is none. None: another host has the folder.
+    pub fn open(folder: &Path) -> io::Result<Option<Self>> {
         make(folder)?;
+        // Before anything is read, for until then it may change.
+        let Some(lock) = lock::take(folder)? else { return Ok(None) };
         let holds = read_holds(&folder.join(HOLDS))?;
         make(&folder.join(ORIGINALS))?;
         let compiled = folder.join("compiled");
@@ -104,7 +110,7 @@ impl State {
         }
         let compiled = open_to_others.is_none().then(|| Cache::new(compiled));
         let kept = Mutex::new(Kept { holds, ..Kept::default() });
-        Ok(Self { folder: Some(folder.to_owned()), compiled, kept })
+        Ok(Some(Self { folder: Some(folder.to_owned()), _lock: Some(lock), compiled, kept }))
     }
 
     /// Machine code that was kept under this key.
@@ -241,6 +247,10 @@ fn is_private(folder: &Path) -> bool {
 mod tests {
     use super::*;
 
+    fn opened(folder: &Path) -> State {
+        State::open(folder).unwrap().expect("nobody else has it")
+    }
+
     fn digest(byte: u8) -> String {
         digest_of(&[byte])
     }
@@ -249,7 +259,7 @@ mod tests {
     fn everything_is_there_again_after_a_restart() {
         let parent = tempfile::tempdir().unwrap();
         let folder = parent.path().join("data/plugins");
-        let state = State::open(&folder).unwrap();
+        let state = opened(&folder);
         assert_eq!(state.holds(), Holds::default());
         let hold = Hold {
             disabled: true,
@@ -264,7 +274,7 @@ mod tests {
         state.put_artefact("k", b"code");
         drop(state);
 
-        let state = State::open(&folder).unwrap();
+        let state = opened(&folder);
         assert_eq!(state.holds(), holds);
         assert_eq!(state.original(&digest(2)), Some((vec![2], Some("signed".to_owned()))));
         assert_eq!(state.original(&digest(3)), None);
@@ -272,9 +282,18 @@ mod tests {
     }
 
     #[test]
+    fn another_host_does_not_get_the_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = opened(folder.path());
+        assert!(State::open(folder.path()).unwrap().is_none());
+        drop(state);
+        assert!(State::open(folder.path()).unwrap().is_some());
+    }
+
+    #[test]
     fn what_is_damaged_or_misnamed_is_not_used() {
         let folder = tempfile::tempdir().unwrap();
-        let state = State::open(folder.path()).unwrap();
+        let state = opened(folder.path());
         state.keep(&digest(1), &[1], None).unwrap();
         let path = folder.path().join("originals").join(format!("{}.wasm", digest(1)));
         fs::write(&path, [9]).unwrap();
@@ -285,7 +304,8 @@ mod tests {
             assert!(state.keep(name, &[1], None).is_err());
         }
         fs::write(folder.path().join("holds.json"), "{").unwrap();
-        assert_eq!(State::open(folder.path()).unwrap().holds(), Holds::default());
+        drop(state);
+        assert_eq!(opened(folder.path()).holds(), Holds::default());
         assert!(folder.path().join("holds.json.damaged").exists());
     }
 
@@ -309,7 +329,7 @@ mod tests {
     #[test]
     fn what_serves_is_never_pruned() {
         let folder = tempfile::tempdir().unwrap();
-        let state = State::open(folder.path()).unwrap();
+        let state = opened(folder.path());
         let hold = Hold { serving: Some(digest(0)), ..Hold::default() };
         state.set_holds(&Holds { files: [("a.wasm".to_owned(), hold)].into() }).unwrap();
         for byte in 0..100 {
@@ -326,21 +346,21 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let parent = tempfile::tempdir().unwrap();
         let folder = &parent.path().join("plugins");
-        State::open(folder).unwrap().put_artefact("k", b"code");
+        opened(folder).put_artefact("k", b"code");
         let compiled = folder.join("compiled");
         for (open, mode) in [(folder, 0o777), (&compiled, 0o750), (&compiled, 0o701)] {
             fs::set_permissions(open, fs::Permissions::from_mode(mode)).unwrap();
-            let state = State::open(folder).unwrap();
+            let state = opened(folder);
             assert_eq!(state.artefact("k"), None, "read in spite of {mode:o}");
             state.put_artefact("l", b"code");
             assert!(!compiled.join("l.bin").exists(), "written in spite of {mode:o}");
             fs::set_permissions(open, fs::Permissions::from_mode(0o700)).unwrap();
         }
-        assert!(State::open(folder).unwrap().artefact("k").is_some());
+        assert!(opened(folder).artefact("k").is_some());
         // A link to a private folder is somebody else's idea of where it is.
         let elsewhere = tempfile::tempdir().unwrap();
         fs::rename(&compiled, elsewhere.path().join("compiled")).unwrap();
         std::os::unix::fs::symlink(elsewhere.path().join("compiled"), &compiled).unwrap();
-        assert_eq!(State::open(folder).unwrap().artefact("k"), None);
+        assert_eq!(opened(folder).artefact("k"), None);
     }
 }
