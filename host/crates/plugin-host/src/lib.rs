@@ -56,6 +56,7 @@ mod stopwatch;
 mod strip;
 #[cfg(test)]
 mod testing;
+mod trust;
 mod wasi;
 mod watch;
 pub mod workshop;

@@ -73,7 +73,11 @@ pub(crate) struct Known {
     /// What the file held when it was read last.
     pub digest: Option<String>,
     /// Stamp of what the digest was made of, once it is old enough to be trusted.
-    hashed: Option<Stamp>,
+    pub hashed: Option<Stamp>,
+    /// The same stamp, once the signature was found valid too.
+    pub signed: Option<Stamp>,
+    /// Scans in a row that found this content without a valid signature.
+    pub unsigned: u32,
 }
 
 /// How a content stood when it took another's place.
@@ -127,7 +131,7 @@ impl Registry {
         again |= self.read_manifest(listing, unsettled);
         for (name, stamp) in listing {
             if folder::is_plugin_name(name) && !unsettled.contains(name) {
-                self.look_at(name, stamp);
+                again |= self.look_at(name, stamp);
             }
         }
         again |= self.forget_vanished(listing);
@@ -177,8 +181,9 @@ impl Registry {
         false
     }
 
-    /// Brings one file up to date.
-    fn look_at(&mut self, name: &str, stamp: &Stamp) {
+    /// Brings one file up to date. Whether that takes another scan.
+    fn look_at(&mut self, name: &str, stamp: &Stamp) -> bool {
+        let mut in_doubt = false;
         let mut known = self.files.remove(name).unwrap_or_default();
         known.missing = false;
         known.entry = self.manifest.entry(name);
@@ -193,10 +198,16 @@ impl Registry {
                     known.in_force = known.entry.clone();
                     (known.error, known.held) = (None, None);
                 }
-                Err(refusal) => self.refuse(name, &mut known, refusal),
+                Err(refusal) => {
+                    in_doubt = self.withdraw_unsigned(name, &mut known);
+                    if !(in_doubt && known.serves_its_own()) {
+                        self.refuse(name, &mut known, refusal);
+                    }
+                }
             }
         }
         self.files.insert(name.to_owned(), known);
+        in_doubt
     }
 
     /// The file's own content serves from now on.
@@ -257,7 +268,7 @@ impl Registry {
         let kept: Vec<String> = [&hold.serving, &hold.previous]
             .into_iter()
             .flatten()
-            .filter(|digest| !hold.rejected.contains(*digest))
+            .filter(|digest| !hold.rejected.contains(*digest) && !known.is_unsigned(digest))
             .cloned()
             .collect();
         for digest in kept {
@@ -350,6 +361,8 @@ impl Registry {
                 PluginRefusal::of(&PluginHostError::Rejected { file: name.to_owned(), why })
             }));
         }
+        let content = self.check_signature(name, content, known);
+        let content = content.map_err(|error| PluginRefusal::of(&error))?;
         gate::check_pin(&digest, &entry).map_err(|error| PluginRefusal::of(&error))?;
         let others = self.files.values().filter_map(|other| other.loaded.as_ref());
         let same: Vec<&Arc<Loaded>> = known
@@ -397,9 +410,13 @@ impl Registry {
         {
             return Ok((digest.clone(), None));
         }
-        (known.hashed, known.digest) = (None, None);
+        let before = known.digest.take();
+        known.hashed = None;
         let limit = known.entry.limits(&self.runtime.limits).component_bytes;
         let read = folder::read(&self.settings.folder, name, limit)?;
+        if before.as_ref() != Some(&read.digest) {
+            known.unsigned = 0;
+        }
         known.hashed = (!stamp.is_fresh(SystemTime::now())).then(|| stamp.clone());
         known.digest = Some(read.digest.clone());
         Ok((read.digest.clone(), Some(read)))

@@ -1,7 +1,7 @@
 //! Detached minisign signatures: `NAME.wasm.minisig` beside `NAME.wasm`.
 //!
 //! What is signed is the content. A signature says nothing of the name a file has or the configuration it gets. It is asked
-//! for when a content is loaded: what serves already goes on serving without it.
+//! for when a content is loaded, and of the content that a file holds for as long as it serves (`trust`).
 
 use std::fmt;
 use std::str::FromStr;
