@@ -3,6 +3,7 @@
 mod audit;
 mod log;
 mod plugin;
+mod table;
 
 use std::io::Read;
 use std::process::ExitCode;
@@ -33,9 +34,12 @@ enum Command {
     /// Write, build, test, check, list and steer plugins
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
-    /// Check what is on record
+    Report(Box<audit::Report>),
+    Reprice(Box<audit::Reprice>),
+    /// Check the ledger itself
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    Reconcile(Box<audit::Reconcile>),
     /// What a gateway runs to compile a plugin: WebAssembly in, machine code out
     #[command(hide = true)]
     PluginCompiler {
@@ -53,7 +57,10 @@ fn main() -> ExitCode {
         Command::Serve(given) => serve(*given),
         Command::Count { model, text } => count(&model, text),
         Command::Plugin(command) => plugin::run(command),
-        Command::Audit(command) => audit::run(&command),
+        Command::Report(arguments) => audit::report(&arguments),
+        Command::Reprice(arguments) => audit::reprice(&arguments),
+        Command::Audit(command) => audit::audit(&command),
+        Command::Reconcile(arguments) => audit::reconcile(&arguments),
         Command::PluginCompiler { memory_bytes, cpu_seconds } => {
             tollgate_plugin_host::run_compiler(memory_bytes, cpu_seconds).into()
         }

@@ -164,6 +164,7 @@ fn compiled_code_outlives_a_restart_and_is_checked() {
     let (kind, message) = refusal(&host, COST);
     assert_eq!(kind, "compiler");
     assert!(message.contains(unusable), "{message}");
+    drop(host);
 
     assert!(priced(&place.start(PROGRAM, patient())), "it is compiled again");
     assert!(priced(&place.start(unusable, patient())));

@@ -5,8 +5,8 @@ use tollgate_http_api::{PluginView, PluginsView};
 
 use super::client::Ask;
 use super::place::{Opened, Place};
-use super::table::Table;
 use super::{PluginError, pretty};
+use crate::table::Table;
 
 /// Which plugins.
 #[derive(clap::Args)]
@@ -41,7 +41,7 @@ pub(super) fn table(plugins: &[PluginView]) -> String {
         let identity = plugin.plugin.as_ref();
         let digest = identity.map(|identity| identity.digest.as_str());
         table.row([
-            &plugin.file,
+            plugin.file.as_str(),
             identity.map_or("-", |identity| &identity.name),
             identity.map_or("-", |identity| &identity.version),
             &some(&plugin.roles.join(",")),

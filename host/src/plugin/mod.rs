@@ -14,13 +14,13 @@ mod offline;
 mod place;
 mod price;
 mod show;
-mod table;
 
 use std::process::ExitCode;
 
 use clap::Subcommand;
 
 use client::{ClientError, Target};
+pub(crate) use offline::Gate;
 
 /// The commands.
 #[derive(Subcommand)]

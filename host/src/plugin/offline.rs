@@ -8,7 +8,7 @@ use tollgate_plugin_host::{Compiler, PluginHostSettings, StepTaken, TrustedKey};
 
 /// The gate as a gateway has it.
 #[derive(clap::Args)]
-pub(super) struct Gate {
+pub(crate) struct Gate {
     /// Configuration, as JSON or as a .json file [default: {}]
     #[arg(long, value_name = "JSON|FILE")]
     config: Option<String>,
@@ -19,7 +19,7 @@ pub(super) struct Gate {
 
 impl Gate {
     /// The default limits, and a compiler that can be killed.
-    pub(super) fn settings(&self) -> Result<PluginHostSettings, String> {
+    pub(crate) fn settings(&self) -> Result<PluginHostSettings, String> {
         let compiler = Compiler::this_program()
             .map_err(|error| format!("cannot find this program to compile with: {error}"))?;
         Ok(PluginHostSettings {
@@ -30,7 +30,7 @@ impl Gate {
     }
 
     /// The configuration that was given.
-    pub(super) fn config(&self) -> Result<Option<Value>, String> {
+    pub(crate) fn config(&self) -> Result<Option<Value>, String> {
         let Some(given) = &self.config else { return Ok(None) };
         let text = if given.trim_start().starts_with('{') {
             given.clone()

@@ -8,8 +8,8 @@ use serde_json::Value;
 use tollgate_domain::PluginIdentity;
 
 use super::client::{Ask, Client, Target};
-use super::table::Table;
 use super::{PluginError, pretty};
+use crate::table::Table;
 
 /// Most bytes of a usage record; the gateway takes no more.
 const USAGE_BYTES: u64 = 256 * 1024;

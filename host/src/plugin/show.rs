@@ -4,8 +4,8 @@ use tollgate_domain::PluginIdentity;
 use tollgate_http_api::{MeterView, PluginView};
 
 use super::client::{Ask, Client, Target};
-use super::table::Table;
 use super::{PluginError, pretty};
+use crate::table::Table;
 
 /// What there is to say of a file of the plugin folder.
 pub(super) fn run(target: &Target, file: &str, json: bool) -> Result<String, PluginError> {

@@ -48,6 +48,9 @@ pub struct Cost {
     pub lines: Vec<CostLine>,
     /// Who computed it.
     pub plugin: PluginIdentity,
+    /// SHA-256 of the configuration it had, 64 hex digits; absent if that was empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_digest: Option<String>,
 }
 
 /// Why there is no price although no plugin failed.

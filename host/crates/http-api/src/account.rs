@@ -115,7 +115,12 @@ pub(crate) mod tests {
 
     pub(crate) fn priced(pico: i128, currency: &str) -> CostOutcome {
         let total = Money::new(pico, Currency::parse(currency).unwrap());
-        CostOutcome::Priced(DomainCost { total, lines: Vec::<CostLine>::new(), plugin: plugin() })
+        CostOutcome::Priced(DomainCost {
+            total,
+            lines: Vec::<CostLine>::new(),
+            plugin: plugin(),
+            config_digest: None,
+        })
     }
 
     pub(crate) fn tokens() -> TokenUsage {

@@ -186,6 +186,12 @@ pub enum PluginHostError {
         /// What it exports.
         has: String,
     },
+    /// It is asked for a price and is no cost model.
+    #[error("it is no cost model but {roles}; name a plugin that has the role cost-model")]
+    NoCostModel {
+        /// What it does.
+        roles: String,
+    },
     /// This very content was rolled back from.
     #[error(
         "this content was rolled back: {why}; drop another build, or try it again with `tollgate plugin enable {file}`"
@@ -230,7 +236,7 @@ impl PluginHostError {
             Self::Configure(_) | Self::Configuration(_) | Self::Currency(_) => "configure",
             Self::Trial { .. } => "trial",
             Self::Duplicate { .. } => "duplicate",
-            Self::Roles { .. } => "roles",
+            Self::Roles { .. } | Self::NoCostModel { .. } => "roles",
             Self::Rejected { .. } => "rejected",
             Self::Busy => "busy",
             Self::Manifest(_) => "manifest",

@@ -12,7 +12,7 @@ use tollgate_domain::{Currency, PluginIdentity};
 use crate::engine::Runtime;
 use crate::error::PluginHostError;
 use crate::folder::{self, Content};
-use crate::gate::{self, Candidate};
+use crate::gate::{self, Candidate, Passed};
 use crate::interface::{API, Interface};
 use crate::limits::PluginHostSettings;
 use crate::manifest::{self, Entry, Manifest};
@@ -63,7 +63,7 @@ pub struct Rejection {
 }
 
 impl Rejection {
-    fn of(error: PluginHostError, steps: Steps) -> Box<Self> {
+    pub(crate) fn of(error: PluginHostError, steps: Steps) -> Box<Self> {
         Box::new(Self { error, steps: steps.taken() })
     }
 }
@@ -117,6 +117,41 @@ fn examine(
     file: &Path,
     entry: impl FnOnce(&Path, &str) -> Result<Entry, PluginHostError>,
 ) -> Result<Inspection, Box<Rejection>> {
+    let Taken { content, passed, steps } = take(settings, file, entry)?;
+    let interface = Interface::read(&content.bytes).unwrap_or_default();
+    let loaded = &passed.loaded;
+    let described = &loaded.described;
+    Ok(Inspection {
+        identity: loaded.identity.clone(),
+        description: described.description.clone(),
+        roles: loaded.roles(),
+        api_version: API,
+        imports: interface.imports.into_iter().map(str::to_owned).collect(),
+        bytes: content.bytes.len(),
+        compiled_bytes: passed.compiled_bytes,
+        reads: described.reads.names(),
+        writes: described.writes.names(),
+        operations: described.operations.clone(),
+        max_batch: loaded.max_batch(),
+        config_schema: described.config_schema.clone(),
+        currency: loaded.has(Role::CostModel).then_some(loaded.currency),
+        steps: steps.taken(),
+    })
+}
+
+/// A file that passed.
+pub(crate) struct Taken {
+    content: Content,
+    pub passed: Passed,
+    steps: Steps,
+}
+
+/// Takes a file through the gate as the entry says that is found for its folder and its name.
+pub(crate) fn take(
+    settings: &PluginHostSettings,
+    file: &Path,
+    entry: impl FnOnce(&Path, &str) -> Result<Entry, PluginHostError>,
+) -> Result<Taken, Box<Rejection>> {
     let mut steps = Steps::default();
     let read = steps.take(
         Step::Read,
@@ -134,39 +169,20 @@ fn examine(
         let passed = gate::examine(&runtime, &candidate, &mut steps)?;
         Ok((read, passed))
     });
-    let (read, passed) = match taken {
-        Ok(taken) => taken,
-        Err(error) => return Err(Rejection::of(error, steps)),
-    };
-    let interface = Interface::read(&read.content.bytes).unwrap_or_default();
-    let loaded = &passed.loaded;
-    let described = &loaded.described;
-    Ok(Inspection {
-        identity: loaded.identity.clone(),
-        description: described.description.clone(),
-        roles: loaded.roles(),
-        api_version: API,
-        imports: interface.imports.into_iter().map(str::to_owned).collect(),
-        bytes: read.content.bytes.len(),
-        compiled_bytes: passed.compiled_bytes,
-        reads: described.reads.names(),
-        writes: described.writes.names(),
-        operations: described.operations.clone(),
-        max_batch: loaded.max_batch(),
-        config_schema: described.config_schema.clone(),
-        currency: loaded.has(Role::CostModel).then_some(loaded.currency),
-        steps: steps.taken(),
-    })
+    match taken {
+        Ok((read, passed)) => Ok(Taken { content: read.content, passed, steps }),
+        Err(error) => Err(Rejection::of(error, steps)),
+    }
 }
 
-struct Read {
+pub(crate) struct Read {
     name: String,
-    content: Content,
+    pub content: Content,
     entry: Entry,
     signature: Option<String>,
 }
 
-fn read(
+pub(crate) fn read(
     settings: &PluginHostSettings,
     file: &Path,
     entry: impl FnOnce(&Path, &str) -> Result<Entry, PluginHostError>,

@@ -14,6 +14,7 @@ use crate::breaker::{Breaker, Pass};
 use crate::describe::Described;
 use crate::engine::Runtime;
 use crate::error::{CallFault, PluginHostError, one_line};
+use crate::folder::digest_of;
 use crate::instance::{Exports, Instance, State};
 use crate::limits::Limits;
 use crate::log::PluginLog;
@@ -41,6 +42,8 @@ pub(crate) struct Loaded {
     /// Of a cost model.
     pub currency: Currency,
     config: String,
+    /// Of the configuration, if it is not empty.
+    pub config_digest: Option<String>,
     pub isolation: Isolation,
     shadow: bool,
     pool: Pool,
@@ -99,6 +102,7 @@ impl Loaded {
             described,
             currency,
             config: entry.config.clone(),
+            config_digest: config_digest(&entry.config),
             isolation: entry.isolation,
             shadow: entry.shadow,
             breaker: Breaker::new(),
@@ -263,6 +267,11 @@ impl Loaded {
             self.started.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
         least.saturating_add(u32::try_from(n % range).unwrap_or(0)).max(1)
     }
+}
+
+/// SHA-256 of a configuration that is not empty.
+pub(crate) fn config_digest(config: &str) -> Option<String> {
+    (config != Entry::default().config).then(|| digest_of(config.as_bytes()))
 }
 
 /// Time for the calls of a start.

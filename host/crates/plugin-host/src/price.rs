@@ -46,7 +46,8 @@ pub(crate) fn price<'a>(
 pub(crate) fn one(model: &Loaded, tenant: Option<&str>, usage: &Usage, trial: bool) -> CostOutcome {
     match ask(model, tenant, usage, trial) {
         Ok(Answer::Cost(lines, total)) => {
-            let cost = Cost { total, lines, plugin: model.identity.clone() };
+            let (plugin, config_digest) = (model.identity.clone(), model.config_digest.clone());
+            let cost = Cost { total, lines, plugin, config_digest };
             match usage.source {
                 UsageSource::Estimated => CostOutcome::Estimated(cost),
                 UsageSource::Reported | UsageSource::Counted => CostOutcome::Priced(cost),

@@ -9,6 +9,7 @@ use crate::error::PluginHostError;
 use crate::interface;
 use crate::manifest;
 use crate::registry::{Known, Registry};
+use crate::role::Role;
 use crate::set::{Member, PluginSet, Rules};
 use crate::status::{PluginRefusal, PluginStatus, Reported};
 
@@ -22,6 +23,7 @@ impl Registry {
         }
         let present = self.shared.set.load_full();
         if !present.holds(&members) {
+            members.iter().for_each(|member| self.keep_configuration(member));
             let generation = present.generation().saturating_add(1);
             tracing::info!(generation, plugins = members.len(), "plugin set swapped");
             self.shared.meters.serve(members.iter().map(|member| {
@@ -31,6 +33,22 @@ impl Registry {
             self.shared.set.store(Arc::new(PluginSet::new(generation, members)));
         }
         self.shared.status.store(Arc::new(self.report(&serving)));
+    }
+
+    /// Before it prices anything.
+    fn keep_configuration(&self, member: &Member) {
+        let loaded = &member.loaded;
+        let Some(digest) = loaded.config_digest.as_deref() else { return };
+        if !loaded.has(Role::CostModel) {
+            return;
+        }
+        if let Err(error) = self.runtime.state.keep_configuration(digest, loaded.config()) {
+            tracing::warn!(
+                file = &*member.file,
+                %error,
+                "its configuration could not be kept; whoever checks its prices later has to bring it"
+            );
+        }
     }
 
     /// The files that serve, in order. Of several files of one plugin one does, and besides it any that are in the shadow.

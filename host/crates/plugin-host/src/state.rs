@@ -3,12 +3,14 @@
 //! ```text
 //! holds.json                     what the operator and the breaker decided, and what served last
 //! originals/SHA256.wasm          contents that served, and SHA256.wasm.minisig where they were signed
+//! configurations/SHA256.json     configurations of cost models that served
 //! compiled/SHA256-ENGINE.bin     their machine code
 //! lock                           held by the one host that uses the folder
 //! ```
 //!
 //! Machine code is run as it is found, so it is neither read nor written where another user could have put it. The rest is
-//! checked when it is read: an original by the digest that is its name, and by the whole gate after that.
+//! checked when it is read: an original by the digest that is its name, and by the whole gate after that. A price on record
+//! names the digests of its plugin and of its configuration, so that it can be computed again from what lies here.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
@@ -21,13 +23,17 @@ use serde::{Deserialize, Serialize};
 use crate::cache::Cache;
 use crate::folder::digest_of;
 use crate::lock::{self, Lock};
-use crate::{keeping, signature};
+use crate::{keeping, manifest, signature};
 
 const HOLDS: &str = "holds.json";
 const ORIGINALS: &str = "originals";
 /// Most originals kept; what may be asked for again is kept in any case.
 const MOST_ORIGINALS: usize = 64;
 const MOST_ORIGINAL_BYTES: u64 = 1 << 30;
+const CONFIGURATIONS: &str = "configurations";
+/// Most configurations kept.
+const MOST_CONFIGURATIONS: usize = 4096;
+const MOST_CONFIGURATION_BYTES: u64 = 256 << 20;
 /// The same without a folder.
 const MOST_IN_MEMORY: usize = 8;
 /// Most bytes of one.
@@ -98,6 +104,7 @@ impl State {
         let Some(lock) = lock::take(folder)? else { return Ok(None) };
         let holds = read_holds(&folder.join(HOLDS))?;
         make(&folder.join(ORIGINALS))?;
+        make(&folder.join(CONFIGURATIONS))?;
         let compiled = folder.join("compiled");
         make(&compiled)?;
         let open_to_others = [folder, &compiled].into_iter().find(|folder| !is_private(folder));
@@ -174,6 +181,21 @@ impl State {
         })
     }
 
+    /// Keeps the configuration of a cost model that is about to serve. Without a folder there is nobody to ask for it.
+    pub fn keep_configuration(&self, digest: &str, config: &str) -> io::Result<()> {
+        check_digest(digest)?;
+        let Some(folder) = &self.folder else { return Ok(()) };
+        let folder = folder.join(CONFIGURATIONS);
+        let path = configuration(&folder, digest);
+        if path.exists() {
+            keeping::touch(&path);
+            return Ok(());
+        }
+        keeping::write(&path, &[config.as_bytes()])?;
+        let own = format!("{digest}.json");
+        keeping::prune(&folder, MOST_CONFIGURATIONS, MOST_CONFIGURATION_BYTES, |name| name == own)
+    }
+
     /// What is held.
     pub fn holds(&self) -> Holds {
         self.lock().holds.clone()
@@ -204,8 +226,27 @@ fn original(folder: &Path, digest: &str) -> PathBuf {
     folder.join(format!("{digest}.wasm"))
 }
 
+fn configuration(folder: &Path, digest: &str) -> PathBuf {
+    folder.join(format!("{digest}.json"))
+}
+
 fn signed(folder: &Path, digest: &str) -> PathBuf {
     folder.join(format!("{digest}.wasm{}", signature::SUFFIX))
+}
+
+/// Where the file of this digest is kept, if it is.
+pub(crate) fn kept_original(folder: &Path, digest: &str) -> Option<PathBuf> {
+    check_digest(digest).ok()?;
+    let path = original(&folder.join(ORIGINALS), digest);
+    path.exists().then_some(path)
+}
+
+/// The configuration of this digest, if it is kept and whole.
+pub(crate) fn kept_configuration(folder: &Path, digest: &str) -> Option<String> {
+    check_digest(digest).ok()?;
+    let path = configuration(&folder.join(CONFIGURATIONS), digest);
+    let config = keeping::read_own(&path, manifest::LIMIT).ok()??;
+    (digest_of(&config) == digest).then(|| String::from_utf8(config).ok())?
 }
 
 /// Damaged decisions are no reason not to serve, but nothing may pass over them in silence.
@@ -272,7 +313,14 @@ mod tests {
         state.keep(&digest(2), &[2], None).unwrap();
         state.keep(&digest(2), &[2], Some("signed")).unwrap();
         state.put_artefact("k", b"code");
+        state.keep_configuration(&digest_of(b"{ }"), "{ }").unwrap();
         drop(state);
+        assert_eq!(kept_configuration(&folder, &digest_of(b"{ }")).as_deref(), Some("{ }"));
+        assert_eq!(kept_configuration(&folder, &digest_of(b"{}")), None);
+        assert_eq!(kept_original(&folder, "../../etc/passwd"), None);
+        let kept = folder.join("configurations").join(digest_of(b"{ }") + ".json");
+        fs::write(kept, "{  }").unwrap();
+        assert_eq!(kept_configuration(&folder, &digest_of(b"{ }")), None);
 
         let state = opened(&folder);
         assert_eq!(state.holds(), holds);

@@ -117,6 +117,7 @@ fn money(outcome: &CostOutcome, to: &mut Attributes) {
         to.set(gen_ai_cost::SOURCE, gen_ai_cost::SOURCE_LOCAL);
         to.set(cost::AMOUNT, cost.total.decimal());
         to.set(cost::CURRENCY, cost.total.currency.code());
+        to.set_some(cost::PLUGIN_CONFIG_DIGEST, cost.config_digest.as_deref());
     }
     to.set(cost::STATUS, outcome.status());
     to.set_some(cost::REASON, outcome.reason());

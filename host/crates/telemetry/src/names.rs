@@ -126,6 +126,8 @@ pub mod cost {
     pub const PLUGIN_VERSION: &str = "tollgate.cost.plugin.version";
     /// SHA-256 of its file.
     pub const PLUGIN_DIGEST: &str = "tollgate.cost.plugin.digest";
+    /// SHA-256 of the configuration it had. Set only if it had one.
+    pub const PLUGIN_CONFIG_DIGEST: &str = "tollgate.cost.plugin.config_digest";
 }
 
 /// Source: ours. What no convention has a name for.

@@ -100,5 +100,10 @@ fn record() -> Record {
 fn priced(pico: i128, currency: Currency) -> CostOutcome {
     let (name, version) = ("acme/price".to_owned(), "1.0.0".to_owned());
     let plugin = PluginIdentity { name, version, digest: "d".to_owned() };
-    CostOutcome::Priced(Cost { total: Money::new(pico, currency), lines: Vec::new(), plugin })
+    CostOutcome::Priced(Cost {
+        total: Money::new(pico, currency),
+        lines: Vec::new(),
+        plugin,
+        config_digest: None,
+    })
 }

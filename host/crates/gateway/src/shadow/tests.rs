@@ -14,7 +14,12 @@ fn plugin(name: &str) -> PluginIdentity {
 
 fn amount(pico: i128, currency: &str) -> CostOutcome {
     let total = Money::new(pico, Currency::parse(currency).unwrap());
-    CostOutcome::Priced(Cost { total, lines: Vec::new(), plugin: plugin("billed") })
+    CostOutcome::Priced(Cost {
+        total,
+        lines: Vec::new(),
+        plugin: plugin("billed"),
+        config_digest: None,
+    })
 }
 
 fn usd(pico: i128) -> CostOutcome {

@@ -221,7 +221,7 @@ mod tests {
         let by = json!({"name": "acme/flat", "version": "1.0.0", "digest": "ab"});
         let line = CostLine { kind: CostKind::Input, quantity: 3, amount_pico: 1_500_000 };
         let total = Money::new(1_500_000, Currency::USD);
-        let cost = Cost { total, lines: vec![line], plugin: plugin.clone() };
+        let cost = Cost { total, lines: vec![line], plugin: plugin.clone(), config_digest: None };
         let fault =
             PluginFault { plugin, kind: FaultKind::Trap, message: "unreachable".to_owned() };
         let cases: [(CostOutcome, Value); 3] = [

@@ -91,6 +91,7 @@ pub fn cost(pico: i128) -> Cost {
             version: "0.1.0".to_owned(),
             digest: "ab".repeat(32),
         },
+        config_digest: None,
     }
 }
 

@@ -48,7 +48,12 @@ impl Native {
         };
         let total =
             Money::new(lines.iter().map(|line| i128::from(line.amount_pico)).sum(), Currency::USD);
-        CostOutcome::Priced(Cost { total, lines, plugin: self.identity.clone() })
+        CostOutcome::Priced(Cost {
+            total,
+            lines,
+            plugin: self.identity.clone(),
+            config_digest: None,
+        })
     }
 }
 
