@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::task::block_in_place;
 use tokio::time::{Instant, sleep_until, timeout};
 use tollgate_domain::Span;
-use tollgate_ledger::{Cursor, Head, Ledger, LedgerError, Seq};
+use tollgate_ledger::{Cursor, Head, Ledger, LedgerError, Seq, Stored};
 use tollgate_telemetry::{Exporter, SendError, StartAt};
 
 use crate::exporters::ExporterMeter;
@@ -136,16 +136,12 @@ impl Courier {
         let name = self.exporter.name();
         let read = block_in_place(|| {
             let records = self.ledger.read(after, BATCH)?;
-            Ok::<_, LedgerError>(
-                records
-                    .iter()
-                    .map(|stored| Outgoing {
-                        seq: stored.seq,
-                        number: stored.number,
-                        spans: self.tracer.bound_for(name, stored),
-                    })
-                    .collect::<Vec<_>>(),
-            )
+            let traces = records.iter().zip(self.tracer.bound_for(name, &records));
+            let outgoing = traces.map(|(stored, spans)| {
+                let Stored { seq, number, .. } = **stored;
+                Outgoing { seq, number, spans }
+            });
+            Ok::<_, LedgerError>(outgoing.collect::<Vec<_>>())
         });
         match read {
             Ok(batch) if !batch.is_empty() => Some(batch),

@@ -1,14 +1,18 @@
-//! From a record to the spans that may leave: built, enriched, filtered for one exporter.
+//! From records to the spans that may leave: built, enriched, filtered for one exporter.
 //!
 //! Enrichers and filters are those that serve when a record is delivered, not those that it was
 //! admitted under: what an operator redacts now is redacted in what still waits, too. Each record
 //! is enriched once, whichever exporter comes first.
+//!
+//! The traces of one tenant are asked about together, since a call costs more than a span. Where a
+//! plugin fails on such a company each trace is asked about alone, so that a trace suffers by its
+//! own spans only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use tollgate_domain::{PluginFault, Resource, Span, SpanId};
+use tollgate_domain::{PluginFault, Record, Resource, Span, SpanId};
 use tollgate_ledger::{Seq, Stored};
 use tollgate_plugin_host::{PluginHost, Role};
 use tollgate_telemetry::plugin_failed;
@@ -26,48 +30,107 @@ pub(crate) struct Tracer {
     plugins: PluginHost,
     resource: Resource,
     address: SocketAddr,
-    recent: Mutex<BTreeMap<Seq, Arc<OnceLock<Vec<Span>>>>>,
+    enriched: Mutex<BTreeMap<Seq, Arc<Vec<Span>>>>,
+}
+
+/// One record and its spans.
+struct Trace<'a> {
+    record: &'a Record,
+    spans: Vec<Span>,
 }
 
 impl Tracer {
     pub(crate) fn new(plugins: PluginHost, resource: Resource, address: SocketAddr) -> Self {
-        Self { plugins, resource, address, recent: Mutex::default() }
+        Self { plugins, resource, address, enriched: Mutex::default() }
     }
 
-    /// The spans of a record that may leave through `exporter`; calls plugins, so it blocks.
-    pub(crate) fn bound_for(&self, exporter: &str, stored: &Stored) -> Vec<Span> {
-        let record = &stored.record;
-        let _log = log::span(record.trace.trace_id, &record.id).entered();
-        let tenant = record.tenant.as_deref();
-        let place = self.place(stored.seq);
-        let enriched = place.get_or_init(|| self.enriched(stored)).clone();
-        let filtered = self.plugins.pin().filter(exporter, tenant, &self.resource, enriched);
-        report(&filtered.faults);
-        let mut kept = filtered.kept;
-        // Where the filter fails closed its spans are not there to be marked.
-        mark(&mut kept, record.trace.root, &filtered.faults, Role::ExportFilter);
-        kept
+    /// The spans of each record that may leave through `exporter`; calls plugins, so it blocks.
+    pub(crate) fn bound_for(&self, exporter: &str, records: &[Arc<Stored>]) -> Vec<Vec<Span>> {
+        let enriched = self.enriched(records);
+        let traces = records.iter().zip(enriched);
+        let mut traces: Vec<Trace<'_>> = traces
+            .map(|(stored, spans)| Trace { record: &stored.record, spans: spans.to_vec() })
+            .collect();
+        ask_about(&mut traces, Role::ExportFilter, |tenant, spans| {
+            let plugins = self.plugins.pin();
+            let filtered = plugins.filter(exporter, tenant, &self.resource, std::mem::take(spans));
+            *spans = filtered.kept;
+            filtered.faults
+        });
+        traces.into_iter().map(|trace| trace.spans).collect()
     }
 
-    fn enriched(&self, stored: &Stored) -> Vec<Span> {
-        let record = &stored.record;
-        let tenant = record.tenant.as_deref();
-        let mut spans = tollgate_telemetry::spans(record, Some(self.address));
-        let faults = self.plugins.pin().enrich(tenant, &self.resource, &mut spans);
-        report(&faults);
-        mark(&mut spans, record.trace.root, &faults, Role::AttributeEnricher);
-        spans
-    }
-
-    /// Where the enriched trace of an entry is kept, or will be.
-    fn place(&self, seq: Seq) -> Arc<OnceLock<Vec<Span>>> {
-        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = Arc::clone(recent.entry(seq).or_default());
-        if recent.len() > KEPT {
-            recent.pop_first();
+    /// The enriched trace of each record. Whoever comes meanwhile waits, and finds them done.
+    fn enriched(&self, records: &[Arc<Stored>]) -> Vec<Arc<Vec<Span>>> {
+        let mut known = self.enriched.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = records.iter().filter(|stored| !known.contains_key(&stored.seq));
+        let (places, mut traces): (Vec<Seq>, Vec<Trace<'_>>) = new
+            .map(|stored| {
+                let record = &stored.record;
+                let spans = tollgate_telemetry::spans(record, Some(self.address));
+                (stored.seq, Trace { record, spans })
+            })
+            .unzip();
+        ask_about(&mut traces, Role::AttributeEnricher, |tenant, spans| {
+            self.plugins.pin().enrich(tenant, &self.resource, spans)
+        });
+        let spans = traces.into_iter().map(|trace| Arc::new(trace.spans));
+        known.extend(places.into_iter().zip(spans));
+        let wanted = records.iter().filter_map(|stored| known.get(&stored.seq).cloned()).collect();
+        while known.len() > KEPT {
+            known.pop_first();
         }
-        place
+        wanted
     }
+}
+
+/// Has plugins of one role change the spans of traces.
+fn ask_about(
+    traces: &mut [Trace<'_>],
+    role: Role,
+    ask: impl Fn(Option<&str>, &mut Vec<Span>) -> Vec<PluginFault>,
+) {
+    let mut tenants: BTreeMap<Option<&str>, Vec<&mut Trace<'_>>> = BTreeMap::new();
+    for trace in traces {
+        tenants.entry(trace.record.tenant.as_deref()).or_default().push(trace);
+    }
+    for (tenant, mut traces) in tenants {
+        if traces.len() > 1 && together(&mut traces, |spans| ask(tenant, spans)) {
+            continue;
+        }
+        for trace in traces {
+            let record = trace.record;
+            let _log = log::span(record.trace.trace_id, &record.id).entered();
+            let faults = ask(tenant, &mut trace.spans);
+            report(&faults);
+            // Where the plugin fails closed its spans are not there to be marked.
+            mark(&mut trace.spans, record.trace.root, &faults, role);
+        }
+    }
+}
+
+/// Asks about traces of one tenant at once. False, and nothing is changed: somebody failed.
+fn together(
+    traces: &mut [&mut Trace<'_>],
+    ask: impl FnOnce(&mut Vec<Span>) -> Vec<PluginFault>,
+) -> bool {
+    let mut spans: Vec<Span> =
+        traces.iter().flat_map(|trace| trace.spans.iter().cloned()).collect();
+    if !ask(&mut spans).is_empty() {
+        return false;
+    }
+    // Requests of one client may be in one trace, so a trace's id does not tell them apart.
+    let mut places = HashMap::new();
+    for (place, trace) in traces.iter_mut().enumerate() {
+        places.extend(trace.spans.drain(..).map(|span| (span.context.span_id, place)));
+    }
+    for span in spans {
+        let place = places.get(&span.context.span_id);
+        if let Some(trace) = place.and_then(|place| traces.get_mut(*place)) {
+            trace.spans.push(span);
+        }
+    }
+    true
 }
 
 /// Says on the root span, if it leaves at all, who failed on the trace.
@@ -87,5 +150,82 @@ fn report(faults: &[PluginFault]) {
             message = fault.message,
             "plugin failed on a delivered trace"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use tollgate_domain::{FaultKind, PluginIdentity, TraceId};
+
+    use super::*;
+    use crate::metrics::tests::record;
+
+    fn records(tenants: &[&str]) -> Vec<Record> {
+        let numbered = (1..).zip(tenants);
+        numbered
+            .map(|(number, tenant)| {
+                let mut record = record();
+                record.tenant = Some((*tenant).to_owned());
+                // All in one trace of the client's.
+                (record.trace.trace_id, record.trace.root) = (TraceId(7), SpanId(number));
+                record
+            })
+            .collect()
+    }
+
+    fn traces(records: &[Record]) -> Vec<Trace<'_>> {
+        let spans = |record| tollgate_telemetry::spans(record, None);
+        records.iter().map(|record| Trace { record, spans: spans(record) }).collect()
+    }
+
+    fn fault() -> PluginFault {
+        let [name, version, digest] = ["p", "1.0.0", "d"].map(str::to_owned);
+        let plugin = PluginIdentity { name, version, digest };
+        PluginFault { plugin, kind: FaultKind::Trap, message: "it trapped".to_owned() }
+    }
+
+    #[test]
+    fn traces_of_a_tenant_are_asked_about_together_and_keep_their_own_spans() {
+        let records = records(&["a", "b", "a"]);
+        let mut traces = traces(&records);
+        let before: Vec<Vec<Span>> = traces.iter().map(|trace| trace.spans.clone()).collect();
+        let calls = RefCell::new(Vec::new());
+        ask_about(&mut traces, Role::ExportFilter, |tenant, spans| {
+            calls.borrow_mut().push((tenant.map(str::to_owned), spans.len()));
+            spans.retain(|span| span.context.span_id != SpanId(3));
+            Vec::new()
+        });
+        let each = before[0].len();
+        let calls = calls.into_inner();
+        assert_eq!(calls, [(Some("a".to_owned()), 2 * each), (Some("b".to_owned()), each)]);
+        for (trace, before) in traces.iter().zip(&before) {
+            let left = before.iter().filter(|span| span.context.span_id != SpanId(3)).cloned();
+            assert_eq!(trace.spans, left.collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn a_trace_suffers_by_its_own_spans_only() {
+        let records = records(&["a", "a", "a"]);
+        let mut traces = traces(&records);
+        let before: Vec<Vec<Span>> = traces.iter().map(|trace| trace.spans.clone()).collect();
+        ask_about(&mut traces, Role::AttributeEnricher, |_, spans| {
+            let poisoned = spans.iter().any(|span| span.context.span_id == SpanId(2));
+            if !poisoned {
+                spans.iter_mut().for_each(|span| span.attributes.set("seen", true));
+                return Vec::new();
+            }
+            spans.pop();
+            vec![fault()]
+        });
+        for (place, (trace, before)) in traces.iter().zip(&before).enumerate() {
+            let failed = place == 1;
+            assert_eq!(trace.spans.len(), before.len() - usize::from(failed));
+            let seen = trace.spans.iter().filter(|span| span.attributes.get("seen").is_some());
+            assert_eq!(seen.count(), if failed { 0 } else { before.len() });
+            assert_eq!(trace.spans[0].events.len() - before[0].events.len(), usize::from(failed));
+        }
     }
 }

@@ -59,7 +59,7 @@ fn from_to(start: u64, end: u64) -> Option<Interval> {
 
 /// A request answered whole: 10 tokens in, 4 of them cached, 5 out. Queue 40 ms, prefill 60 ms, the
 /// first token after 102 ms, decode 400 ms, accounting 2 ms.
-fn record() -> Record {
+pub(crate) fn record() -> Record {
     let tokens = TokenUsage { input: 10, input_cache_read: 4, output: 5, ..TokenUsage::default() };
     Record {
         id: RequestId("r1".to_owned()),
