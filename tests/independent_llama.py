@@ -69,6 +69,14 @@ def write_folder(folder, shape):
     return folder
 
 
+def damage(folder, token):
+    """Makes the model fail wherever it reads this token."""
+    weights = load_file(folder / "model.safetensors")
+    weights["model.embed_tokens.weight"] = weights["model.embed_tokens.weight"].copy()
+    weights["model.embed_tokens.weight"][token] = np.nan
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
 def write_gguf(folder, path, packing):
     """The same model as GGUF, by llama.cpp's own writer. The folder then holds what is left of the weights once packed."""
     config = json.loads((folder / "config.json").read_text())

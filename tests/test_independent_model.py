@@ -3,13 +3,14 @@
 import json
 import os
 import subprocess
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from conftest import ROOT, environment
-from independent_llama import SHAPES, Independent, write_folder, write_gguf
+from independent_llama import SHAPES, Independent, damage, write_folder, write_gguf
 
 LOGITS = Path(os.environ.get("TOLLGATE_LOGITS", ROOT / "target/debug/examples/logits"))
 TOLERANCE = 1e-3
@@ -81,3 +82,35 @@ def test_a_model_folder_is_served(tmp_path, start_gateway):
     expected = greedy[: greedy.index(1)] if 1 in greedy else greedy
     assert answer["text"].split() == [f"w{token}" for token in expected]
     assert answer["prompt_tokens"] == len(PROMPT)
+
+
+def test_a_model_that_fails_in_the_middle_is_billed_what_it_made(tmp_path, start_gateway):
+    folder = write_folder(tmp_path / "tiny", "grouped-query")
+    greedy, _ = Independent(folder).greedy(PROMPT, 12)
+    at = next(at for at, token in enumerate(greedy) if at >= 3 and token not in [1, *PROMPT, *greedy[:at]])
+    assert 1 not in greedy[:at], "it ends before it could fail"
+    damage(folder, greedy[at])
+    price = '{ match = "*", input = "$1/M", output = "$2/M" }'
+    gateway = start_gateway(
+        arguments=["--model", folder],
+        plugins=["cost-per-token"],
+        plugins_toml=f'[[plugin]]\nfile = "cost-per-token.wasm"\nconfig = {{ models = [{price}] }}\n',
+    )
+    (served,) = [model["id"] for model in gateway.http.get("/v1/models").json()["data"]]
+    body = {"model": served, "prompt": PROMPT, "max_tokens": 12, "temperature": 0}
+    plain = gateway.http.post("/v1/completions", json=body)
+    assert plain.status_code == 500 and "failed while answering" in plain.json()["error"]["message"]
+    with gateway.http.stream("POST", "/v1/completions", json=body | {"stream": True}) as stream:
+        trace = stream.headers["x-tollgate-trace-id"]
+        lines = [line.removeprefix("data: ") for line in stream.iter_lines() if line.startswith("data: ")]
+    text = "".join(json.loads(line)["choices"][0]["text"] for line in lines if "choices" in line)
+    assert text.split() == [f"w{token}" for token in greedy[: at + 1]]
+    assert "failed while answering" in lines[-1] and "[DONE]" not in lines
+    for trace_id in (plain.headers["x-tollgate-trace-id"], trace):
+        attributes = gateway.root_span(trace_id)["attributes"]
+        assert attributes["tollgate.outcome"] == "failed" and attributes["tollgate.cost.status"] == "priced"
+        assert attributes["gen_ai.usage.output_tokens"] == at + 1
+        expected = Decimal(len(PROMPT) + 2 * (at + 1)) / 1_000_000
+        assert Decimal(attributes["tollgate.cost.amount"]) == expected
+    # Only what reads that token fails.
+    assert gateway.complete(model=served, prompt=PROMPT, max_tokens=at)["completion_tokens"] == at

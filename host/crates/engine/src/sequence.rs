@@ -89,7 +89,7 @@ impl Running {
         if self.output_tokens == 0 {
             self.job.emit(Event::Prefilled { at: Instant::now() });
         }
-        let token = self.sampler.sample(&mut logits);
+        let token = self.sampler.sample(&mut logits)?;
         self.output_tokens += 1;
         self.next.push(token);
 

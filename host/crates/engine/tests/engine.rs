@@ -98,7 +98,7 @@ async fn events_come_in_order_and_the_text_is_the_models() {
     let mut logits = model.forward(&mut sequence, &prompt).unwrap();
     let mut tokens = Vec::new();
     while tokens.len() < 40 {
-        tokens.push(sampler.sample(&mut logits));
+        tokens.push(sampler.sample(&mut logits).unwrap());
         logits = model.forward(&mut sequence, &tokens[tokens.len() - 1..]).unwrap();
     }
     let expected = model.tokenizer().decode(&tokens).unwrap();

@@ -57,7 +57,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let mut answer = Vec::new();
         let mut end = "length";
         while answer.len() < options.max_tokens {
-            let token = sampler.sample(&mut logits);
+            let token = sampler.sample(&mut logits)?;
             if tokenizer.stop_tokens().contains(&token) {
                 end = "stop";
                 break;

@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut next = model.forward(&mut sequence, &prompt)?;
     let mut greedy = Vec::with_capacity(count);
     while greedy.len() < count {
-        let token = sampler.sample(&mut next);
+        let token = sampler.sample(&mut next)?;
         greedy.push(token);
         if greedy.len() < count {
             next = model.forward(&mut sequence, &[token])?;

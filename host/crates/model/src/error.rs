@@ -70,6 +70,11 @@ pub enum ModelError {
     /// A forward pass without a token, or with one outside the vocabulary.
     #[error("invalid input: {0}")]
     Input(String),
+    /// The model computed nothing that could be sampled from.
+    #[error(
+        "the model's output holds no number; its weights are damaged, or overflow the type that they are computed in"
+    )]
+    NoNumbers,
     /// The tensor library failed.
     #[error("tensor operation failed")]
     Tensor(#[from] candle_core::Error),
@@ -97,7 +102,8 @@ impl ModelError {
             Self::UnknownSource { .. }
             | Self::Read { .. }
             | Self::Malformed { .. }
-            | Self::Unsupported { .. } => ErrorKind::Model,
+            | Self::Unsupported { .. }
+            | Self::NoNumbers => ErrorKind::Model,
             Self::Hub { .. } => ErrorKind::Unavailable,
             Self::ChatTemplate(_) | Self::ContextExceeded { .. } | Self::Input(_) => {
                 ErrorKind::Request

@@ -6,6 +6,8 @@
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use crate::ModelError;
+
 /// How the next token is chosen.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SamplingOptions {
@@ -39,17 +41,19 @@ impl Sampler {
         Self { options, rng: StdRng::seed_from_u64(options.seed) }
     }
 
-    /// The next token. Changes `logits`: after a draw they hold what was drawn from. Without a
-    /// finite logit it is token 0.
-    pub fn sample(&mut self, logits: &mut [f32]) -> u32 {
+    /// The next token. Changes `logits`: after a draw they hold what was drawn from.
+    ///
+    /// # Errors
+    /// [`ModelError::NoNumbers`] where no logit is a number.
+    pub fn sample(&mut self, logits: &mut [f32]) -> Result<u32, ModelError> {
         for logit in logits.iter_mut().filter(|logit| !logit.is_finite()) {
             // An overflow upwards is still the largest; everything else that is no number is out.
             *logit = if *logit == f32::INFINITY { f32::MAX } else { f32::NEG_INFINITY };
         }
-        let likeliest = greedy(logits);
+        let likeliest = greedy(logits).ok_or(ModelError::NoNumbers)?;
         let temperature = self.options.temperature;
         if temperature.is_nan() || temperature <= 0.0 || self.options.top_k == Some(1) {
-            return likeliest;
+            return Ok(likeliest);
         }
         let highest = logits.get(likeliest as usize).copied().unwrap_or(0.0);
         let mut candidates: Vec<(u32, f32)> = (0u32..)
@@ -61,7 +65,7 @@ impl Sampler {
             .filter(|(_, weight)| *weight > 0.0)
             .collect();
         self.keep_likeliest(&mut candidates);
-        draw(&candidates, self.rng.random()).unwrap_or(likeliest)
+        Ok(draw(&candidates, self.rng.random()).unwrap_or(likeliest))
     }
 
     fn keep_likeliest(&self, candidates: &mut Vec<(u32, f32)>) {
@@ -89,14 +93,14 @@ impl Sampler {
 }
 
 /// The likeliest token; of several, the first.
-fn greedy(logits: &[f32]) -> u32 {
-    let mut best = (0, f32::NEG_INFINITY);
+fn greedy(logits: &[f32]) -> Option<u32> {
+    let (mut best, mut highest) = (None, f32::NEG_INFINITY);
     for (token, logit) in (0u32..).zip(logits) {
-        if *logit > best.1 {
-            best = (token, *logit);
+        if *logit > highest {
+            (best, highest) = (Some(token), *logit);
         }
     }
-    best.0
+    best
 }
 
 /// `position`, from 0 to 1, along the weights laid end to end.
@@ -125,7 +129,7 @@ mod tests {
         let mut sampler = Sampler::new(options);
         let mut counts = vec![0; logits.len()];
         for _ in 0..draws {
-            counts[sampler.sample(&mut logits.to_vec()) as usize] += 1;
+            counts[sampler.sample(&mut logits.to_vec()).unwrap() as usize] += 1;
         }
         counts
     }
@@ -165,19 +169,20 @@ mod tests {
     #[test]
     fn what_is_no_number_is_never_drawn() {
         let (nan, inf) = (f32::NAN, f32::INFINITY);
-        let table: [(&[f32], u32); 5] = [
-            (&[nan, 1.0, nan], 1),
-            (&[-inf, nan, 0.0], 2),
-            (&[0.0, inf, nan], 1),
-            (&[nan, nan], 0),
-            (&[], 0),
+        let table: [(&[f32], Option<u32>); 6] = [
+            (&[nan, 1.0, nan], Some(1)),
+            (&[-inf, nan, 0.0], Some(2)),
+            (&[0.0, inf, nan], Some(1)),
+            (&[nan, nan], None),
+            (&[nan, -inf], None),
+            (&[], None),
         ];
         for (logits, expected) in table {
             for temperature in [0.0, 1.0] {
                 let mut sampler =
                     Sampler::new(SamplingOptions { temperature, ..Default::default() });
                 assert_eq!(
-                    sampler.sample(&mut logits.to_vec()),
+                    sampler.sample(&mut logits.to_vec()).ok(),
                     expected,
                     "{logits:?} at {temperature}"
                 );
@@ -192,8 +197,10 @@ mod tests {
             temperature in 0.0f32..3.0, top_p in 0.0f32..1.2, top_k in prop::option::of(0usize..60), seed: u64,
         ) {
             let options = SamplingOptions { temperature, top_p, top_k, seed };
-            let draw = || Sampler::new(options).sample(&mut logits.clone());
-            prop_assert!((draw() as usize) < logits.len());
+            let draw = || Sampler::new(options).sample(&mut logits.clone()).ok();
+            let possible = logits.iter().any(|logit| *logit > f32::NEG_INFINITY);
+            prop_assert_eq!(draw().is_some(), possible);
+            prop_assert!(draw().is_none_or(|token| (token as usize) < logits.len()));
             prop_assert_eq!(draw(), draw());
         }
     }

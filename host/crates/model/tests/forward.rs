@@ -117,7 +117,7 @@ fn the_demo_model_answers_what_it_was_trained_on() {
         let mut logits = model.forward(&mut sequence, prompt).unwrap();
         let mut answer = Vec::new();
         loop {
-            let token = sampler.sample(&mut logits);
+            let token = sampler.sample(&mut logits).unwrap();
             if tokenizer.stop_tokens().contains(&token) {
                 return tokenizer.decode(&answer).unwrap();
             }
