@@ -3,31 +3,28 @@
 use crate::building;
 use crate::process::{Outcome, cargo, run};
 
-/// One benchmark: a `[[bench]]` of a crate.
+/// One benchmark: some `[[bench]]` of some crates.
 struct Bench {
     name: &'static str,
-    package: &'static str,
-    target: &'static str,
+    /// Package and target.
+    targets: &'static [(&'static str, &'static str)],
     about: &'static str,
 }
 
 const BENCHES: &[Bench] = &[
     Bench {
         name: "plugins",
-        package: "tollgate-plugin-host",
-        target: "plugins",
+        targets: &[("tollgate-plugin-host", "plugins")],
         about: "price, enrich and filter calls, loading, starting, a million calls; beside native Rust",
     },
     Bench {
         name: "ledger",
-        package: "tollgate-ledger",
-        target: "ledger",
-        about: "commits by concurrency and durability, disk, opening and verifying; --records N",
+        targets: &[("tollgate-ledger", "ledger"), ("tollgate", "delivery")],
+        about: "commits by concurrency and durability, disk, opening and verifying, delivery; --records N --delivered N",
     },
     Bench {
         name: "attribute-shapes",
-        package: "tollgate-plugin-host",
-        target: "attribute_shapes",
+        targets: &[("tollgate-plugin-host", "attribute_shapes")],
         about: "ways for span attributes to cross into a plugin and edits to come back",
     },
 ];
@@ -48,5 +45,7 @@ pub(crate) fn bench(arguments: &[String]) -> Outcome {
         return Err(format!("no benchmark is named `{name}`; there are: {}", names.join(", ")));
     };
     building::build_plugins()?;
-    run(cargo(["bench", "-p", bench.package, "--bench", bench.target, "--"]).args(rest))
+    bench.targets.iter().try_for_each(|(package, target)| {
+        run(cargo(["bench", "-p", package, "--bench", target, "--"]).args(rest))
+    })
 }
