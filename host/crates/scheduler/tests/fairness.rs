@@ -90,7 +90,7 @@ fn keep(world: &mut World, waiting: usize, tenant: &str, mut next: impl FnMut() 
 /// two have had the same but for what the jobs that one of them has running can add.
 #[test]
 fn two_that_always_wait_are_served_alike() {
-    for seed in 1..6 {
+    for seed in 1..4 {
         let mut random = Seeded(seed);
         let mut world = World::new(OPTIONS);
         let mut served = Served::default();
@@ -123,7 +123,7 @@ fn preemption_changes_no_share() {
     let mut world = World::new(SchedulerOptions { blocks: 24, ..OPTIONS });
     let mut sampled = BTreeMap::<Tenant, i64>::new();
     let mut preemptions = 0;
-    for _ in 0..4000 {
+    for _ in 0..2500 {
         for tenant in ["a", "b"] {
             keep(&mut world, 10, tenant, || random.job(tenant, 8, ANSWER));
         }
@@ -136,7 +136,7 @@ fn preemption_changes_no_share() {
         }
     }
     let shares: Vec<_> = sampled.into_values().collect();
-    assert!(preemptions > 100, "{preemptions}");
+    assert!(preemptions > 50, "{preemptions}");
     assert!((shares[0] - shares[1]).abs() * 20 < shares[0], "{shares:?}");
 }
 
@@ -164,16 +164,16 @@ fn new_names_do_not_starve_an_old_one() {
 /// Jobs of a higher priority never cease, and memory is so short that the lowest is preempted first.
 #[test]
 fn a_low_priority_comes_to_its_turn() {
-    for seed in 1..6 {
+    for seed in 1..4 {
         let mut random = Seeded(seed);
         let mut world = World::new(SchedulerOptions { blocks: 20, ..OPTIONS });
         let mut low = Vec::new();
-        for round in 0..6000 {
+        for round in 0..3000 {
             while world.scheduler.waiting() < 6 {
                 let tenant = format!("tenant {}", random.below(5));
                 world.submit(Job { priority: 2, ..random.job(&tenant, 8, ANSWER) }).unwrap();
             }
-            if round % 200 == 0 && round < 3000 {
+            if round % 200 == 0 && round < 1600 {
                 let job = Job { priority: -1, ..random.job("low", 40, ANSWER) };
                 low.push((world.submit(job).unwrap(), world.steps));
             }
