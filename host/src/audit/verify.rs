@@ -60,7 +60,7 @@ fn good(verified: &Verified, anchored: bool) -> String {
     let Verified { head, entries, records, files, in_flight } = verified;
     let anchor = if anchored { "\nthe anchor is in it" } else { "" };
     format!(
-        "ok: {entries} entries in {files} files, of them {records} records; {in_flight} requests in flight{anchor}\n\
+        "ok: {entries} entries, {records} of them records; files: {files}; requests in flight: {in_flight}{anchor}\n\
          head {head}"
     )
 }
