@@ -163,8 +163,8 @@ impl Scheduler {
         sequence.planned = None;
         sequence.count(planned);
         let block_tokens = self.options.block_tokens;
-        while (sequence.table.sealed() + 1) * block_tokens <= sequence.computed {
-            let filled = sequence.tokens(sequence.table.sealed() * block_tokens, block_tokens);
+        for block in sequence.table.sealed()..sequence.computed / block_tokens {
+            let filled = sequence.tokens(block * block_tokens, block_tokens);
             self.pool.seal(&mut sequence.table, filled);
         }
         if let Outcome::Sampled(token) = outcome {

@@ -193,3 +193,30 @@ impl Sequence {
         self.facts.blocks_peak = self.facts.blocks_peak.max(self.table.blocks().len());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_preemption_makes_necessary_is_not_charged() {
+        let job = Job {
+            id: JobId(1),
+            prompt: Arc::from([0; 8]),
+            max_tokens: 9,
+            tenant: None,
+            priority: 0,
+            arrived: 5,
+            prefixes: Prefixes::Shared,
+        };
+        let mut sequence = Sequence::new(job, 1);
+        assert_eq!(sequence.start(Table::empty(), 4, 7), 4);
+        sequence.computed = 8;
+        sequence.push(1);
+        sequence.stop(10);
+        assert_eq!(sequence.start(Table::empty(), 0, 13), 0);
+        let facts = sequence.facts;
+        assert_eq!((facts.queued, facts.requeued), (2, 3));
+        assert_eq!((facts.cached_tokens, facts.recomputed_tokens), (4, 8));
+    }
+}

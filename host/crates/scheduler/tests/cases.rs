@@ -114,6 +114,47 @@ fn the_last_to_come_gives_way_and_finds_most_again() {
     assert!(second.recomputed_tokens > 0);
 }
 
+/// The lowest priority first, of one priority the last that was admitted, never the first that was submitted.
+#[test]
+fn who_gives_way() {
+    let mut world = World::new(SchedulerOptions { blocks: 8, ..OPTIONS });
+    for (token, priority) in [(1, -1), (2, -1), (3, 0), (4, -1)] {
+        world.submit(Job { priority, ..job(&[token; 2], 19) }).unwrap();
+        assert_eq!(world.step().admitted.len(), 1);
+    }
+    let mut preempted = Vec::new();
+    while world.done.is_empty() {
+        preempted.extend(world.step().preempted);
+    }
+    assert_eq!(preempted, [4, 2, 3].map(JobId));
+}
+
+#[test]
+fn who_gave_way_is_the_next_of_its_tenant() {
+    let mut world = World::new(SchedulerOptions { blocks: 6, max_running: 2, ..OPTIONS });
+    for token in 1..=3 {
+        world.submit(job(&[token; 8], 12)).unwrap();
+    }
+    let mut admitted = Vec::new();
+    while !world.jobs.is_empty() {
+        admitted.extend(world.step().admitted.iter().map(|admission| admission.id.0));
+    }
+    assert_eq!(admitted[..4], [1, 2, 2, 3]);
+}
+
+/// Without a block in reserve the second would come in at once and be the first to give way.
+#[test]
+fn nobody_comes_in_to_give_way_at_once() {
+    let mut world = World::new(SchedulerOptions { blocks: 3, max_step_tokens: 16, ..OPTIONS });
+    world.submit(job(&[1; 4], 5)).unwrap();
+    let second = world.submit(job(&[2; 8], 1)).unwrap();
+    assert_eq!(world.step().admitted.len(), 1);
+    while !world.jobs.is_empty() {
+        assert_eq!(world.step().preempted, []);
+    }
+    assert_eq!(world.done[&second].facts.preemptions, 0);
+}
+
 #[test]
 fn a_large_job_is_not_overtaken() {
     let mut world = World::new(SchedulerOptions { blocks: 6, max_step_tokens: 32, ..OPTIONS });

@@ -182,7 +182,7 @@ fn a_low_priority_comes_to_its_turn() {
         for (id, submitted) in low {
             let done = world.done.get(&id).unwrap_or_else(|| panic!("{id:?} starves"));
             // Three priorities lower: three times the aging until it is admitted, and others of its own before it.
-            assert!(done.at - submitted < 1000, "{} steps", done.at - submitted);
+            assert!(done.at - submitted < 400, "{} steps", done.at - submitted);
         }
     }
 }

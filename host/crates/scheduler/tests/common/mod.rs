@@ -144,6 +144,7 @@ impl World {
     fn check(&self, step: &Step) {
         assert!(step.tokens() <= self.options.max_step_tokens, "the budget");
         assert!(self.scheduler.running() <= self.options.max_running);
+        assert!(step.preempted.is_empty() || step.admitted.is_empty(), "out and in at once");
         let decoding = self.jobs.iter().filter(|(_, known)| known.decodes()).map(|(id, _)| *id);
         let planned: BTreeSet<_> = step.decodes.iter().map(|decode| decode.id).collect();
         assert_eq!(planned, decoding.collect(), "all that can decode do");
