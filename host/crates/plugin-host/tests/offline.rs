@@ -39,7 +39,9 @@ fn it_is_configured_as_it_is_told() {
     let digest = with.cost().unwrap().config_digest.clone();
     assert!(digest.is_some() && digest == OfflineCostModel::config_digest(&config));
     assert_eq!(OfflineCostModel::config_digest("{}"), None);
-    assert!(priced("{}").cost().is_none());
+    let without = priced("{}");
+    assert_ne!(support::amount(&without), "7");
+    assert_eq!(without.cost().unwrap().config_digest, None);
 }
 
 #[test]
