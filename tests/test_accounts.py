@@ -136,6 +136,10 @@ def test_a_second_ledger_has_the_new_prices_and_the_first_keeps_its_own(books, t
     }
     assert "ok" in tollgate("audit", "verify", "--ledger", second)
     assert tollgate("audit", "verify", *data).splitlines()[-1] == head, "the first ledger is as it was"
+    # Where no folder is named it is named after the plugin, beside the first.
+    beside = books.gateway.data / f"repriced-{difference['plugin']['digest'][:12]}"
+    assert answer(*reprice[:-2])["into"] == str(beside)
+    assert grouped(answer("report", "--ledger", beside)) == grouped(answer("report", "--ledger", second))
     # Once more would write over it.
     assert "is not empty" in tollgate(*reprice, status=2)
     inside = tollgate(*reprice[:-1], books.ledger / "x", status=2)
@@ -226,7 +230,8 @@ def test_what_is_typed_wrong_is_told(tmp_path):
         (["report", "--since", "yesterday"], "7d"),
         (["report", "--since", "2026-02-01", "--until", "2026-01-01"], "--until must be later"),
         (["report", "--by", "weather"], "tenant"),
-        (["reprice", "--plugin", "x.wasm"], "--into"),
+        (["reprice", "--plugin", "x.wasm", "--into", "x", "--check"], "--into"),
+        (["reprice", "--since", "7d"], "--plugin"),
         (["reconcile", "--invoice", "x.csv", "--currency", "money"], "ISO 4217"),
     ]:
         assert word in tollgate(*arguments, "--data-dir", tmp_path, status=2)

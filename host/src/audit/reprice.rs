@@ -53,13 +53,9 @@ pub struct Reprice {
     #[command(flatten)]
     period: Typed,
 
-    /// Folder for the second ledger; it must not exist, or be empty
-    #[arg(
-        long,
-        value_name = "FOLDER",
-        required_unless_present = "check",
-        conflicts_with = "check"
-    )]
+    /// Folder for the second ledger; it must not exist, or be empty [default: repriced-DIGEST in the data folder, after the
+    /// plugin]
+    #[arg(long, value_name = "FOLDER", conflicts_with = "check")]
     into: Option<PathBuf>,
 
     /// Compute each price again with its own plugin, and fail with the first that differs
@@ -78,34 +74,33 @@ pub struct Reprice {
 pub(super) fn run(arguments: &Reprice) -> Result<Found, AuditError> {
     let period =
         arguments.period.period(SystemTime::now().into()).map_err(AuditError::Arguments)?;
-    match (&arguments.into, arguments.plugin.as_slice()) {
-        (None, _) if arguments.format == Format::Csv => Err(AuditError::Arguments(
+    match (arguments.check, arguments.plugin.as_slice()) {
+        (true, _) if arguments.format == Format::Csv => Err(AuditError::Arguments(
             "--check has no table: leave out --format, or use --format json".to_owned(),
         )),
-        (None, _) => again::run(arguments, period),
-        (Some(into), [plugin]) => into_second(arguments, period, plugin, into),
-        (Some(_), _) => Err(AuditError::Arguments(
+        (true, _) => again::run(arguments, period),
+        (false, [plugin]) => into_second(arguments, period, plugin),
+        (false, _) => Err(AuditError::Arguments(
             "a request has one price: name one --plugin (several are for --check)".to_owned(),
         )),
     }
 }
 
 /// Prices everything with one plugin and writes it into a second ledger.
-fn into_second(
-    arguments: &Reprice,
-    period: Period,
-    plugin: &Path,
-    into: &Path,
-) -> Result<Found, AuditError> {
+fn into_second(arguments: &Reprice, period: Period, plugin: &Path) -> Result<Found, AuditError> {
     let first = arguments.place.folder();
     let reader = arguments.place.open()?;
+    let model = open(arguments, plugin)?;
+    let into = &arguments.into.clone().unwrap_or_else(|| {
+        let digest = model.identity().digest.get(..12).unwrap_or_default();
+        arguments.place.data_dir.join(format!("repriced-{digest}"))
+    });
     if overlap(&first, into) {
         return Err(AuditError::Arguments(format!(
             "--into {} is in the ledger that is read; a second ledger needs a folder of its own",
             into.display()
         )));
     }
-    let model = open(arguments, plugin)?;
     let place = SecondPlace::new(into)?;
     let mut writer = LedgerWriter::create(&place.partial)?;
     let mut differences = Differences::default();
@@ -159,7 +154,10 @@ impl<'a> SecondPlace<'a> {
     fn new(into: &'a Path) -> Result<Self, AuditError> {
         let failed = |what, source: io::Error| AuditError::file(what, into)(source);
         let taken = |why: &str| {
-            AuditError::Arguments(format!("--into {} {why}; name another folder", into.display()))
+            AuditError::Arguments(format!(
+                "{} {why}; name another folder with --into",
+                into.display()
+            ))
         };
         match fs::read_dir(into).map(|mut entries| entries.next().is_none()) {
             Ok(true) => {}
