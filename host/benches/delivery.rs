@@ -12,6 +12,10 @@
     reason = "a benchmark prints, and ends at the first fault"
 )]
 
+#[path = "../src/audit/testing.rs"]
+#[expect(dead_code, reason = "it needs one kind of record")]
+mod testing;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -20,15 +24,10 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tollgate_domain::record::{
-    Asked, FinishReason, HttpExchange, Operation, Phases, ServedBy, TracePlace,
-};
+use testing::NEW_YEAR;
+use tollgate_domain::record::Phases;
 use tollgate_domain::time::Interval;
-use tollgate_domain::usage::{ComputeUsage, Phase, UsageSource};
-use tollgate_domain::{
-    Cost, CostKind, CostLine, CostOutcome, Currency, Money, Outcome, PluginIdentity, Record,
-    RequestId, SpanId, TokenUsage, TraceId, UnixNanos, Usage,
-};
+use tollgate_domain::{Record, RequestId, SpanId, TraceId, UnixNanos};
 use tollgate_ledger::{LedgerReader, LedgerWriter, Seq, Stored};
 
 /// Of a request that was served: the root and four phases.
@@ -82,64 +81,22 @@ fn fill(ledger: &Path, records: u64) {
 
 /// A request that was served, with every phase.
 fn record(number: u64) -> Record {
-    let start = UnixNanos(1_700_000_000_000_000_000 + number * 1_000_000);
-    let at = |millis| start.plus(Duration::from_millis(millis));
+    let (began, pico) = (NEW_YEAR + number * 1_000_000, 4_000_000);
+    let tenant = format!("tenant-{}", number % 3);
+    let mut record = testing::record(&tenant, "mistral-7b", began, testing::priced(pico));
+    record.id = RequestId(format!("{number:032x}"));
+    (record.trace.trace_id, record.trace.root) = (TraceId(u128::from(number)), SpanId(number << 8));
+    let at = |millis| UnixNanos(began).plus(Duration::from_millis(millis));
     let phase = |from, to| Some(Interval::new(at(from), at(to)));
-    let tenant = Some(format!("tenant-{}", number % 3));
-    let plugin = PluginIdentity {
-        name: "tollgate/cost-per-token".to_owned(),
-        version: "0.1.0".to_owned(),
-        digest: "ab".repeat(32),
+    record.phases = Phases {
+        request: Interval::new(at(0), at(30)),
+        tokenize: phase(0, 1),
+        queue: phase(1, 2),
+        prefill: phase(2, 10),
+        decode: phase(10, 29),
+        first_token: Some(at(11)),
     };
-    let lines = vec![CostLine { kind: CostKind::Output, quantity: 20, amount_pico: 4_000_000 }];
-    let total = Money::new(4_000_000, Currency::USD);
-    Record {
-        id: RequestId(format!("{number:032x}")),
-        operation: Operation::Chat,
-        trace: TracePlace {
-            trace_id: TraceId(u128::from(number) << 64 | 1),
-            root: SpanId(number << 8),
-            parent: None,
-        },
-        tenant: tenant.clone(),
-        user: tenant,
-        asked: Asked { model: "mistral-7b".to_owned(), max_tokens: Some(64), ..Asked::default() },
-        served_by: Some(ServedBy { provider: "tollgate".to_owned(), model: "demo".to_owned() }),
-        http: HttpExchange {
-            method: "POST".to_owned(),
-            route: "/v1/chat/completions".to_owned(),
-            status: 200,
-        },
-        phases: Phases {
-            request: Interval::new(at(0), at(30)),
-            tokenize: phase(0, 1),
-            queue: phase(1, 2),
-            prefill: phase(2, 10),
-            decode: phase(10, 29),
-            first_token: Some(at(11)),
-        },
-        outcome: Outcome::Completed { reason: FinishReason::Stop },
-        usage: Some(Usage {
-            provider: "tollgate".to_owned(),
-            request_model: "mistral-7b".to_owned(),
-            response_model: "demo".to_owned(),
-            operation: "chat".to_owned(),
-            service_tier: None,
-            phase: Phase::Final,
-            source: UsageSource::Reported,
-            start,
-            tokens: TokenUsage { input: 12, output: 20, ..TokenUsage::default() },
-            compute: Some(ComputeUsage {
-                device: "cpu".to_owned(),
-                device_time_nanos: 27_000_000,
-                share_ppm: 1_000_000,
-                energy_millijoules: None,
-            }),
-            units: Vec::new(),
-        }),
-        cost: CostOutcome::Priced(Cost { total, lines, plugin, config_digest: None }),
-        content: None,
-    }
+    record
 }
 
 /// Spans per second, and per second of processor time.

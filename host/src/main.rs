@@ -5,7 +5,7 @@ mod log;
 mod plugin;
 mod table;
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -134,6 +134,11 @@ fn count(model: &str, text: Option<String>) -> ExitCode {
     };
     println!("{} (estimate)", tollgate_model::estimate::count_tokens(model, &text));
     ExitCode::SUCCESS
+}
+
+/// A reader that has seen enough and closed the pipe is no error.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stdout().lock(), "{}", text.trim_end());
 }
 
 #[expect(clippy::print_stderr, reason = "the log may not run yet")]

@@ -80,6 +80,11 @@ impl Table {
     }
 }
 
+/// Enough of a digest to tell two builds apart.
+pub(crate) fn short(digest: &str) -> &str {
+    digest.get(..12).unwrap_or(digest)
+}
+
 /// The text with what a terminal would obey, or what would reorder it, spelt out.
 fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());

@@ -8,11 +8,13 @@
 
 mod amounts;
 mod error;
+mod groups;
 mod output;
 mod period;
 mod place;
 mod progress;
 mod reconcile;
+mod records;
 mod report;
 mod reprice;
 mod request;
@@ -72,11 +74,11 @@ enum Found {
 fn finish(done: Result<Found, AuditError>) -> ExitCode {
     match done {
         Ok(Found::Good(text)) => {
-            output::say(&text);
+            crate::say(&text);
             ExitCode::SUCCESS
         }
         Ok(Found::Amiss(text)) => {
-            output::say(&text);
+            crate::say(&text);
             ExitCode::FAILURE
         }
         Err(error) => crate::fail(&error, error.exit_code()),

@@ -52,11 +52,6 @@ pub(super) fn counts<'a>(counts: impl IntoIterator<Item = (&'a String, &'a u64)>
     counts.collect::<Vec<_>>().join(", ")
 }
 
-/// A reader that has seen enough and closed the pipe is no error.
-pub(super) fn say(text: &str) {
-    let _ = writeln!(std::io::stdout().lock(), "{}", text.trim_end());
-}
-
 /// Something to know that is not part of the answer.
 pub(super) fn remark(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "tollgate: {text}");

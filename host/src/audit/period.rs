@@ -152,8 +152,7 @@ impl Day {
             return unix(time).map(Self::of);
         }
         let (date, time) = text.split_at_checked(10)?;
-        let clock: jiff::civil::Time = time.strip_prefix(['T', ' '])?.parse().ok()?;
-        let _ = clock;
+        time.strip_prefix(['T', ' '])?.parse::<jiff::civil::Time>().ok()?;
         Self::parse(date)
     }
 

@@ -16,7 +16,8 @@ use super::error::AuditError;
 use super::output::Format;
 use super::period::{Period, Typed};
 use super::place::Place;
-use super::progress::{Progress, Quiet};
+use super::progress::Quiet;
+use super::records::records;
 use invoice::Columns;
 use join::{Naming, Reconciliation};
 
@@ -109,18 +110,15 @@ pub(super) fn run(arguments: &Reconcile) -> Result<Found, AuditError> {
             joined.add_line(&line, &arguments.alias)?;
         }
     }
-    let mut progress =
-        Progress::of_records(reader.count().ok(), "reading the ledger", arguments.quiet);
-    for stored in reader.records(Query { since: period.since, ..Query::default() }) {
+    let quiet = arguments.quiet;
+    for stored in records(&reader, Query::default(), period, "reading the ledger", quiet) {
         let record = stored?.record;
-        progress.step();
         let provider = record.served_by.as_ref().map(|by| by.provider.as_str());
         let wanted = arguments.provider.as_deref().is_none_or(|wanted| provider == Some(wanted));
-        if wanted && period.holds(record.phases.request.start) {
+        if wanted {
             joined.add_record(&record)?;
         }
     }
-    drop(progress);
     let text = print::written(&joined, arguments.format)?;
     let agrees = joined.agrees()?;
     Ok(if arguments.strict && !agrees { Found::Amiss(text) } else { Found::Good(text) })

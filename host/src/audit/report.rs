@@ -7,14 +7,14 @@ mod print;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use tollgate_domain::UnixNanos;
 use tollgate_ledger::Query;
 
 use super::error::AuditError;
 use super::output::Format;
 use super::period::{Period, Typed};
 use super::place::Place;
-use super::progress::{Progress, Quiet};
+use super::progress::Quiet;
+use super::records::records;
 use super::request::Request;
 use super::{Found, spans};
 use group::{Dimension, Summary};
@@ -88,26 +88,14 @@ pub(super) fn run(arguments: &Report) -> Result<Found, AuditError> {
         if filter.holds(request) { summary.add(request) } else { Ok(()) }
     };
     if arguments.from_spans.is_empty() {
-        from_ledger(&arguments.place, period.since, arguments.quiet, &mut add)?;
+        let (tenant, model) = (arguments.tenant.clone(), arguments.model.clone());
+        let query = Query { tenant, model, ..Query::default() };
+        let reader = arguments.place.open()?;
+        for stored in records(&reader, query, period, "reading the ledger", arguments.quiet) {
+            add(&Request::from(&stored?.record))?;
+        }
     } else {
         spans::read(&arguments.from_spans, arguments.quiet, &mut add)?;
     }
     print::written(&summary, period, arguments.format).map(Found::Good)
-}
-
-/// Hands over each request of the ledger.
-fn from_ledger(
-    place: &Place,
-    since: Option<UnixNanos>,
-    quiet: Quiet,
-    each: &mut impl FnMut(&Request<'_>) -> Result<(), AuditError>,
-) -> Result<(), AuditError> {
-    let reader = place.open()?;
-    let mut progress = Progress::of_records(reader.count().ok(), "reading the ledger", quiet);
-    // What began then ended then or later.
-    for stored in reader.records(Query { since, ..Query::default() }) {
-        each(&Request::from(&stored?.record))?;
-        progress.step();
-    }
-    Ok(())
 }

@@ -21,8 +21,10 @@ use super::error::AuditError;
 use super::output::Format;
 use super::period::{Period, Typed};
 use super::place::{Place, overlap};
-use super::progress::{Progress, Quiet};
+use super::progress::Quiet;
+use super::records::records;
 use crate::plugin::Gate;
+use crate::table::short;
 use difference::Differences;
 
 /// Price past requests with another plugin, or with their own again
@@ -92,7 +94,7 @@ fn into_second(arguments: &Reprice, period: Period, plugin: &Path) -> Result<Fou
     let reader = arguments.place.open()?;
     let model = open(arguments, plugin)?;
     let into = &arguments.into.clone().unwrap_or_else(|| {
-        let digest = model.identity().digest.get(..12).unwrap_or_default();
+        let digest = short(&model.identity().digest);
         arguments.place.data_dir.join(format!("repriced-{digest}"))
     });
     if overlap(&first, into) {
@@ -104,20 +106,14 @@ fn into_second(arguments: &Reprice, period: Period, plugin: &Path) -> Result<Fou
     let place = SecondPlace::new(into)?;
     let mut writer = LedgerWriter::create(&place.partial)?;
     let mut differences = Differences::default();
-    let mut progress = Progress::of_records(reader.count().ok(), "pricing", arguments.quiet);
-    for stored in reader.records(Query { since: period.since, ..Query::default() }) {
+    for stored in records(&reader, Query::default(), period, "pricing", arguments.quiet) {
         let Stored { seq, number, record } = stored?;
-        progress.step();
-        if !period.holds(record.phases.request.start) {
-            continue;
-        }
         let cost = priced_by(&model, &record);
         differences.add(&record, &cost)?;
         writer.append(&Stored { seq, number, record: Record { cost, ..record } })?;
     }
     let head = writer.finish()?;
     place.keep()?;
-    drop(progress);
     print::written(&differences, model.identity(), into, head, arguments.format).map(Found::Good)
 }
 

@@ -1,4 +1,4 @@
-//! Records for the tests of this folder.
+//! Records for the tests of this folder, and for the benchmark of delivery.
 
 use tollgate_domain::record::{
     Asked, FinishReason, HttpExchange, Operation, Phases, ServedBy, TracePlace,
@@ -102,4 +102,11 @@ pub(super) fn refused(tenant: &str, model: &str, began: u64) -> Record {
         phases: Phases { first_token: None, ..whole.phases },
         ..whole
     }
+}
+
+/// The cells of one column of comma-separated lines.
+pub(super) fn column(text: &str, name: &str) -> Vec<String> {
+    let mut reader = csv::Reader::from_reader(text.as_bytes());
+    let place = reader.headers().unwrap().iter().position(|heading| heading == name).unwrap();
+    reader.records().map(|row| row.unwrap()[place].to_owned()).collect()
 }

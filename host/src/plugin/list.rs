@@ -6,7 +6,7 @@ use tollgate_http_api::{PluginView, PluginsView};
 use super::client::Ask;
 use super::place::{Opened, Place};
 use super::{PluginError, pretty};
-use crate::table::Table;
+use crate::table::{Table, short};
 
 /// Which plugins.
 #[derive(clap::Args)]
@@ -65,11 +65,6 @@ fn state(plugin: &PluginView) -> String {
         "closed" => plugin.state.clone(),
         breaker => format!("{} (breaker {})", plugin.state, breaker.replace('_', "-")),
     }
-}
-
-/// Enough of a digest to tell two builds apart.
-fn short(digest: &str) -> &str {
-    digest.get(..12).unwrap_or(digest)
 }
 
 /// The time to the second.

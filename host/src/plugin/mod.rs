@@ -68,7 +68,7 @@ pub fn run(command: PluginCommand) -> ExitCode {
 fn finish(done: Result<String, PluginError>) -> ExitCode {
     match done {
         Ok(text) => {
-            say(&text);
+            crate::say(&text);
             ExitCode::SUCCESS
         }
         Err(error) => crate::fail(&error, error.exit_code()),
@@ -109,10 +109,4 @@ impl PluginError {
 /// An answer as JSON for programs.
 fn pretty(value: &impl serde::Serialize) -> Result<String, PluginError> {
     serde_json::to_string_pretty(value).map_err(|error| PluginError::Host(error.to_string()))
-}
-
-/// A reader that has seen enough and closed the pipe is no error.
-fn say(text: &str) {
-    use std::io::Write;
-    let _ = writeln!(std::io::stdout().lock(), "{}", text.trim_end());
 }

@@ -33,10 +33,10 @@ pub(crate) struct Tracer {
     enriched: Mutex<BTreeMap<Seq, Arc<Vec<Span>>>>,
 }
 
-/// One record and its spans.
+/// One record and its spans, as they are before somebody is asked about them.
 struct Trace<'a> {
     record: &'a Record,
-    spans: Vec<Span>,
+    spans: &'a [Span],
 }
 
 impl Tracer {
@@ -47,35 +47,32 @@ impl Tracer {
     /// The spans of each record that may leave through `exporter`; calls plugins, so it blocks.
     pub(crate) fn bound_for(&self, exporter: &str, records: &[Arc<Stored>]) -> Vec<Vec<Span>> {
         let enriched = self.enriched(records);
-        let traces = records.iter().zip(enriched);
-        let mut traces: Vec<Trace<'_>> = traces
-            .map(|(stored, spans)| Trace { record: &stored.record, spans: spans.to_vec() })
-            .collect();
-        ask_about(&mut traces, Role::ExportFilter, |tenant, spans| {
+        let traces = records.iter().zip(&enriched);
+        let traces: Vec<Trace<'_>> =
+            traces.map(|(stored, spans)| Trace { record: &stored.record, spans }).collect();
+        asked_about(&traces, Role::ExportFilter, |tenant, spans| {
             let plugins = self.plugins.pin();
             let filtered = plugins.filter(exporter, tenant, &self.resource, std::mem::take(spans));
             *spans = filtered.kept;
             filtered.faults
-        });
-        traces.into_iter().map(|trace| trace.spans).collect()
+        })
     }
 
     /// The enriched trace of each record. Whoever comes meanwhile waits, and finds them done.
     fn enriched(&self, records: &[Arc<Stored>]) -> Vec<Arc<Vec<Span>>> {
         let mut known = self.enriched.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = records.iter().filter(|stored| !known.contains_key(&stored.seq));
-        let (places, mut traces): (Vec<Seq>, Vec<Trace<'_>>) = new
-            .map(|stored| {
-                let record = &stored.record;
-                let spans = tollgate_telemetry::spans(record, Some(self.address));
-                (stored.seq, Trace { record, spans })
-            })
-            .unzip();
-        ask_about(&mut traces, Role::AttributeEnricher, |tenant, spans| {
+        let new: Vec<&Arc<Stored>> =
+            records.iter().filter(|stored| !known.contains_key(&stored.seq)).collect();
+        let spans =
+            |stored: &&Arc<Stored>| tollgate_telemetry::spans(&stored.record, Some(self.address));
+        let built: Vec<Vec<Span>> = new.iter().map(spans).collect();
+        let traces = new.iter().zip(&built);
+        let traces: Vec<Trace<'_>> =
+            traces.map(|(stored, spans)| Trace { record: &stored.record, spans }).collect();
+        let enriched = asked_about(&traces, Role::AttributeEnricher, |tenant, spans| {
             self.plugins.pin().enrich(tenant, &self.resource, spans)
         });
-        let spans = traces.into_iter().map(|trace| Arc::new(trace.spans));
-        known.extend(places.into_iter().zip(spans));
+        known.extend(new.iter().map(|stored| stored.seq).zip(enriched.into_iter().map(Arc::new)));
         let wanted = records.iter().filter_map(|stored| known.get(&stored.seq).cloned()).collect();
         while known.len() > KEPT {
             known.pop_first();
@@ -84,50 +81,55 @@ impl Tracer {
     }
 }
 
-/// Has plugins of one role change the spans of traces.
-fn ask_about(
-    traces: &mut [Trace<'_>],
+/// A trace, and where its spans go as plugins leave them.
+type Asked<'a> = (&'a Trace<'a>, &'a mut Vec<Span>);
+
+/// The spans of each trace as plugins of one role leave them.
+fn asked_about(
+    traces: &[Trace<'_>],
     role: Role,
     ask: impl Fn(Option<&str>, &mut Vec<Span>) -> Vec<PluginFault>,
-) {
-    let mut tenants: BTreeMap<Option<&str>, Vec<&mut Trace<'_>>> = BTreeMap::new();
-    for trace in traces {
-        tenants.entry(trace.record.tenant.as_deref()).or_default().push(trace);
+) -> Vec<Vec<Span>> {
+    let mut answers = vec![Vec::new(); traces.len()];
+    let mut tenants: BTreeMap<Option<&str>, Vec<Asked<'_>>> = BTreeMap::new();
+    for (trace, answer) in traces.iter().zip(&mut answers) {
+        tenants.entry(trace.record.tenant.as_deref()).or_default().push((trace, answer));
     }
-    for (tenant, mut traces) in tenants {
-        if traces.len() > 1 && together(&mut traces, |spans| ask(tenant, spans)) {
+    for (tenant, mut company) in tenants {
+        if company.len() > 1 && together(&mut company, |spans| ask(tenant, spans)) {
             continue;
         }
-        for trace in traces {
-            let record = trace.record;
+        for (Trace { record, spans }, answer) in company {
             let _log = log::span(record.trace.trace_id, &record.id).entered();
-            let faults = ask(tenant, &mut trace.spans);
+            answer.extend_from_slice(spans);
+            let faults = ask(tenant, answer);
             report(&faults);
             // Where the plugin fails closed its spans are not there to be marked.
-            mark(&mut trace.spans, record.trace.root, &faults, role);
+            mark(answer, record.trace.root, &faults, role);
         }
     }
+    answers
 }
 
-/// Asks about traces of one tenant at once. False, and nothing is changed: somebody failed.
+/// Asks about traces of one tenant at once. False, and there are no answers: somebody failed.
 fn together(
-    traces: &mut [&mut Trace<'_>],
+    company: &mut [Asked<'_>],
     ask: impl FnOnce(&mut Vec<Span>) -> Vec<PluginFault>,
 ) -> bool {
     let mut spans: Vec<Span> =
-        traces.iter().flat_map(|trace| trace.spans.iter().cloned()).collect();
+        company.iter().flat_map(|(trace, _)| trace.spans.iter().cloned()).collect();
+    // Requests of one client may be in one trace, so a trace's id does not tell them apart.
+    let places = company.iter().enumerate().flat_map(|(place, (trace, _))| {
+        trace.spans.iter().map(move |span| (span.context.span_id, place))
+    });
+    let places: HashMap<SpanId, usize> = places.collect();
     if !ask(&mut spans).is_empty() {
         return false;
     }
-    // Requests of one client may be in one trace, so a trace's id does not tell them apart.
-    let mut places = HashMap::new();
-    for (place, trace) in traces.iter_mut().enumerate() {
-        places.extend(trace.spans.drain(..).map(|span| (span.context.span_id, place)));
-    }
     for span in spans {
         let place = places.get(&span.context.span_id);
-        if let Some(trace) = place.and_then(|place| traces.get_mut(*place)) {
-            trace.spans.push(span);
+        if let Some((_, answer)) = place.and_then(|place| company.get_mut(*place)) {
+            answer.push(span);
         }
     }
     true
@@ -175,9 +177,13 @@ mod tests {
             .collect()
     }
 
-    fn traces(records: &[Record]) -> Vec<Trace<'_>> {
-        let spans = |record| tollgate_telemetry::spans(record, None);
-        records.iter().map(|record| Trace { record, spans: spans(record) }).collect()
+    fn spans(records: &[Record]) -> Vec<Vec<Span>> {
+        records.iter().map(|record| tollgate_telemetry::spans(record, None)).collect()
+    }
+
+    fn traces<'a>(records: &'a [Record], spans: &'a [Vec<Span>]) -> Vec<Trace<'a>> {
+        let each = records.iter().zip(spans);
+        each.map(|(record, spans)| Trace { record, spans }).collect()
     }
 
     fn fault() -> PluginFault {
@@ -189,10 +195,9 @@ mod tests {
     #[test]
     fn traces_of_a_tenant_are_asked_about_together_and_keep_their_own_spans() {
         let records = records(&["a", "b", "a"]);
-        let mut traces = traces(&records);
-        let before: Vec<Vec<Span>> = traces.iter().map(|trace| trace.spans.clone()).collect();
+        let before = spans(&records);
         let calls = RefCell::new(Vec::new());
-        ask_about(&mut traces, Role::ExportFilter, |tenant, spans| {
+        let after = asked_about(&traces(&records, &before), Role::ExportFilter, |tenant, spans| {
             calls.borrow_mut().push((tenant.map(str::to_owned), spans.len()));
             spans.retain(|span| span.context.span_id != SpanId(3));
             Vec::new()
@@ -200,18 +205,17 @@ mod tests {
         let each = before[0].len();
         let calls = calls.into_inner();
         assert_eq!(calls, [(Some("a".to_owned()), 2 * each), (Some("b".to_owned()), each)]);
-        for (trace, before) in traces.iter().zip(&before) {
+        for (after, before) in after.iter().zip(&before) {
             let left = before.iter().filter(|span| span.context.span_id != SpanId(3)).cloned();
-            assert_eq!(trace.spans, left.collect::<Vec<_>>());
+            assert_eq!(*after, left.collect::<Vec<_>>());
         }
     }
 
     #[test]
     fn a_trace_suffers_by_its_own_spans_only() {
         let records = records(&["a", "a", "a"]);
-        let mut traces = traces(&records);
-        let before: Vec<Vec<Span>> = traces.iter().map(|trace| trace.spans.clone()).collect();
-        ask_about(&mut traces, Role::AttributeEnricher, |_, spans| {
+        let before = spans(&records);
+        let after = asked_about(&traces(&records, &before), Role::AttributeEnricher, |_, spans| {
             let poisoned = spans.iter().any(|span| span.context.span_id == SpanId(2));
             if !poisoned {
                 spans.iter_mut().for_each(|span| span.attributes.set("seen", true));
@@ -220,12 +224,12 @@ mod tests {
             spans.pop();
             vec![fault()]
         });
-        for (place, (trace, before)) in traces.iter().zip(&before).enumerate() {
+        for (place, (after, before)) in after.iter().zip(&before).enumerate() {
             let failed = place == 1;
-            assert_eq!(trace.spans.len(), before.len() - usize::from(failed));
-            let seen = trace.spans.iter().filter(|span| span.attributes.get("seen").is_some());
+            assert_eq!(after.len(), before.len() - usize::from(failed));
+            let seen = after.iter().filter(|span| span.attributes.get("seen").is_some());
             assert_eq!(seen.count(), if failed { 0 } else { before.len() });
-            assert_eq!(trace.spans[0].events.len() - before[0].events.len(), usize::from(failed));
+            assert_eq!(after[0].events.len() - before[0].events.len(), usize::from(failed));
         }
     }
 }

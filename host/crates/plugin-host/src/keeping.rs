@@ -23,6 +23,22 @@ pub(crate) fn write(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
+/// Keeps a content in a file that is named after it: what is there already is used once more, what is new may push out what was
+/// used longest ago, but nothing of which `keep` says that it stays.
+pub(crate) fn keep(
+    path: &Path,
+    content: &[u8],
+    most: (usize, u64),
+    keep: impl Fn(&str) -> bool,
+) -> io::Result<()> {
+    if path.exists() {
+        touch(path);
+        return Ok(());
+    }
+    write(path, &[content])?;
+    prune(path.parent().unwrap_or(Path::new(".")), most.0, most.1, keep)
+}
+
 /// Reads a plain file that belongs to this user and nobody else may write; none if there is none. `path`'s last part is
 /// not followed if it is a link.
 pub(crate) fn read_own(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {

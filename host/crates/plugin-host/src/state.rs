@@ -149,13 +149,8 @@ impl State {
         if let Some(signature) = signature {
             keeping::write(&signed(&folder, digest), &[signature.as_bytes()])?;
         }
-        if path.exists() {
-            keeping::touch(&path);
-            return Ok(());
-        }
-        keeping::write(&path, &[bytes])?;
         let holds = self.holds();
-        keeping::prune(&folder, MOST_ORIGINALS, MOST_ORIGINAL_BYTES, |name| {
+        keeping::keep(&path, bytes, (MOST_ORIGINALS, MOST_ORIGINAL_BYTES), |name| {
             let kept = name.strip_suffix(signature::SUFFIX).unwrap_or(name);
             kept.strip_suffix(".wasm").is_some_and(|kept| kept == digest || holds.need(kept))
         })
@@ -187,13 +182,9 @@ impl State {
         let Some(folder) = &self.folder else { return Ok(()) };
         let folder = folder.join(CONFIGURATIONS);
         let path = configuration(&folder, digest);
-        if path.exists() {
-            keeping::touch(&path);
-            return Ok(());
-        }
-        keeping::write(&path, &[config.as_bytes()])?;
         let own = format!("{digest}.json");
-        keeping::prune(&folder, MOST_CONFIGURATIONS, MOST_CONFIGURATION_BYTES, |name| name == own)
+        let most = (MOST_CONFIGURATIONS, MOST_CONFIGURATION_BYTES);
+        keeping::keep(&path, config.as_bytes(), most, |name| name == own)
     }
 
     /// What is held.

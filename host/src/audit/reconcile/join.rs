@@ -6,11 +6,9 @@ use tollgate_domain::{CostOutcome, Currency, Outcome, Record};
 
 use super::super::amounts::added;
 use super::super::error::AuditError;
+use super::super::groups::{count, group};
 use super::super::period::Day;
 use super::invoice::InvoiceLine;
-
-/// Most days and models.
-const MOST_ROWS: usize = 1_000_000;
 
 /// Which of a request's models the invoice names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -166,8 +164,7 @@ impl Reconciliation {
         let alias = aliases.iter().find(|(theirs, _)| *theirs == line.model);
         let model = alias.map_or_else(|| line.model.clone(), |(_, ours)| ours.clone());
         let currency = self.currency;
-        let row = self.row(Key { day: line.day, model })?;
-        row.add_line(line, currency)?;
+        group(&mut self.rows, Key { day: line.day, model })?.add_line(line, currency)?;
         self.total.add_line(line, currency)
     }
 
@@ -189,7 +186,7 @@ impl Reconciliation {
         };
         let currency = self.currency;
         let key = Key { day: Day::of(record.phases.request.start), model: model.to_owned() };
-        self.row(key)?.ours.entry(status).or_default().add(&counted, currency)?;
+        group(&mut self.rows, key)?.ours.entry(status).or_default().add(&counted, currency)?;
         self.total.ours.entry(status).or_default().add(&counted, currency)?;
         if status == Status::Settled {
             self.settled.entry(model.to_owned()).or_default().add(&counted, currency)?;
@@ -226,13 +223,6 @@ impl Reconciliation {
         let of = i128::from(settled.input).checked_add(i128::from(settled.output))?;
         settled.amount.checked_mul(tokens)?.checked_div(of)
     }
-
-    fn row(&mut self, key: Key) -> Result<&mut Row, AuditError> {
-        if self.rows.len() >= MOST_ROWS && !self.rows.contains_key(&key) {
-            return Err(AuditError::Groups(MOST_ROWS));
-        }
-        Ok(self.rows.entry(key).or_default())
-    }
 }
 
 impl Status {
@@ -265,7 +255,7 @@ impl Row {
 
     fn add_line(&mut self, line: &InvoiceLine, currency: Currency) -> Result<(), AuditError> {
         let invoiced = self.invoiced.get_or_insert_default();
-        invoiced.lines = invoiced.lines.saturating_add(1);
+        count(&mut invoiced.lines);
         invoiced.amount = added(invoiced.amount, line.amount.pico, currency)?;
         for (sum, more) in
             [(&mut invoiced.input, line.input_tokens), (&mut invoiced.output, line.output_tokens)]

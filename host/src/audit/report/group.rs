@@ -6,12 +6,10 @@ use tollgate_domain::Money;
 
 use super::super::amounts::Amounts;
 use super::super::error::AuditError;
+use super::super::groups::{count, group};
 use super::super::period::Day;
 use super::super::request::{Cost, Plugin, Request, Tokens};
 use super::latency::Latencies;
-
-/// Most groups of one report.
-const MOST_GROUPS: usize = 1_000_000;
 
 /// Most names that one group counts apart: kinds and reasons are few, but a span file may say anything.
 const MOST_NAMES: usize = 64;
@@ -95,10 +93,7 @@ impl Summary {
     /// Adds one request.
     pub(super) fn add(&mut self, request: &Request<'_>) -> Result<(), AuditError> {
         let key = self.by.iter().map(|dimension| dimension.of(request)).collect();
-        if self.groups.len() >= MOST_GROUPS && !self.groups.contains_key(&key) {
-            return Err(AuditError::Groups(MOST_GROUPS));
-        }
-        self.groups.entry(key).or_default().add(request)?;
+        group(&mut self.groups, key)?.add(request)?;
         self.total.add(request)
     }
 }
@@ -177,10 +172,6 @@ impl Counts {
     pub(super) fn of(&self, name: &str) -> u64 {
         self.0.get(name).copied().unwrap_or(0)
     }
-}
-
-fn count(number: &mut u64) {
-    *number = number.saturating_add(1);
 }
 
 #[cfg(test)]

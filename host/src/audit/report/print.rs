@@ -11,7 +11,7 @@ use super::super::period::{Period, shown};
 use super::super::request::Tokens;
 use super::group::{Counts, Dimension, Group, Part, Summary};
 use super::latency::{Latencies, Percentiles};
-use crate::table::Table;
+use crate::table::{Table, short};
 
 /// The summary as it is wanted.
 pub(super) fn written(
@@ -282,7 +282,7 @@ fn label(part: &Option<Part>) -> String {
         Some(Part::Text(text)) => text.clone(),
         Some(Part::Day(day)) => day.to_string(),
         Some(Part::Plugin { name, version, digest }) => {
-            format!("{name} {version} {}", digest.get(..12).unwrap_or(digest))
+            format!("{name} {version} {}", short(digest))
         }
     }
 }
@@ -381,13 +381,7 @@ total                 6       2  0.000000000005 EUR + 1.000000000002 USD     50 
     #[test]
     fn comma_separated_columns_can_be_summed() {
         let text = csv(&summary(&[Dimension::Plugin, Dimension::Day])).unwrap();
-        let mut reader = csv::Reader::from_reader(text.as_bytes());
-        let headings = reader.headers().unwrap().clone();
-        let rows: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
-        let column = |name: &str| {
-            let place = headings.iter().position(|heading| heading == name).unwrap();
-            rows.iter().map(|row| row[place].to_owned()).collect::<Vec<_>>()
-        };
+        let column = |name: &str| column(&text, name);
         let requests = column("requests");
         assert_eq!(requests.iter().filter_map(|n| n.parse::<u64>().ok()).sum::<u64>(), 6, "{text}");
         assert_eq!(column("amount"), ["", "0.000000000005", "1.000000000002", ""], "{text}");

@@ -8,10 +8,12 @@ use tollgate_ledger::{Query, Seq};
 
 use super::super::Found;
 use super::super::error::AuditError;
+use super::super::groups::count;
 use super::super::output::{Format, counts, json as pretty};
 use super::super::period::Period;
-use super::super::progress::Progress;
+use super::super::records::records;
 use super::builds::Builds;
+use super::difference::status;
 use super::{Reprice, config, priced_by};
 
 /// What came of it.
@@ -42,19 +44,15 @@ pub(super) fn run(arguments: &Reprice, period: Period) -> Result<Found, AuditErr
     let settings = arguments.gate.settings().map_err(AuditError::Arguments)?;
     let (files, config) = (&arguments.plugin, config(arguments)?);
     let mut builds = Builds::new(&settings, files, config, &arguments.place.data_dir)?;
-    let mut progress = Progress::of_records(reader.count().ok(), "pricing again", arguments.quiet);
     let mut checked = Checked::default();
-    for stored in reader.records(Query { since: period.since, ..Query::default() }) {
+    let quiet = arguments.quiet;
+    for stored in records(&reader, Query::default(), period, "pricing again", quiet) {
         let stored = stored?;
-        progress.step();
-        if period.holds(stored.record.phases.request.start) {
-            checked.check(stored.seq, &stored.record, &mut builds);
-        }
+        checked.check(stored.seq, &stored.record, &mut builds);
         if checked.differs.is_some() {
             break;
         }
     }
-    drop(progress);
     let text = match arguments.format {
         Format::Json => checked.json()?,
         Format::Table | Format::Csv => checked.text(),
@@ -66,13 +64,13 @@ pub(super) fn run(arguments: &Reprice, period: Period) -> Result<Found, AuditErr
 impl Checked {
     fn check(&mut self, entry: Seq, record: &Record, builds: &mut Builds<'_>) {
         let Some(cost) = record.cost.cost() else {
-            return count(&mut self.without_price, status(&record.cost));
+            return add(&mut self.without_price, status(&record.cost));
         };
         let PluginIdentity { name, version, digest } = &cost.plugin;
         let model = match builds.of(cost) {
             Ok(model) => model,
             Err(why) => {
-                return count(&mut self.missing, format!("{name} {version} {digest}: {why}"));
+                return add(&mut self.missing, format!("{name} {version} {digest}: {why}"));
             }
         };
         let mut new = priced_by(model, record);
@@ -81,7 +79,7 @@ impl Checked {
             new = priced_by(model, record);
         }
         if new == record.cost {
-            self.same = self.same.saturating_add(1);
+            count(&mut self.same);
         } else {
             let (request, old) = (record.id.0.clone(), record.cost.clone());
             let plugin = model.identity().clone();
@@ -130,11 +128,6 @@ impl Checked {
     }
 }
 
-fn status(outcome: &CostOutcome) -> String {
-    let reason = outcome.reason().map(|reason| format!(" ({reason})"));
-    format!("{}{}", outcome.status(), reason.unwrap_or_default())
-}
-
 /// All of a price in one line.
 fn told(outcome: &CostOutcome) -> String {
     match outcome {
@@ -152,7 +145,6 @@ fn told(outcome: &CostOutcome) -> String {
     }
 }
 
-fn count(counts: &mut BTreeMap<String, u64>, name: String) {
-    let count = counts.entry(name).or_default();
-    *count = count.saturating_add(1);
+fn add(counts: &mut BTreeMap<String, u64>, name: String) {
+    count(counts.entry(name).or_default());
 }

@@ -6,9 +6,7 @@ use tollgate_domain::{CostOutcome, Money, Record};
 
 use super::super::amounts::Amounts;
 use super::super::error::AuditError;
-
-/// Most groups of one difference.
-const MOST_GROUPS: usize = 1_000_000;
+use super::super::groups::{count, group};
 
 /// Who and what.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,10 +50,7 @@ impl Differences {
     /// Adds one request, and what it costs now.
     pub(super) fn add(&mut self, record: &Record, new: &CostOutcome) -> Result<(), AuditError> {
         let key = Key { tenant: record.tenant.clone(), model: record.asked.model.clone() };
-        if self.groups.len() >= MOST_GROUPS && !self.groups.contains_key(&key) {
-            return Err(AuditError::Groups(MOST_GROUPS));
-        }
-        self.groups.entry(key).or_default().add(&record.cost, new)?;
+        group(&mut self.groups, key)?.add(&record.cost, new)?;
         self.total.add(&record.cost, new)
     }
 }
@@ -101,15 +96,11 @@ impl Difference {
 }
 
 /// Status and reason.
-fn status(outcome: &CostOutcome) -> String {
+pub(super) fn status(outcome: &CostOutcome) -> String {
     match outcome.reason() {
         Some(reason) => format!("{} ({reason})", outcome.status()),
         None => outcome.status().to_owned(),
     }
-}
-
-fn count(number: &mut u64) {
-    *number = number.saturating_add(1);
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use tollgate_ledger::Head;
 use super::super::error::AuditError;
 use super::super::output::{Csv, Format, json as pretty};
 use super::difference::{Difference, Differences, Key, Sums};
-use crate::table::Table;
+use crate::table::{Table, short};
 
 /// The difference as it is wanted.
 pub(super) fn written(
@@ -22,7 +22,7 @@ pub(super) fn written(
     match format {
         Format::Table => {
             let PluginIdentity { name, version, digest } = plugin;
-            let digest = digest.get(..12).unwrap_or(digest);
+            let digest = short(digest);
             let what = format!(
                 "\n{} records, priced by {name} {version} {digest}, are in {}",
                 head.records,
