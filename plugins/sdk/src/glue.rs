@@ -5,6 +5,7 @@
 
 use crate::{
     Config, Context, CostModel, Edits, Enricher, Filter, Plugin, Usage,
+    arena::{self, Phase},
     attributes::Keys,
     bindings::{
         cost_model::exports::tollgate::plugin::cost_model as cost,
@@ -90,7 +91,9 @@ impl<H: Hosted> lifecycle::Guest for H {
     }
 
     fn configure(host: lifecycle::HostInfo, json: String) -> Result<(), lifecycle::ConfigError> {
+        arena::enter(Phase::Starting);
         H::instance().set(Some(Instance::configure(Config { json, host })?));
+        arena::enter(Phase::Waiting);
         Ok(())
     }
 }
@@ -121,7 +124,12 @@ impl<H: Hosted<Plugin: Filter>> filter::Guest for H {
 
 fn with<H: Hosted, R>(call: impl FnOnce(&Instance<H::Plugin>) -> R) -> Result<R, PluginError> {
     H::instance().with_borrow(|instance| match instance {
-        Some(instance) => Ok(call(instance)),
+        Some(instance) => {
+            arena::enter(Phase::Working);
+            let answer = call(instance);
+            arena::enter(Phase::Waiting);
+            Ok(answer)
+        }
         None => Err(PluginError::InvalidInput("called before configure".to_owned())),
     })
 }

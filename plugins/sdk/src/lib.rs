@@ -51,6 +51,7 @@ pub mod log;
 pub mod money;
 pub mod testing;
 
+mod arena;
 mod attributes;
 mod config;
 mod context;
