@@ -70,7 +70,7 @@ impl<T: AsRef<str> + ?Sized> Key for &T {
 }
 
 /// The names behind the key indexes of one call.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Keys<'a> {
     pub(crate) reads: &'a [AttributeSelector],
     pub(crate) found: &'a [TextRef],
@@ -105,7 +105,7 @@ impl<'a> Keys<'a> {
 }
 
 /// The attributes of one item that the plugin asked for.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Attributes<'a> {
     pub(crate) slots: &'a [Slot],
     pub(crate) arena: &'a [u8],
@@ -167,34 +167,6 @@ impl<'a> Attributes<'a> {
         }
     }
 }
-
-/// Gives a view the getters of the attributes it holds, so that authors write `span.text("key")`.
-macro_rules! attribute_getters {
-    ($view:ident) => {
-        impl<'a> $view<'a> {
-            /// The value of an attribute, if it is text.
-            pub fn text(&self, key: impl $crate::Key) -> Option<&'a str> {
-                self.attributes().text(key)
-            }
-
-            /// The value of an attribute, if it is a whole number.
-            pub fn int(&self, key: impl $crate::Key) -> Option<i64> {
-                self.attributes().int(key)
-            }
-
-            /// The value of an attribute, if it is true or false.
-            pub fn bool(&self, key: impl $crate::Key) -> Option<bool> {
-                self.attributes().bool(key)
-            }
-
-            /// The value of an attribute, if it is a floating-point number.
-            pub fn double(&self, key: impl $crate::Key) -> Option<f64> {
-                self.attributes().double(key)
-            }
-        }
-    };
-}
-pub(crate) use attribute_getters;
 
 pub(crate) fn text_at(arena: &[u8], at: TextRef) -> Option<&str> {
     std::str::from_utf8(bytes_at(arena, at)?).ok()

@@ -2,35 +2,56 @@
 
 use crate::{
     attributes::{Attributes, Keys},
-    bindings::lifecycle::tollgate::plugin::types::BatchContext,
+    bindings::{
+        cost_model::exports::tollgate::plugin::cost_model::PriceContext,
+        lifecycle::tollgate::plugin::types::BatchContext,
+    },
 };
 
 /// Tenant, exporter, time and resource of a batch. A batch never mixes tenants or exporters.
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
-    pub(crate) raw: &'a BatchContext,
-    pub(crate) keys: Keys<'a>,
+    tenant: Option<&'a str>,
+    exporter: Option<&'a str>,
+    now: u64,
+    resource: Attributes<'a>,
+}
+
+impl<'a> From<&'a PriceContext> for Context<'a> {
+    fn from(raw: &'a PriceContext) -> Self {
+        let resource = Attributes::default();
+        Self { tenant: raw.tenant.as_deref(), exporter: None, now: raw.now, resource }
+    }
 }
 
 impl<'a> Context<'a> {
-    /// Who pays, where the operator has configured tenancy.
-    pub fn tenant(&self) -> Option<&'a str> {
-        self.raw.tenant.as_deref()
+    pub(crate) fn of_spans(raw: &'a BatchContext, keys: Keys<'a>) -> Self {
+        Self {
+            tenant: raw.tenant.as_deref(),
+            exporter: raw.exporter.as_deref(),
+            now: raw.now,
+            resource: Attributes { slots: &raw.resource_attributes, arena: &raw.arena, keys },
+        }
     }
 
-    /// The exporter the spans are bound for; none before they fan out.
+    /// Who pays, where the operator has configured tenancy.
+    pub fn tenant(&self) -> Option<&'a str> {
+        self.tenant
+    }
+
+    /// The exporter the spans are bound for; none before they fan out, and none of a price.
     pub fn exporter(&self) -> Option<&'a str> {
-        self.raw.exporter.as_deref()
+        self.exporter
     }
 
     /// The host's clock, in nanoseconds since the Unix epoch. A plugin has no other clock, so that a replay years later
     /// gives the same answer.
     pub fn now(&self) -> u64 {
-        self.raw.now
+        self.now
     }
 
-    /// Attributes of the OpenTelemetry resource, chosen like all others.
+    /// Attributes of the OpenTelemetry resource, chosen like all others. A price has none.
     pub fn resource(&self) -> Attributes<'a> {
-        Attributes { slots: &self.raw.resource_attributes, arena: &self.raw.arena, keys: self.keys }
+        self.resource
     }
 }

@@ -43,17 +43,20 @@ impl<P: Plugin> Instance<P> {
 }
 
 impl<P: CostModel> Instance<P> {
-    pub(crate) fn price(&self, ctx: &BatchContext, batch: &[cost::Usage]) -> Vec<cost::Priced> {
-        let keys = self.keys(ctx);
-        let context = Context { raw: ctx, keys };
-        batch.iter().map(|raw| self.plugin.price(&context, &Usage { raw, keys })).collect()
+    pub(crate) fn price(
+        &self,
+        ctx: &cost::PriceContext,
+        batch: &[cost::Usage],
+    ) -> Vec<cost::Priced> {
+        let context = Context::from(ctx);
+        batch.iter().map(|raw| self.plugin.price(&context, &Usage { raw })).collect()
     }
 }
 
 impl<P: Enricher> Instance<P> {
     pub(crate) fn enrich(&self, ctx: &BatchContext, batch: &SpanBatch) -> EditList {
         let keys = self.keys(ctx);
-        let context = Context { raw: ctx, keys };
+        let context = Context::of_spans(ctx, keys);
         let mut packer = Packer::new(&self.info.writes);
         for (index, span) in (0..).zip(spans(batch, keys)) {
             self.plugin.enrich(&context, &span, &mut Edits::new(&mut packer, index));
@@ -65,7 +68,7 @@ impl<P: Enricher> Instance<P> {
 impl<P: Filter> Instance<P> {
     pub(crate) fn filter(&self, ctx: &BatchContext, batch: &SpanBatch) -> filter::Filtered {
         let keys = self.keys(ctx);
-        let context = Context { raw: ctx, keys };
+        let context = Context::of_spans(ctx, keys);
         let mut packer = Packer::new(&self.info.writes);
         let verdicts = (0..)
             .zip(spans(batch, keys))
@@ -105,7 +108,10 @@ impl<H: Hosted<Plugin: CostModel>> cost::Guest for H {
             .unwrap_or_else(|_| "XXX".to_owned())
     }
 
-    fn price(ctx: BatchContext, batch: Vec<cost::Usage>) -> Result<Vec<cost::Priced>, PluginError> {
+    fn price(
+        ctx: cost::PriceContext,
+        batch: Vec<cost::Usage>,
+    ) -> Result<Vec<cost::Priced>, PluginError> {
         with::<H, _>(|instance| instance.price(&ctx, &batch))
     }
 }

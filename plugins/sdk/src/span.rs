@@ -1,7 +1,8 @@
 //! Spans, what an enricher and a filter look at.
 
 use crate::{
-    attributes::{Attributes, Keys, attribute_getters, text_at},
+    Key,
+    attributes::{Attributes, Keys, text_at},
     bindings::lifecycle::tollgate::plugin::types as raw,
 };
 use std::ops::Deref;
@@ -40,9 +41,27 @@ impl<'a> SpanView<'a> {
     pub fn attributes(&self) -> Attributes<'a> {
         Attributes { slots: self.slots, arena: self.arena, keys: self.keys }
     }
-}
 
-attribute_getters!(SpanView);
+    /// The value of an attribute, if it is text.
+    pub fn text(&self, key: impl Key) -> Option<&'a str> {
+        self.attributes().text(key)
+    }
+
+    /// The value of an attribute, if it is a whole number.
+    pub fn int(&self, key: impl Key) -> Option<i64> {
+        self.attributes().int(key)
+    }
+
+    /// The value of an attribute, if it is true or false.
+    pub fn bool(&self, key: impl Key) -> Option<bool> {
+        self.attributes().bool(key)
+    }
+
+    /// The value of an attribute, if it is a floating-point number.
+    pub fn double(&self, key: impl Key) -> Option<f64> {
+        self.attributes().double(key)
+    }
+}
 
 impl Deref for SpanView<'_> {
     type Target = raw::Span;

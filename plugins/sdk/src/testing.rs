@@ -75,7 +75,7 @@ impl<M: CostModel> Configured<M> {
     /// # Errors
     /// As for [`Configured::price`].
     pub fn lines(&self, case: Case) -> Result<Vec<CostLine>, String> {
-        let (ctx, usage) = case.into_usage(&self.info);
+        let (ctx, usage) = case.into_usage();
         match self.instance.price(&ctx, &[usage]).pop() {
             Some(Priced::Cost(lines)) => Ok(lines),
             Some(Priced::Unpriced(reason)) => {

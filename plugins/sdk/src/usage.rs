@@ -1,26 +1,13 @@
 //! Usage, what a cost model prices.
 
-use crate::{
-    attributes::{Attributes, Keys, attribute_getters},
-    bindings::cost_model::exports::tollgate::plugin::cost_model as raw,
-};
+use crate::bindings::cost_model::exports::tollgate::plugin::cost_model as raw;
 use std::ops::Deref;
 
 /// What one request used. Its fields are the contract's: `usage.request_model`, `usage.tokens.input`, `usage.start`.
 #[derive(Debug, Clone, Copy)]
 pub struct Usage<'a> {
     pub(crate) raw: &'a raw::Usage,
-    pub(crate) keys: Keys<'a>,
 }
-
-impl<'a> Usage<'a> {
-    /// The attributes that the plugin asked for.
-    pub fn attributes(&self) -> Attributes<'a> {
-        Attributes { slots: &self.raw.slots, arena: &self.raw.arena, keys: self.keys }
-    }
-}
-
-attribute_getters!(Usage);
 
 impl Deref for Usage<'_> {
     type Target = raw::Usage;

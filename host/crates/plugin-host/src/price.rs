@@ -83,14 +83,7 @@ fn ask(
     trial: bool,
 ) -> Result<Answer, CallFault> {
     let units: Vec<wit::UnitUsage<'_>> = usage.units.iter().map(unit).collect();
-    let context = types::BatchContext {
-        tenant,
-        exporter: None,
-        now: usage.start.0,
-        resource_attributes: &[],
-        keys: &[],
-        arena: &[],
-    };
+    let context = wit::PriceContext { tenant, now: usage.start.0 };
     let item = lower(usage, &units);
     model.call(
         Caller { role: Role::CostModel, tenant, items: 1, trial },
@@ -136,8 +129,6 @@ fn lower<'a>(usage: &'a Usage, units: &'a [wit::UnitUsage<'a>]) -> wit::Usage<'a
         },
         compute: usage.compute.as_ref().map(compute),
         units,
-        slots: &[],
-        arena: &[],
     }
 }
 

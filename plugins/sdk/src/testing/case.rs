@@ -5,10 +5,13 @@ use crate::{
     ComputeUsage, Phase, PluginInfo, SpanContext, SpanKind, Status, TokenUsage, TraceId,
     UsageSource, Value,
     bindings::{
-        cost_model::exports::tollgate::plugin::cost_model::Usage,
+        cost_model::exports::tollgate::plugin::cost_model::{PriceContext, Usage},
         lifecycle::tollgate::plugin::types::{BatchContext, Span, SpanBatch, TraceFlags},
     },
 };
+
+/// The clock of every call.
+const NOW: u64 = 1_767_225_600_000_000_000;
 
 /// One request or one span to be put before a plugin. What is not said is as in a plain request that ended well.
 #[derive(Debug, Clone)]
@@ -59,8 +62,6 @@ impl Case {
                 },
                 compute: None,
                 units: Vec::new(),
-                slots: Vec::new(),
-                arena: Vec::new(),
             },
             tenant: None,
             exporter: None,
@@ -140,7 +141,7 @@ impl Case {
         self
     }
 
-    /// An attribute; the same key again makes a list.
+    /// An attribute of the span; the same key again makes a list.
     #[must_use]
     pub fn attribute<'v>(mut self, key: &str, value: impl Into<Value<'v>>) -> Self {
         let value = match value.into() {
@@ -155,11 +156,8 @@ impl Case {
         self
     }
 
-    pub(super) fn into_usage(mut self, info: &PluginInfo) -> (BatchContext, Usage) {
-        let pack = self.pack(info);
-        self.usage.slots = pack.slots;
-        self.usage.arena = pack.arena;
-        (context(self.tenant, self.exporter, (pack.keys, pack.keys_arena)), self.usage)
+    pub(super) fn into_usage(self) -> (PriceContext, Usage) {
+        (PriceContext { tenant: self.tenant, now: NOW }, self.usage)
     }
 
     pub(super) fn into_span(self, info: &PluginInfo) -> (BatchContext, SpanBatch) {
@@ -183,7 +181,15 @@ impl Case {
             withheld_attributes: pack.withheld,
         };
         let batch = SpanBatch { spans: vec![span], slots: pack.slots, arena: pack.arena };
-        (context(self.tenant, self.exporter, (pack.keys, pack.keys_arena)), batch)
+        let context = BatchContext {
+            tenant: self.tenant,
+            exporter: self.exporter,
+            now: NOW,
+            resource_attributes: Vec::new(),
+            keys: pack.keys,
+            arena: pack.keys_arena,
+        };
+        (context, batch)
     }
 
     fn pack(&self, info: &PluginInfo) -> Pack {
@@ -199,20 +205,5 @@ impl Case {
             pack.attribute(info, key, value);
         }
         pack
-    }
-}
-
-fn context(
-    tenant: Option<String>,
-    exporter: Option<String>,
-    (keys, arena): (Vec<crate::bindings::lifecycle::tollgate::plugin::types::TextRef>, Vec<u8>),
-) -> BatchContext {
-    BatchContext {
-        tenant,
-        exporter,
-        now: 1_767_225_600_000_000_000,
-        resource_attributes: Vec::new(),
-        keys,
-        arena,
     }
 }

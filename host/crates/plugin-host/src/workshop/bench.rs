@@ -209,17 +209,17 @@ impl<'a> Bench<'a> {
         let limits = self.workshop.limits();
         let tenant = self.case.tenant.as_ref().map_or(0, String::len);
         let bytes = match work {
-            Work::Price(usage) => tenant + usage_bytes(usage),
+            Work::Price(usage) => cost_model::PriceContext::SIZE32 + tenant + usage_bytes(usage),
             Work::Enrich(spans) | Work::Filter(spans) => {
                 let reads = &self.workshop.opened.described.reads;
                 let mut lowered = LoweredSpans::new(&self.case.resource, reads, limits);
                 spans.iter().for_each(|span| lowered.push(span, reads, limits));
                 let exporter =
                     if matches!(work, Work::Filter(_)) { self.case.exporter.len() } else { 0 };
-                tenant + exporter + lowered_bytes(&lowered)
+                types::BatchContext::SIZE32 + tenant + exporter + lowered_bytes(&lowered)
             }
         };
-        u64::try_from(bytes + types::BatchContext::SIZE32).unwrap_or(u64::MAX)
+        u64::try_from(bytes).unwrap_or(u64::MAX)
     }
 
     /// The least budget that lets the answer through.
