@@ -321,3 +321,6 @@ pub fn reading_bench(frames: &[Bytes], strip_usage: bool) -> usize {
     }
     out
 }
+
+#[cfg(test)]
+mod tests;

@@ -123,8 +123,14 @@ struct Function<'a> {
 }
 
 impl Translator {
+    /// `usage_asked`: whether the client asked for usage.
     pub fn new(usage_asked: bool) -> Self {
-        Self { usage_asked, counts: AnthropicCounts::default(), created: now(), calls: Vec::new() }
+        Self::at(usage_asked, now())
+    }
+
+    /// The same, `created` at that second.
+    pub fn at(usage_asked: bool, created: u64) -> Self {
+        Self { usage_asked, counts: AnthropicCounts::default(), created, calls: Vec::new() }
     }
 
     /// Reads the data of one event.
