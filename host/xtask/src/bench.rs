@@ -23,6 +23,11 @@ const BENCHES: &[Bench] = &[
         about: "commits by concurrency and durability, disk, opening and verifying, delivery; --records N --delivered N",
     },
     Bench {
+        name: "sse",
+        targets: &[("tollgate-upstream", "sse")],
+        about: "what a streamed event of an upstream costs: framing, reading, stripping, the account",
+    },
+    Bench {
         name: "attribute-shapes",
         targets: &[("tollgate-plugin-host", "attribute_shapes")],
         about: "ways for span attributes to cross into a plugin and edits to come back",

@@ -1,0 +1,243 @@
+//! An answer under way: passes on what comes, and keeps the account of it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+
+use crate::account::Account;
+use crate::backend::{Backend, Slot};
+use crate::error::{UpstreamError, chain};
+use crate::reading::{Source, Taken};
+use crate::send::Attempt;
+
+/// How long an answer that is over may take to end its connection's message, so that the connection can be used again.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// Bytes for the client, to be written as they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// At least one.
+    pub bytes: Bytes,
+    /// Whether they may go at once.
+    pub kind: PieceKind,
+}
+
+/// When a piece may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PieceKind {
+    /// At once.
+    Body,
+    /// With it the client has all of the answer, or all but some more of this kind: usage, `[DONE]`, the reported error, a
+    /// whole plain answer. No [`PieceKind::Body`] follows.
+    Last,
+}
+
+/// What is known of an answer from its start.
+#[derive(Clone, Debug)]
+pub struct Head {
+    /// Who answers.
+    pub backend: Arc<str>,
+    /// `gen_ai.provider.name`.
+    pub provider: String,
+    /// The model as the client named it.
+    pub requested_model: String,
+    /// The model as the backend was asked for it.
+    pub upstream_model: Arc<str>,
+    /// `server.address`.
+    pub server_address: String,
+    /// `server.port`.
+    pub server_port: u16,
+    /// HTTP status; from 400 on the answer is the upstream's error.
+    pub status: u16,
+    /// `content-type` for the client.
+    pub content_type: Option<String>,
+    /// What the client gets of the headers: the request's id, processing time, `retry-after`; never the upstream's rate
+    /// limits, which are ours.
+    pub headers: HeaderMap,
+    /// All attempts, the last of which is this answer.
+    pub attempts: Vec<Attempt>,
+    /// When the first byte of the body came; of an empty one, when that was known.
+    pub first_byte_at: Instant,
+}
+
+/// An answer under way. Dropping it before its end closes the connection, by which the upstream learns that nobody wants the
+/// rest.
+#[derive(Debug)]
+pub struct Exchange {
+    head: Box<Head>,
+    account: Box<Account>,
+    backend: Arc<Backend>,
+    /// Given back when the answer has ended.
+    slot: Option<Slot>,
+    body: Option<Incoming>,
+    first: Option<Bytes>,
+    source: Source,
+    ready: VecDeque<Piece>,
+    failure: Option<UpstreamError>,
+    finished: bool,
+}
+
+impl Exchange {
+    pub(crate) fn new(
+        head: Head,
+        backend: Arc<Backend>,
+        slot: Slot,
+        body: Option<Incoming>,
+        first: Option<Bytes>,
+        source: Source,
+        keep_output: bool,
+    ) -> Self {
+        Self {
+            head: Box::new(head),
+            account: Box::new(Account { keep_output, ..Account::default() }),
+            backend,
+            slot: Some(slot),
+            body,
+            first,
+            source,
+            ready: VecDeque::new(),
+            failure: None,
+            finished: false,
+        }
+    }
+
+    /// All attempts that led here.
+    pub(crate) fn attempted(&mut self, attempts: Vec<Attempt>) {
+        self.head.attempts = attempts;
+    }
+
+    /// What is known from its start.
+    #[must_use]
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// What is known so far, of all that has come; also of what [`Self::next`] has not handed out yet.
+    #[must_use]
+    pub fn account(&self) -> &Account {
+        &self.account
+    }
+
+    /// The account, once nothing more is wanted; closes the connection if the answer is not over.
+    #[must_use]
+    pub fn into_account(mut self) -> Account {
+        std::mem::take(&mut *self.account)
+    }
+
+    /// Tells the upstream that nobody wants the rest.
+    pub fn cancel(self) {
+        drop(self);
+    }
+
+    /// The next piece; an error ends the answer, and so does none. Whoever drops the future in between loses nothing.
+    pub async fn next(&mut self) -> Option<Result<Piece, UpstreamError>> {
+        loop {
+            if let Some(piece) = self.ready.pop_front() {
+                return Some(Ok(piece));
+            }
+            if let Some(error) = self.failure.take() {
+                return Some(Err(error));
+            }
+            if self.finished {
+                return None;
+            }
+            match self.receive().await {
+                Ok(Some(bytes)) => self.take(&bytes),
+                Ok(None) => self.end(),
+                Err(error) => self.fail(error),
+            }
+        }
+    }
+
+    /// The next bytes of the body, or none at its end.
+    async fn receive(&mut self) -> Result<Option<Bytes>, UpstreamError> {
+        if let Some(first) = self.first.take() {
+            return Ok(Some(first));
+        }
+        let Some(body) = &mut self.body else { return Ok(None) };
+        frame(body, self.backend.settings.idle_timeout).await
+    }
+
+    fn take(&mut self, bytes: &Bytes) {
+        let taken = self.source.take(bytes, &mut self.account, Instant::now());
+        self.took(taken);
+    }
+
+    fn end(&mut self) {
+        self.body = None;
+        let taken = self.source.end(&mut self.account, Instant::now());
+        self.took(taken);
+        self.finish();
+    }
+
+    /// What came before an error goes out before it.
+    fn took(&mut self, taken: Taken) {
+        self.ready.extend(taken.pieces);
+        if let Some(error) = taken.error {
+            self.fail(error);
+        } else if self.account.ended || self.account.error.is_some() {
+            self.finish();
+        }
+    }
+
+    fn fail(&mut self, error: UpstreamError) {
+        if self.finished {
+            return;
+        }
+        self.backend.state.totals.broken.fetch_add(1, Relaxed);
+        if self.backend.state.breaker.failed_later() {
+            tracing::warn!(backend = %self.backend.name, %error, "answers break off; the backend rests");
+        }
+        self.failure = Some(error);
+        // What comes after an error is nobody's; the connection goes.
+        self.body = None;
+        self.finish();
+    }
+
+    fn finish(&mut self) {
+        self.finished = true;
+        self.slot = None;
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let Some(mut body) = self.body.take() else { return };
+        if !self.account.ended {
+            return;
+        }
+        // All is there but the end of the message: read that, so that the connection can be used again.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                let drain = async { while let Some(Ok(_)) = body.frame().await {} };
+                let _ = tokio::time::timeout(DRAIN, drain).await;
+            });
+        }
+    }
+}
+
+/// The next bytes of a body, or none at its end.
+pub(crate) async fn frame(
+    body: &mut Incoming,
+    patience: Duration,
+) -> Result<Option<Bytes>, UpstreamError> {
+    loop {
+        let frame = tokio::time::timeout(patience, body.frame()).await;
+        match frame.map_err(|_| UpstreamError::Idle(patience))? {
+            None => return Ok(None),
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) if data.is_empty() => {}
+                Ok(data) => return Ok(Some(data)),
+                // Trailers.
+                Err(_) => {}
+            },
+            Some(Err(error)) => return Err(UpstreamError::Lost { problem: chain(&error) }),
+        }
+    }
+}
