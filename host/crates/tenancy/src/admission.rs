@@ -95,7 +95,7 @@ fn most(limit: u64) -> u64 {
 }
 
 /// Says why the request is refused, if it is.
-pub(crate) fn judge(ask: &Ask, seen: &Seen) -> Result<(), Limited> {
+pub(crate) fn judge(ask: &Ask, seen: &Seen) -> Result<(), Box<Limited>> {
     let rates = ask.scopes.iter().zip(&seen.scopes).flat_map(|(asked, seen)| {
         let limits = &asked.limits;
         let requests = rate(limits.requests_per_minute, seen.requests, 1);
@@ -117,7 +117,7 @@ pub(crate) fn judge(ask: &Ask, seen: &Seen) -> Result<(), Limited> {
         .reduce(|worst, other| if lasts(&other) > lasts(&worst) { other } else { worst });
     match worst {
         None => Ok(()),
-        Some(limited) => Err(Limited { allowance: Box::new(allowance(ask, seen)), ..limited }),
+        Some(limited) => Err(Box::new(Limited { allowance: allowance(ask, seen), ..limited })),
     }
 }
 
@@ -133,7 +133,7 @@ struct Refused {
 impl Refused {
     fn of(self, scope: Scope, what: What) -> Limited {
         let Self { limit, remaining, needed, reset_after, retry_after } = self;
-        let (budget, allowance) = (None, Box::default());
+        let (budget, allowance) = (None, Allowance::default());
         Limited {
             scope,
             what,
@@ -184,7 +184,7 @@ fn budget(asked: &AskedBudget, spent: i128, now: UnixNanos) -> Option<Limited> {
         reset_after: asked.period.remaining(now).unwrap_or_default(),
         retry_after: asked.period.remaining(now).filter(|_| fits),
         budget: Some(standing(asked, spent, now)),
-        allowance: Box::default(),
+        allowance: Allowance::default(),
     })
 }
 

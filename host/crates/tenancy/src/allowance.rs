@@ -110,8 +110,8 @@ pub struct Limited {
     pub retry_after: Option<Duration>,
     /// The budget, where it is one.
     pub budget: Option<BudgetStanding>,
-    /// How all limits stand, for headers. Boxed: most requests are not refused.
-    pub allowance: Box<Allowance>,
+    /// How all limits stand, for headers.
+    pub allowance: Allowance,
 }
 
 impl Limited {

@@ -294,7 +294,7 @@ mod tests {
             revoked: false,
             note: wanted.note.clone(),
         };
-        assert_eq!(list(&path).unwrap(), [info.clone()]);
+        assert_eq!(list(&path).unwrap(), std::slice::from_ref(&info));
         assert!(revoke(&path, &new.id).unwrap());
         assert!(!revoke(&path, &new.id).unwrap());
         assert_eq!(list(&path).unwrap(), [KeyInfo { revoked: true, ..info }]);

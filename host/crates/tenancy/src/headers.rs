@@ -174,7 +174,7 @@ mod tests {
             reset_after: Duration::ZERO,
             retry_after: retry.map(Duration::from_millis),
             budget: None,
-            allowance: Box::default(),
+            allowance: Allowance::default(),
         };
         let cases = [
             (

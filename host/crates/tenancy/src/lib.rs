@@ -26,6 +26,7 @@ mod principal;
 mod rules;
 mod secret;
 mod shared;
+mod written;
 
 pub use allowance::{Allowance, BudgetStanding, Limited, What, Window};
 pub use edit::{KeyInfo, KeyOrder, NewKey, create, list, revoke};

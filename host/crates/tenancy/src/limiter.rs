@@ -28,7 +28,7 @@ use crate::keys::Keys;
 use crate::limits::LARGEST_LIMIT;
 use crate::local::{Local, Places};
 use crate::principal::Principal;
-use crate::shared::{Answer, RedisPolicy, RedisSettings, RedisTrouble, SharedStore, owed};
+use crate::shared::{Answer, Owed, RedisPolicy, RedisSettings, RedisTrouble, SharedStore};
 
 /// Counts what is used and says who may go on. Clones share the counts.
 #[derive(Clone, Debug)]
@@ -70,7 +70,7 @@ pub struct Spent {
 pub enum Refusal {
     /// A limit is reached: 429.
     #[error("{0}")]
-    Limited(Limited),
+    Limited(Box<Limited>),
     /// Redis is needed and does not help: 503.
     #[error("limits cannot be checked at the moment; try again")]
     Unavailable(RedisTrouble),
@@ -108,7 +108,7 @@ impl Limiter {
     ///
     /// # Errors
     /// The address is none.
-    pub fn shared(settings: RedisSettings) -> Result<Self, TenancyError> {
+    pub fn shared(settings: &RedisSettings) -> Result<Self, TenancyError> {
         let local = Arc::new(Local::new());
         let shared = SharedStore::new(settings, Arc::clone(&local))?;
         Ok(Self { core: Arc::new(Core { local, shared: Some(shared) }) })
@@ -132,7 +132,7 @@ impl Limiter {
             return Ok(Reservation::free(&self.core));
         }
         match &self.core.shared {
-            None => self.reserve_here(ask, None, None),
+            None => self.reserve_here(ask, None),
             Some(shared) => self.reserve_shared(shared, ask).await,
         }
     }
@@ -191,49 +191,41 @@ impl Limiter {
 
     async fn reserve_shared(&self, shared: &SharedStore, ask: Ask) -> Result<Reservation, Refusal> {
         let id = shared.id();
-        let trouble = match shared.reserve(&ask, &id).await {
+        let (trouble, asked) = match shared.reserve(&ask, &id).await {
             Answer::Admitted(seen) => {
                 let allowance = allowance(&ask, &seen);
                 let held = Held { ask, id: Some(id), taken: Taken::Shared };
                 return Ok(Reservation::new(&self.core, held, allowance, None));
             }
             Answer::Refused(limited) => return Err(Refusal::Limited(limited)),
-            Answer::Trouble(trouble) => trouble,
+            Answer::Trouble { trouble, asked } => (trouble, asked),
         };
         let degraded = Degraded { trouble, policy: shared.policy };
-        match shared.policy {
-            RedisPolicy::Closed => {
-                shared.cancel(&ask, &id);
-                Err(Refusal::Unavailable(trouble))
-            }
-            RedisPolicy::Local => self.reserve_here(ask, Some(id), Some(degraded)),
+        let admitted = match shared.policy {
+            RedisPolicy::Closed => Err(Refusal::Unavailable(trouble)),
+            RedisPolicy::Local => self.reserve_here(ask.clone(), Some((id.clone(), degraded))),
             RedisPolicy::Open => {
-                let held = Held { ask, id: Some(id), taken: Taken::Nothing };
+                let held = Held { ask: ask.clone(), id: Some(id.clone()), taken: Taken::Nothing };
                 Ok(Reservation::new(&self.core, held, Allowance::default(), Some(degraded)))
             }
+        };
+        // Redis may have taken something before it was given up.
+        if admitted.is_err() && asked {
+            shared.cancel(&ask, &id);
         }
+        admitted
     }
 
     fn reserve_here(
         &self,
         ask: Ask,
-        id: Option<String>,
-        degraded: Option<Degraded>,
+        instead: Option<(String, Degraded)>,
     ) -> Result<Reservation, Refusal> {
-        match self.core.local.reserve(&ask) {
-            Ok((places, seen)) => {
-                let allowance = allowance(&ask, &seen);
-                let held = Held { ask, id, taken: Taken::Local(places) };
-                Ok(Reservation::new(&self.core, held, allowance, degraded))
-            }
-            Err(limited) => {
-                // Redis may have taken something before it was given up.
-                if let (Some(id), Some(shared)) = (id, &self.core.shared) {
-                    shared.cancel(&ask, &id);
-                }
-                Err(Refusal::Limited(limited))
-            }
-        }
+        let (places, seen) = self.core.local.reserve(&ask).map_err(Refusal::Limited)?;
+        let allowance = allowance(&ask, &seen);
+        let (id, degraded) = instead.unzip();
+        let held = Held { ask, id, taken: Taken::Local(places) };
+        Ok(Reservation::new(&self.core, held, allowance, degraded))
     }
 }
 
@@ -321,23 +313,21 @@ impl Core {
             None => ask.budgets.iter().map(|asked| asked.estimate).collect(),
             Some(cost) => estimates(&ask.budgets, cost),
         };
+        let counted = matches!(taken, Taken::Shared);
         match taken {
             Taken::Local(places) => self.local.settle(&ask, &places, tokens, &spent, now),
             Taken::Shared | Taken::Nothing => {
-                let reserved = matches!(taken, Taken::Shared);
                 for (asked, spent) in ask.budgets.iter().zip(&spent) {
                     self.local.note(&ask.tag, &asked.name, &asked.period, now, |spend| {
-                        if reserved {
-                            spend.reserved = spend.reserved.saturating_sub(asked.estimate);
-                            spend.shared = spend.shared.saturating_sub(asked.estimate);
-                        }
-                        spend.local = spend.local.saturating_add(*spent);
+                        // What Redis counts stays so until it has taken note of the truth.
+                        let counted = if counted { asked.estimate } else { 0 };
+                        spend.local = spend.local.saturating_add(spent.saturating_sub(counted));
                     });
                 }
             }
         }
         if let (Some(id), Some(shared)) = (id, &self.shared) {
-            shared.settle(owed(id, ask, tokens, spent, now));
+            shared.settle(Owed { id, ask, tokens, spent, at: now, counted, refusals: 0 });
         }
     }
 }

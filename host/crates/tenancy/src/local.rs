@@ -57,10 +57,12 @@ struct Counts {
 pub(crate) struct Spend {
     /// What all are known to have spent and reserved.
     pub shared: i128,
-    /// What requests in flight here have reserved of `shared`.
+    /// What requests of this process have reserved of `shared` and not settled.
     pub reserved: i128,
     /// What was spent and reserved here and is not in `shared`.
     pub local: i128,
+    /// Of `shared`: what is learned from an earlier answer is old.
+    version: i64,
     /// Milliseconds since the epoch at which it can be forgotten; zero: never.
     until: u64,
 }
@@ -80,7 +82,7 @@ impl Local {
     }
 
     /// Takes all that is asked for, or nothing.
-    pub fn reserve(&self, ask: &Ask) -> Result<(Places, Seen), Limited> {
+    pub fn reserve(&self, ask: &Ask) -> Result<(Places, Seen), Box<Limited>> {
         let mut shard = self.shard(&ask.tag);
         let now = milliseconds(ask.at);
         let names: Vec<String> = ask
@@ -245,6 +247,13 @@ impl Spend {
     /// All that is spent and reserved, as far as is known.
     pub fn total(&self) -> i128 {
         self.shared.saturating_add(self.local)
+    }
+
+    /// Takes note of what Redis says.
+    pub fn learn(&mut self, spent: i128, version: i64) {
+        if version > self.version {
+            (self.shared, self.version) = (spent, version);
+        }
     }
 
     /// What Redis should begin with, were it empty: what requests in flight here have reserved

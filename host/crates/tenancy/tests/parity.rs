@@ -109,7 +109,7 @@ fn local_equals_redis() {
         let case = number.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         runtime.block_on(async {
             let local = Limiter::local();
-            let shared = Limiter::shared(RedisSettings {
+            let shared = Limiter::shared(&RedisSettings {
                 prefix: format!("case{case}:"),
                 given_clock: true,
                 lease: std::time::Duration::from_secs(1_000_000_000),

@@ -1,4 +1,10 @@
 //! Gateways that share one Redis: all at once, while it is killed, slow, emptied, a cluster.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 
 mod support;
 
@@ -48,7 +54,7 @@ fn sixty_four_clients_of_two_gateways_stay_within_all_limits() {
     let admitted = Arc::new(AtomicU64::new(0));
     runtime().block_on(async {
         let settings = redis.settings(RedisPolicy::Closed);
-        let both = [Limiter::shared(settings.clone()).unwrap(), Limiter::shared(settings).unwrap()];
+        let both = [Limiter::shared(&settings).unwrap(), Limiter::shared(&settings).unwrap()];
         let begun = Instant::now();
         let clients: Vec<_> = (0..64)
             .map(|n: usize| {
@@ -146,7 +152,7 @@ fn a_cluster_takes_the_scripts() {
                  [defaults.limits]\nrequests-per-minute = 10\n[[model]]\nname = \"*\"\n[model.limits]\ntokens-per-minute = 50",
             );
             let principal = principal(&keys, "k1");
-            let limiter = Limiter::shared(RedisSettings {
+            let limiter = Limiter::shared(&RedisSettings {
                 timeout: Duration::from_secs(5),
                 policy: RedisPolicy::Closed,
                 ..RedisSettings::new(url)
@@ -176,7 +182,7 @@ fn redis_is_killed_and_started_again_in_the_middle() {
     );
     let principal = principal(&keys, "k1");
     runtime().block_on(async {
-        let make = |policy| Limiter::shared(redis.settings(policy)).unwrap();
+        let make = |policy| Limiter::shared(&redis.settings(policy)).unwrap();
         let policies = [RedisPolicy::Local, RedisPolicy::Open, RedisPolicy::Closed];
         let [local, open, closed] = policies.map(make);
         let ask = |limiter: &Limiter, cost| {
@@ -235,7 +241,7 @@ fn a_slow_redis_costs_no_more_than_the_timeout_and_nothing_is_counted_twice() {
             timeout: Duration::from_millis(50),
             ..redis.settings(RedisPolicy::Open)
         };
-        let limiter = Limiter::shared(settings).unwrap();
+        let limiter = Limiter::shared(&settings).unwrap();
         let ask = || limiter.reserve(&principal, "m", draw(1, Some("1")), now());
         // A busy machine may be slow by itself at first.
         let mut spent = 0;
@@ -297,7 +303,7 @@ fn places_of_a_gateway_that_was_killed_are_free_after_a_lease() {
     // Its runtime ends as if it were killed: nobody renews and nobody gives back.
     let killed = runtime();
     let held = killed.block_on(async {
-        let limiter = Limiter::shared(settings.clone()).unwrap();
+        let limiter = Limiter::shared(&settings).unwrap();
         let held = limiter.reserve(&principal, "m", draw(0, None), now()).await.unwrap();
         // Renewed for longer than a lease.
         tokio::time::sleep(Duration::from_secs(5)).await;
@@ -307,7 +313,7 @@ fn places_of_a_gateway_that_was_killed_are_free_after_a_lease() {
     });
     killed.shutdown_background();
     runtime().block_on(async {
-        let limiter = Limiter::shared(settings).unwrap();
+        let limiter = Limiter::shared(&settings).unwrap();
         let begun = Instant::now();
         loop {
             let asked = limiter.reserve(&principal, "m", draw(0, None), now()).await;
@@ -327,7 +333,7 @@ fn scripts_and_counts_that_redis_forgot_are_told_again() {
     let keys = keys("KEY(k1)\n[[key.budget]]\namount = \"1\"\ncurrency = \"USD\"\nper = \"month\"");
     let principal = principal(&keys, "k1");
     runtime().block_on(async {
-        let limiter = Limiter::shared(redis.settings(RedisPolicy::Closed)).unwrap();
+        let limiter = Limiter::shared(&redis.settings(RedisPolicy::Closed)).unwrap();
         let ask = |cost| limiter.reserve(&principal, "m", draw(1, Some(cost)), now());
         ask("0.1").await.unwrap().settle(draw(1, Some("0.3")), now());
         let flight = ask("0.1").await.unwrap();
@@ -356,7 +362,7 @@ fn a_client_that_goes_away_while_redis_is_asked_takes_nothing() {
     );
     let principal = principal(&keys, "k1");
     runtime().block_on(async {
-        let limiter = Limiter::shared(redis.settings(RedisPolicy::Closed)).unwrap();
+        let limiter = Limiter::shared(&redis.settings(RedisPolicy::Closed)).unwrap();
         for n in 0..200u64 {
             let asked = limiter.reserve(&principal, "m", draw(1, Some("0.5")), now());
             let _ = tokio::time::timeout(Duration::from_micros(n * 5), async {
@@ -373,8 +379,35 @@ fn a_client_that_goes_away_while_redis_is_asked_takes_nothing() {
 }
 
 #[test]
+fn what_ends_while_redis_is_away_is_owed_to_the_last_digit_however_much_it_is() {
+    let Some(mut redis) = Redis::start() else { return };
+    let keys =
+        keys("KEY(k1)\n[[key.budget]]\namount = \"1000\"\ncurrency = \"USD\"\nper = \"total\"");
+    let principal = principal(&keys, "k1");
+    runtime().block_on(async {
+        let limiter = Limiter::shared(&redis.settings(RedisPolicy::Open)).unwrap();
+        let ask = |cost| limiter.reserve(&principal, "m", draw(1, Some(cost)), now());
+        ask("0").await.unwrap().settle(draw(1, Some("1")), now());
+        assert!(limiter.drain(PATIENCE).await);
+        redis.kill();
+        while !limiter.status().redis_away {
+            drop(ask("0").await.unwrap());
+        }
+        // More than the queue holds.
+        for _ in 0..20_000 {
+            ask("0").await.unwrap().settle(draw(1, Some("0.000000000003")), now());
+        }
+        assert!(limiter.status().waiting < 20_000, "{:?}", limiter.status());
+        redis.restart();
+        back(&limiter).await;
+        assert!(limiter.drain(PATIENCE).await);
+        assert_eq!(stands(&ask("0").await.unwrap()), usd("1.00000006"));
+    });
+}
+
+#[test]
 fn an_address_that_is_none_is_an_error_and_is_not_shown() {
-    let error = Limiter::shared(RedisSettings::new("http://user:hunter2@host".to_owned()));
+    let error = Limiter::shared(&RedisSettings::new("http://user:hunter2@host".to_owned()));
     let error = error.map(|_| ()).unwrap_err().to_string();
     assert!(!error.contains("hunter2"), "{error}");
     let settings = RedisSettings::new("redis://:hunter2@host".to_owned());

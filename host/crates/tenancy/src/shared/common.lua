@@ -42,11 +42,12 @@ local function keep(key, requests, tokens, at)
   redis.call('PEXPIRE', key, 2 * MINUTE + 10000)
 end
 
--- What is spent of a budget; if the server knows nothing of it, what the gateway does.
+-- What is spent of a budget, and its version; if the server knows nothing of it, what the gateway
+-- does.
 local function spent(key, units, pico)
-  local held = redis.call('HMGET', key, 'u', 'p')
-  if held[1] and held[2] then return tonumber(held[1]), tonumber(held[2]) end
-  return units, pico
+  local held = redis.call('HMGET', key, 'u', 'p', 'v')
+  if held[1] and held[2] then return tonumber(held[1]), tonumber(held[2]), tonumber(held[3]) or 0 end
+  return units, pico, 0
 end
 
 local function add(units, pico, more_units, more_pico)
@@ -59,7 +60,11 @@ local function less(units, pico, other_units, other_pico)
   return units < other_units or (units == other_units and pico < other_pico)
 end
 
-local function spend(key, units, pico, ends)
-  redis.call('HSET', key, 'u', text(units), 'p', text(pico))
+-- A version tells a gateway which of two answers is the later one, also after the server has lost
+-- what it knew: it counts changes, but is never behind the clock's microseconds.
+local function spend(key, units, pico, version, now, ends)
+  version = math.max(version + 1, now * 1000)
+  redis.call('HSET', key, 'u', text(units), 'p', text(pico), 'v', text(version))
   if ends > 0 then redis.call('PEXPIREAT', key, ends) end
+  return version
 end

@@ -16,7 +16,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
-use tollgate_domain::UnixNanos;
 
 use crate::admission::{Ask, AskedBudget, Seen, judge};
 use crate::allowance::Limited;
@@ -25,7 +24,8 @@ use crate::local::Local;
 use crate::secret;
 use connection::Connection;
 pub use connection::RedisTrouble;
-use scripts::{Owed, Place, Scripts};
+pub(crate) use scripts::Owed;
+use scripts::{Place, Scripts};
 
 /// Requests that have ended and wait for Redis; some 20 MB.
 const QUEUE: usize = 16_384;
@@ -137,14 +137,17 @@ struct Merged {
 pub(crate) enum Answer {
     /// It was admitted and this is what it saw.
     Admitted(Seen),
-    Refused(Limited),
-    /// Nobody knows. Whether Redis took anything shows when it is settled.
-    Trouble(RedisTrouble),
+    Refused(Box<Limited>),
+    /// Nobody knows; if it was asked, whether it took anything shows when that is settled.
+    Trouble {
+        trouble: RedisTrouble,
+        asked: bool,
+    },
 }
 
 impl SharedStore {
     /// Starts the worker; needs a runtime. Does not wait for a connection.
-    pub fn new(settings: RedisSettings, local: Arc<Local>) -> Result<Self, TenancyError> {
+    pub fn new(settings: &RedisSettings, local: Arc<Local>) -> Result<Self, TenancyError> {
         let connection = Connection::new(&settings.url, settings.timeout)?;
         let scripts = Scripts::new(&settings.prefix, settings.lease, settings.given_clock);
         let gateway = secret::random(10)?;
@@ -169,7 +172,7 @@ impl SharedStore {
     pub async fn reserve(&self, ask: &Ask, id: &str) -> Answer {
         let book = &self.book;
         if book.connection.is_away() {
-            return Answer::Trouble(RedisTrouble::Away);
+            return Answer::Trouble { trouble: RedisTrouble::Away, asked: false };
         }
         let floors = book.floors(ask);
         let call = book.scripts.reserve(ask, id, &floors);
@@ -179,21 +182,21 @@ impl SharedStore {
         given_up.ask = None;
         let answer = match answer {
             Ok(answer) => answer,
-            Err(trouble) => return Answer::Trouble(trouble),
+            Err(trouble) => return Answer::Trouble { trouble, asked: true },
         };
-        let Some((admitted, seen)) = Scripts::reserved(ask, &answer) else {
-            return Answer::Trouble(RedisTrouble::Failed);
+        let Some((admitted, seen, stands)) = Scripts::reserved(ask, &answer) else {
+            return Answer::Trouble { trouble: RedisTrouble::Failed, asked: true };
         };
         if !admitted {
             // The judge says why; were it of another opinion than the script, nobody would know.
             return match judge(ask, &seen) {
                 Err(limited) => Answer::Refused(limited),
-                Ok(()) => Answer::Trouble(RedisTrouble::Failed),
+                Ok(()) => Answer::Trouble { trouble: RedisTrouble::Failed, asked: true },
             };
         }
-        for (asked, spent) in ask.budgets.iter().zip(&seen.budgets) {
+        for (asked, stand) in ask.budgets.iter().zip(&stands) {
             book.local.note(&ask.tag, &asked.name, &asked.period, ask.at, |spend| {
-                spend.shared = *spent;
+                spend.learn(stand.spent, stand.version);
                 spend.reserved = spend.reserved.saturating_add(asked.estimate);
             });
         }
@@ -218,7 +221,15 @@ impl SharedStore {
     /// Gives back what a request may have taken that was told to go.
     pub fn cancel(&self, ask: &Ask, id: &str) {
         let nothing = vec![0; ask.budgets.len()];
-        self.settle(owed(id.to_owned(), ask.clone(), 0, nothing, ask.at));
+        self.settle(Owed {
+            id: id.to_owned(),
+            ask: ask.clone(),
+            tokens: 0,
+            spent: nothing,
+            at: ask.at,
+            counted: false,
+            refusals: 0,
+        });
     }
 
     pub fn is_away(&self) -> bool {
@@ -229,12 +240,6 @@ impl SharedStore {
     pub fn waiting(&self) -> usize {
         self.book.waiting.load(Ordering::Relaxed).saturating_add(self.book.merged().len())
     }
-}
-
-/// Something to tell Redis of a request.
-#[must_use]
-pub(crate) fn owed(id: String, ask: Ask, tokens: u64, spent: Vec<i128>, at: UnixNanos) -> Owed {
-    Owed { id, ask, tokens, spent, at, refusals: 0 }
 }
 
 struct GivenUp<'a> {
@@ -268,8 +273,17 @@ impl Book {
     /// Adds up what has no room. Its mark cannot be asked any more, so an estimate that Redis may
     /// have counted stays counted: too much rather than too little.
     fn merge(&self, owed: Owed) {
+        if owed.counted {
+            for asked in &owed.ask.budgets {
+                self.local.note(&owed.ask.tag, &asked.name, &asked.period, owed.at, |spend| {
+                    spend.reserved = spend.reserved.saturating_sub(asked.estimate);
+                    spend.local = spend.local.saturating_add(asked.estimate);
+                });
+            }
+        }
         let mut merged = self.merged();
-        for (asked, spent) in owed.ask.budgets.into_iter().zip(owed.spent) {
+        let spent = owed.ask.budgets.into_iter().zip(owed.spent);
+        for (asked, spent) in spent.filter(|(_, spent)| *spent != 0) {
             let tag = owed.ask.tag.clone();
             let sum = merged.entry(asked.name.clone()).or_insert_with(|| {
                 let asked = AskedBudget { estimate: 0, ..asked };

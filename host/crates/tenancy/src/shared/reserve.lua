@@ -4,7 +4,8 @@
 -- ARGV: time or '', milliseconds that a place and the mark hold, the request's id, tokens, number
 --   of scopes, number of budgets; per scope: requests, tokens and places (-1: not limited);
 --   per budget: hard or not, amount, estimate, what to begin with (two numbers each), its end.
--- Returns: 1 or 0, then per scope requests, tokens and places used, then per budget what is spent.
+-- Returns: 1 or 0, then per scope requests, tokens and places used, then per budget what is
+--   spent (two numbers) and its version.
 
 local now = clock(ARGV[1])
 local lease, hold, id = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
@@ -33,12 +34,12 @@ for n = 1, budgets do
   local a = {}
   for i = 0, 7 do a[i] = tonumber(ARGV[argument + i]) end
   argument = argument + 8
-  local units, pico = spent(KEYS[1 + 2 * scopes + n], a[5], a[6])
+  local units, pico, version = spent(KEYS[1 + 2 * scopes + n], a[5], a[6])
   local after_units, after_pico = add(units, pico, a[3], a[4])
   if a[0] == 1 and (not less(units, pico, a[1], a[2]) or less(a[1], a[2], after_units, after_pico)) then
     admitted = false
   end
-  costs[n] = {units, pico, after_units, after_pico, a[7]}
+  costs[n] = {units, pico, version, after_units, after_pico, a[7]}
 end
 
 -- A request that has a mark was settled before it came here: its gateway gave up waiting.
@@ -58,8 +59,8 @@ if admitted and not late then
   end
   for n = 1, budgets do
     local c = costs[n]
-    c[1], c[2] = c[3], c[4]
-    spend(KEYS[1 + 2 * scopes + n], c[1], c[2], c[5])
+    c[1], c[2] = c[4], c[5]
+    c[3] = spend(KEYS[1 + 2 * scopes + n], c[1], c[2], c[3], now, c[6])
   end
 end
 
@@ -68,7 +69,6 @@ for n = 1, scopes do
   for i = 4, 7 do if i ~= 6 then reply[#reply + 1] = found[n][i] end end
 end
 for n = 1, budgets do
-  reply[#reply + 1] = costs[n][1]
-  reply[#reply + 1] = costs[n][2]
+  for i = 1, 3 do reply[#reply + 1] = costs[n][i] end
 end
 return reply

@@ -41,8 +41,19 @@ pub(crate) struct Owed {
     /// Pico-units, in the order of the budgets asked for.
     pub spent: Vec<i128>,
     pub at: UnixNanos,
+    /// Whether Redis said that it counts the estimate.
+    pub counted: bool,
     /// How often Redis answered it with an error.
     pub refusals: u32,
+}
+
+/// What a budget stands at in Redis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stand {
+    /// Pico-units spent and reserved by all.
+    pub spent: i128,
+    /// The later of two answers has the higher one.
+    pub version: i64,
 }
 
 /// A request in flight, to be renewed.
@@ -88,24 +99,25 @@ impl Scripts {
         call
     }
 
-    /// What was seen, and whether it was admitted; none if that is no answer of the script.
-    pub fn reserved(ask: &Ask, answer: &[i64]) -> Option<(bool, Seen)> {
+    /// Whether it was admitted and what was seen, with the budgets' versions; none if that is no
+    /// answer of the script.
+    pub fn reserved(ask: &Ask, answer: &[i64]) -> Option<(bool, Seen, Vec<Stand>)> {
         let (admitted, values) = answer.split_first()?;
         let (scopes, budgets) = values.split_at_checked(ask.scopes.len().checked_mul(3)?)?;
-        if budgets.len() != ask.budgets.len() * 2 {
+        if budgets.len() != ask.budgets.len() * 3 {
             return None;
         }
         let count = |value: &i64| u64::try_from(*value).unwrap_or(0);
-        let scope = |values: &[i64]| match values {
-            [requests, tokens, in_flight] => SeenScope {
-                requests: count(requests),
-                tokens: count(tokens),
-                in_flight: count(in_flight),
-            },
-            _ => SeenScope::default(),
+        let (scopes, _) = scopes.as_chunks::<3>();
+        let scope = |[requests, tokens, in_flight]: &[i64; 3]| SeenScope {
+            requests: count(requests),
+            tokens: count(tokens),
+            in_flight: count(in_flight),
         };
-        let scopes = scopes.chunks_exact(3).map(scope).collect();
-        Some((*admitted == 1, Seen { scopes, budgets: amounts(budgets) }))
+        let scopes = scopes.iter().map(scope).collect();
+        let stands = stands(budgets);
+        let budgets = stands.iter().map(|stand| stand.spent).collect();
+        Some((*admitted == 1, Seen { scopes, budgets }, stands))
     }
 
     pub fn settle(&self, owed: &Owed, floors: &[i128]) -> ScriptInvocation<'_> {
@@ -129,8 +141,8 @@ impl Scripts {
     }
 
     /// What each budget stands at after it.
-    pub fn settled(answer: &[i64]) -> Vec<i128> {
-        amounts(answer.get(1..).unwrap_or_default())
+    pub fn settled(answer: &[i64]) -> Vec<Stand> {
+        stands(answer.get(1..).unwrap_or_default())
     }
 
     pub fn renew(&self, place: &Place) -> ScriptInvocation<'_> {
@@ -207,12 +219,13 @@ fn limbs(pico: i128) -> (i64, i64) {
     (i64::try_from(units).unwrap_or(0), i64::try_from(rest).unwrap_or(0))
 }
 
-fn amounts(values: &[i64]) -> Vec<i128> {
-    let amount = |pair: &[i64]| match pair {
-        [units, rest] => i128::from(*units) * PICO_PER_UNIT + i128::from(*rest),
-        _ => 0,
+fn stands(values: &[i64]) -> Vec<Stand> {
+    let (stands, _) = values.as_chunks::<3>();
+    let stand = |[units, rest, version]: &[i64; 3]| Stand {
+        spent: i128::from(*units) * PICO_PER_UNIT + i128::from(*rest),
+        version: *version,
     };
-    values.chunks_exact(2).map(amount).collect()
+    stands.iter().map(stand).collect()
 }
 
 #[cfg(test)]
@@ -226,7 +239,7 @@ mod tests {
         fn two_numbers_say_the_same_as_one(pico in -(1i128 << 90)..(1i128 << 90)) {
             let (units, rest) = limbs(pico);
             prop_assert!((0..1_000_000_000_000).contains(&rest));
-            prop_assert_eq!(amounts(&[units, rest]), vec![pico]);
+            prop_assert_eq!(stands(&[units, rest, 7]), vec![Stand { spent: pico, version: 7 }]);
         }
     }
 }

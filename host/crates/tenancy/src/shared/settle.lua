@@ -8,7 +8,8 @@
 --   tokens estimated, number of scopes, number of budgets; per scope: requests and tokens (-1: not
 --   limited); per budget: spent, spent less the estimate, what to begin with (two numbers each),
 --   its end.
--- Returns: 1, or 0 if it was settled before; then per budget what is spent.
+-- Returns: 1, or 0 if it was settled before; then per budget what is spent (two
+--   numbers) and its version.
 
 local now = clock(ARGV[1])
 local id, used, estimated = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -38,16 +39,17 @@ for n = 1, budgets do
   for i = 0, 6 do a[i] = tonumber(ARGV[argument + i]) end
   argument = argument + 7
   local key = KEYS[1 + 2 * scopes + n]
-  local units, pico = spent(key, a[4], a[5])
+  local units, pico, version = spent(key, a[4], a[5])
   if new then
     if held then
       units, pico = add(units, pico, a[2], a[3])
     else
       units, pico = add(units, pico, a[0], a[1])
     end
-    spend(key, units, pico, a[6])
+    version = spend(key, units, pico, version, now, a[6])
   end
   reply[#reply + 1] = units
   reply[#reply + 1] = pico
+  reply[#reply + 1] = version
 end
 return reply

@@ -10,10 +10,9 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
-use tollgate_domain::UnixNanos;
 
 use super::connection::RedisTrouble;
-use super::scripts::{Owed, Scripts};
+use super::scripts::{Owed, Scripts, Stand};
 use super::{Book, Merged};
 use crate::admission::Ask;
 
@@ -33,6 +32,8 @@ pub(super) async fn run(book: Arc<Book>, mut queue: mpsc::Receiver<Owed>, name: 
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut merges = 0u64;
     let mut last_tries = 0;
+    // The first request finds a connection.
+    book.connection.probe().await;
     loop {
         let room = BATCH.saturating_sub(batch.len());
         tokio::select! {
@@ -98,12 +99,14 @@ async fn tell(book: &Book, batch: Vec<Owed>) -> Vec<Owed> {
 }
 
 /// Redis knows now what was known here only.
-fn taken(book: &Book, owed: &Owed, stands: &[i128]) {
+fn taken(book: &Book, owed: &Owed, stands: &[Stand]) {
     let budgets = owed.ask.budgets.iter().zip(&owed.spent).zip(stands);
-    for ((asked, spent), stands) in budgets {
+    for ((asked, spent), stand) in budgets {
+        let counted = if owed.counted { asked.estimate } else { 0 };
         book.local.note(&owed.ask.tag, &asked.name, &asked.period, owed.at, |spend| {
-            spend.local = spend.local.saturating_sub(*spent);
-            spend.shared = *stands;
+            spend.reserved = spend.reserved.saturating_sub(counted);
+            spend.local = spend.local.saturating_sub(spent.saturating_sub(counted));
+            spend.learn(stand.spent, stand.version);
         });
     }
     book.waiting.fetch_sub(1, Ordering::Relaxed);
@@ -121,7 +124,7 @@ fn unmerge(book: &Book, name: &str, merges: &mut u64) -> Vec<Owed> {
         let at = asked.period.start;
         let ask = Ask { tag, scopes: Vec::new(), budgets: vec![asked], tokens: 0, at };
         let id = format!("{name}{merges:x}");
-        Owed { id, ask, tokens: 0, spent: vec![spent], at: UnixNanos(at.0), refusals: 0 }
+        Owed { id, ask, tokens: 0, spent: vec![spent], at, counted: false, refusals: 0 }
     });
     owed.collect()
 }

@@ -1,6 +1,11 @@
 //! Keys for tests, and a real Redis that can be killed, started again and made slow.
-#![allow(clippy::allow_attributes, reason = "not every test uses all of it")]
-#![allow(dead_code, reason = "not every test uses all of it")]
+#![allow(
+    dead_code,
+    clippy::allow_attributes,
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "each test file uses a part of it, fails by panicking, and says what it skips"
+)]
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -64,7 +69,7 @@ impl Redis {
     pub fn start() -> Option<Self> {
         let paths = std::env::var_os("PATH").unwrap_or_default();
         if !std::env::split_paths(&paths).any(|path| path.join("redis-server").is_file()) {
-            println!("SKIPPED: there is no redis-server on PATH");
+            eprintln!("skipped: there is no redis-server on PATH");
             return None;
         }
         let mut redis = Self { folder: tempfile::tempdir().unwrap(), child: None };
