@@ -3,5 +3,6 @@
 
 mod exporters;
 mod start;
+mod tenancy;
 
 pub use start::{Running, StartError, start};

@@ -1,6 +1,7 @@
 //! The `tollgate` command.
 
 mod audit;
+mod key;
 mod log;
 mod plugin;
 mod table;
@@ -31,6 +32,9 @@ enum Command {
         /// The text; standard input if absent
         text: Option<String>,
     },
+    /// Make, list and revoke API keys
+    #[command(subcommand)]
+    Key(key::KeyCommand),
     /// Write, build, test, check, list and steer plugins
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
@@ -56,6 +60,7 @@ fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Serve(given) => serve(*given),
         Command::Count { model, text } => count(&model, text),
+        Command::Key(command) => key::run(command),
         Command::Plugin(command) => plugin::run(command),
         Command::Report(arguments) => audit::report(&arguments),
         Command::Reprice(arguments) => audit::reprice(&arguments),

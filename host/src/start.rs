@@ -14,8 +14,10 @@ use tollgate_plugin_host::{Compiler, KeyError, PluginHost, PluginHostError, Plug
 use tollgate_settings::{self as given, Settings};
 use tollgate_telemetry::metrics::{MetricsPush, PushSettings};
 use tollgate_telemetry::{FromEnvironment, TelemetryError};
+use tollgate_tenancy::{Limiter, TenancyError};
+use tollgate_upstream::{UpstreamError, Upstreams};
 
-use crate::exporters;
+use crate::{exporters, tenancy};
 
 /// Names that the demo model answers to besides its own, so that requests written for the models
 /// of the tutorial run unchanged and are priced by the name they ask for.
@@ -23,6 +25,9 @@ const DEMO_ALIASES: [&str; 4] = ["mistral-7b", "llama-3-8b", "gpt-4o-mini", "gpt
 
 /// How long records may take to leave once the last request has ended.
 const FLUSH: Duration = Duration::from_secs(10);
+
+/// How long Redis may take to be told of the last requests.
+const LAST_SETTLEMENT: Duration = Duration::from_secs(2);
 
 /// How long metrics may take to be pushed once more: what is missing of them is on record.
 const LAST_PUSH: Duration = Duration::from_secs(3);
@@ -41,7 +46,10 @@ pub struct Running {
     /// None if no receiver is told.
     push: Option<MetricsPush>,
     ledger: Ledger,
-    engine: Engine,
+    engine: Option<Engine>,
+    limiter: Limiter,
+    /// Looks after the backends, if there are any.
+    watch: Option<tokio::task::JoinHandle<()>>,
     /// None once it has ended.
     server: Option<tokio::task::JoinHandle<Result<(), HttpError>>>,
     stop: CancellationToken,
@@ -82,6 +90,15 @@ pub enum StartError {
     /// An exporter cannot be built.
     #[error("cannot start telemetry: {0}")]
     Telemetry(#[from] TelemetryError),
+    /// The backends cannot be used.
+    #[error("backends: {0}")]
+    Backends(#[from] UpstreamError),
+    /// Keys or limits cannot be used.
+    #[error("keys: {0}")]
+    Tenancy(#[from] TenancyError),
+    /// Others could use the gateway without a key.
+    #[error("{0}")]
+    Unguarded(String),
     /// The address cannot be served on.
     #[error(transparent)]
     Http(#[from] HttpError),
@@ -95,10 +112,14 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
     std::fs::create_dir_all(&settings.data_dir)
         .map_err(|source| StartError::DataDir { path: settings.data_dir.clone(), source })?;
     // First what fails fast: a port in use should not be found out after a model was loaded.
+    let tenancy = tenancy::open(&settings)?;
+    let upstreams = settings.backends.as_ref().map(Upstreams::load).transpose()?;
     let server = tollgate_http_api::bind(http_settings(&settings)).await?;
     let admin = bind_admin(&settings).await?;
     let opened = tokio::task::block_in_place(|| Ledger::open(ledger_settings(&settings)))?;
     let ledger = opened.ledger.clone();
+    let folder = ledger_settings(&settings).folder;
+    tokio::task::block_in_place(|| tenancy::restore(&tenancy, &folder))?;
     let resource = tollgate_telemetry::resource(environment);
     let told = tollgate_telemetry::from_environment(environment)?;
     let exporters =
@@ -106,31 +127,19 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
     let plugins = PluginHost::start(plugin_settings(&settings)?)?;
     warn_without_plugins(&plugins, &settings);
 
-    let source: ModelSource = settings.model.parse()?;
-    let model = tokio::task::block_in_place(|| Model::load(&source))?;
-    let info = model.info();
-    tracing::info!(
-        model = info.name,
-        architecture = info.architecture,
-        parameters = info.parameters,
-        context = info.context_length,
-        device = info.device,
-        "model loaded"
-    );
-    let engine = Engine::start(
-        model,
-        EngineOptions { max_running: settings.max_running, max_queued: settings.max_queued },
-    )
-    .map_err(StartError::Engine)?;
+    let source: Option<ModelSource> = settings.model.as_deref().map(str::parse).transpose()?;
+    let engine = source.as_ref().map(|source| start_engine(source, &settings)).transpose()?;
 
     let address = server.local_addr();
     let (gateway, delivery) = Gateway::start(Parts {
         engine: engine.clone(),
+        upstreams: upstreams.clone(),
+        tenancy: tenancy.clone(),
         plugins,
         ledger: opened,
         exporters,
         resource: resource.clone(),
-        aliases: aliases(&source),
+        aliases: source.as_ref().map(aliases).unwrap_or_default(),
         address,
         stall: settings.stall,
         capture: CaptureSettings {
@@ -139,6 +148,8 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
         },
     })
     .await?;
+    // Looks after the backends until the runtime ends.
+    let watch = upstreams.map(|upstreams| tokio::spawn(async move { upstreams.watch().await }));
     let counted = gateway.admin();
     let push = push_settings(&told)
         .map(|push| MetricsPush::start(push, &resource, move || counted.metrics()))
@@ -158,6 +169,8 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
         push,
         ledger,
         engine,
+        limiter: tenancy.limiter,
+        watch,
         server,
         stop,
         admin,
@@ -176,12 +189,20 @@ impl Running {
         if ended.is_err() {
             tracing::warn!("requests still ran at the deadline; --drain-seconds allows more");
             // What still runs is cancelled, told so, and accounted for.
-            self.engine.shutdown();
+            self.stop_engine();
             if tokio::time::timeout(FLUSH, self.requests_end()).await.is_err() {
                 tracing::error!("requests could not be cancelled in time; they are not on record");
             }
         }
-        self.engine.shutdown();
+        self.stop_engine();
+        if let Some(watch) = &self.watch {
+            watch.abort();
+        }
+        if !self.limiter.drain(LAST_SETTLEMENT).await {
+            tracing::warn!(
+                "Redis was not told of all requests; budgets are read from the ledger again"
+            );
+        }
         let mut clean = ended.unwrap_or(false);
         clean &= deliver(self.delivery).await;
         if let Some(push) = self.push {
@@ -198,6 +219,12 @@ impl Running {
             tracing::warn!("the admin API was still answering; its connections are cut off");
         }
         clean
+    }
+
+    fn stop_engine(&self) {
+        if let Some(engine) = &self.engine {
+            engine.shutdown();
+        }
     }
 
     /// Waits for the last connection and the last record; whether the server ended well.
@@ -238,6 +265,23 @@ async fn deliver(delivery: Delivery) -> bool {
         }
     }
     clean
+}
+
+/// Loads the model and starts its thread.
+fn start_engine(source: &ModelSource, settings: &Settings) -> Result<Engine, StartError> {
+    let model = tokio::task::block_in_place(|| Model::load(source))?;
+    let info = model.info();
+    tracing::info!(
+        model = info.name,
+        architecture = info.architecture,
+        parameters = info.parameters,
+        context = info.context_length,
+        device = info.device,
+        "model loaded"
+    );
+    let options =
+        EngineOptions { max_running: settings.max_running, max_queued: settings.max_queued };
+    Engine::start(model, options).map_err(StartError::Engine)
 }
 
 fn ledger_settings(settings: &Settings) -> LedgerSettings {

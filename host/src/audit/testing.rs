@@ -73,7 +73,7 @@ pub(super) fn record(tenant: &str, model: &str, began: u64, cost: CostOutcome) -
             decode: None,
             first_token: Some(at(1_000_000_000)),
         },
-        outcome: Outcome::Completed { reason: FinishReason::Stop },
+        outcome: Outcome::Completed { reason: Some(FinishReason::Stop) },
         usage: Some(Usage {
             provider: "acme".into(),
             request_model: model.to_owned(),
@@ -88,6 +88,8 @@ pub(super) fn record(tenant: &str, model: &str, began: u64, cost: CostOutcome) -
             units: Vec::new(),
         }),
         cost,
+        admission: None,
+        upstream: None,
         content: None,
     }
 }

@@ -67,6 +67,8 @@ pub enum UnpricedReason {
     NoCostPlugin,
     /// The request was refused before it used anything.
     NotServed,
+    /// What was asked for is passed through, and what it uses is not known.
+    UnknownOperation,
     /// The process ended before the price was known, and the plugins that the request was
     /// admitted under serve no longer.
     PluginsChanged,
@@ -82,6 +84,7 @@ impl UnpricedReason {
             Self::NotBillable => "not_billable",
             Self::NoCostPlugin => "no_cost_plugin",
             Self::NotServed => "not_served",
+            Self::UnknownOperation => "unknown_operation",
             Self::PluginsChanged => "plugins_changed",
         }
     }

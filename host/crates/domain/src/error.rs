@@ -28,14 +28,24 @@ pub enum ErrorKind {
     UnsupportedMediaType,
     /// The queue is full; worth another try.
     Overloaded,
+    /// More requests or tokens than a key, a tenant or a model may have; worth another try later.
+    RateLimited,
+    /// What a key or a tenant may spend is spent.
+    BudgetExhausted,
     /// The gateway is shutting down; worth another try elsewhere.
     ShuttingDown,
     /// What must price a request has failed lately; worth another try later.
     PricingUnavailable,
+    /// Limits are shared with others and cannot be checked; worth another try.
+    LimitsUnavailable,
     /// The ledger cannot put the request on record; worth another try once the operator has helped.
     RecordUnavailable,
     /// The backend failed.
     Backend,
+    /// The backend did not answer in time.
+    BackendTimeout,
+    /// No backend can be asked at the moment; worth another try.
+    BackendUnavailable,
     /// A bug of ours.
     Internal,
     /// The client took too long to send or to read.
@@ -58,10 +68,16 @@ impl ErrorKind {
             Self::MethodNotAllowed => "method_not_allowed",
             Self::UnsupportedMediaType => "unsupported_media_type",
             Self::Overloaded => "overloaded",
+            // OpenAI's codes, which its clients tell apart: they try again after the first only.
+            Self::RateLimited => "rate_limit_exceeded",
+            Self::BudgetExhausted => "insufficient_quota",
             Self::ShuttingDown => "shutting_down",
             Self::PricingUnavailable => "pricing_unavailable",
+            Self::LimitsUnavailable => "limits_unavailable",
             Self::RecordUnavailable => "record_unavailable",
             Self::Backend => "backend_error",
+            Self::BackendTimeout => "backend_timeout",
+            Self::BackendUnavailable => "backend_unavailable",
             Self::Internal => "internal_error",
             Self::Timeout => "timeout",
         }
@@ -80,10 +96,15 @@ impl ErrorKind {
             Self::Conflict => 409,
             Self::TooLarge => 413,
             Self::UnsupportedMediaType => 415,
-            Self::Overloaded => 429,
+            Self::Overloaded | Self::RateLimited | Self::BudgetExhausted => 429,
             Self::Internal => 500,
             Self::Backend => 502,
-            Self::ShuttingDown | Self::PricingUnavailable | Self::RecordUnavailable => 503,
+            Self::ShuttingDown
+            | Self::PricingUnavailable
+            | Self::LimitsUnavailable
+            | Self::RecordUnavailable
+            | Self::BackendUnavailable => 503,
+            Self::BackendTimeout => 504,
         }
     }
 }

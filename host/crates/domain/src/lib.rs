@@ -4,6 +4,7 @@
 //! Pure: no IO, no async, no clock, no randomness. Whatever is here can be stored today and read
 //! in ten years.
 
+pub mod admission;
 pub mod cost;
 pub mod error;
 pub mod id;
@@ -12,6 +13,7 @@ pub mod plugin;
 pub mod record;
 pub mod span;
 pub mod time;
+pub mod upstream;
 pub mod usage;
 
 pub use cost::{Cost, CostKind, CostLine, CostOutcome, UnpricedReason};

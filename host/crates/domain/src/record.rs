@@ -3,10 +3,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::admission::Admission;
 use crate::cost::CostOutcome;
 use crate::error::ErrorKind;
 use crate::id::{RequestId, SpanContext, SpanId, TraceId};
 use crate::time::{Interval, UnixNanos};
+use crate::upstream::UpstreamCall;
 use crate::usage::Usage;
 
 /// `gen_ai.operation.name` of what we serve.
@@ -17,6 +19,12 @@ pub enum Operation {
     Chat,
     /// `/v1/completions`.
     TextCompletion,
+    /// `/v1/embeddings`.
+    Embeddings,
+    /// `/v1/responses`.
+    Responses,
+    /// Anything else under `/v1`, which is passed through.
+    Other,
 }
 
 impl Operation {
@@ -24,17 +32,22 @@ impl Operation {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Self::Chat => "chat",
+            // The conventions know the Responses API as another form of chat.
+            Self::Chat | Self::Responses => "chat",
             Self::TextCompletion => "text_completion",
+            Self::Embeddings => "embeddings",
+            Self::Other => "other",
         }
     }
 
-    /// The `id` of the answer to `request`, in OpenAI's form.
+    /// The `id` of our own answer to `request`, in OpenAI's form.
     #[must_use]
     pub fn answer_id(self, request: &RequestId) -> String {
         match self {
             Self::Chat => format!("chatcmpl-{request}"),
             Self::TextCompletion => format!("cmpl-{request}"),
+            Self::Responses => format!("resp_{request}"),
+            Self::Embeddings | Self::Other => request.to_string(),
         }
     }
 }
@@ -118,6 +131,12 @@ pub enum FinishReason {
     Stop,
     /// `max_tokens` or the context was used up.
     Length,
+    /// The model calls tools.
+    ToolCalls,
+    /// A filter of the backend cut the answer.
+    ContentFilter,
+    /// The backend has a word of its own for it.
+    Other,
 }
 
 impl FinishReason {
@@ -127,6 +146,9 @@ impl FinishReason {
         match self {
             Self::Stop => "stop",
             Self::Length => "length",
+            Self::ToolCalls => "tool_calls",
+            Self::ContentFilter => "content_filter",
+            Self::Other => "other",
         }
     }
 }
@@ -137,8 +159,9 @@ impl FinishReason {
 pub enum Outcome {
     /// The answer is whole.
     Completed {
-        /// Why generation ended.
-        reason: FinishReason,
+        /// Why generation ended; absent where the answer names no reason, as embeddings do.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<FinishReason>,
     },
     /// The client went away or stopped reading.
     ClientGone,
@@ -223,6 +246,12 @@ pub struct Record {
     pub usage: Option<Usage>,
     /// What it cost.
     pub cost: CostOutcome,
+    /// On what terms it was let in, where keys or limits say so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admission: Option<Admission>,
+    /// The call to another server, where one served it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<UpstreamCall>,
     /// What was said; only for tenants whose operator asked to keep it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content: Option<Content>,

@@ -28,7 +28,7 @@ use crate::shadow::{Shadow, ShadowSeries};
 #[derive(Clone)]
 pub struct Admin {
     plugins: PluginHost,
-    engine: Engine,
+    engine: Option<Engine>,
     running: TaskTracker,
     requests: Arc<RequestMeters>,
     shadow: Arc<Shadow>,
@@ -43,7 +43,7 @@ impl Gateway {
         let inner = &self.0;
         Admin {
             plugins: inner.plugins.clone(),
-            engine: inner.engine.clone(),
+            engine: inner.local.as_ref().map(|local| local.engine.clone()),
             running: inner.running.clone(),
             requests: Arc::clone(&inner.requests),
             shadow: Arc::clone(&inner.shadow),
@@ -150,17 +150,17 @@ impl Admin {
     pub fn metrics(&self) -> Snapshot {
         let status = self.plugins();
         let files: Vec<File<'_>> = status.iter().map(File::from).collect();
-        let load = EngineLoad {
-            model: &self.engine.info().name,
-            running: self.engine.running(),
-            waiting: self.engine.queued(),
-        };
+        let load = self.engine.as_ref().map(|engine| EngineLoad {
+            model: &engine.info().name,
+            running: engine.running(),
+            waiting: engine.queued(),
+        });
         let exporters: Vec<ExporterCounts> =
             self.exporters.iter().map(|meter| meter.counts(&self.ledger)).collect();
         metrics::snapshot(&Sources {
             requests: &self.requests,
             in_flight: self.running.len(),
-            engines: &[load],
+            engines: load.as_slice(),
             meters: &self.meters(),
             files: &files,
             generation: self.generation(),

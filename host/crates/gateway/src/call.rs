@@ -3,14 +3,18 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use bytes::Bytes;
 use tokio::sync::mpsc;
-use tollgate_domain::record::{FinishReason, Operation};
+use tollgate_domain::admission::LimitApplied;
+use tollgate_domain::record::{Asked, FinishReason, Operation};
 use tollgate_domain::time::Interval;
 use tollgate_domain::usage::UsageSource;
-use tollgate_domain::{CostOutcome, ErrorKind, RequestId, TokenUsage, TraceId, UnixNanos};
+use tollgate_domain::{CostOutcome, ErrorKind, RequestId, TokenUsage, TraceId, UnixNanos, Usage};
 pub use tollgate_model::ChatMessage;
+use tollgate_tenancy::Principal;
 
 use crate::log;
+use crate::tap::Tapped;
 
 /// How a request reached us, known before its body is read.
 #[derive(Clone, Debug)]
@@ -25,9 +29,15 @@ pub struct Arrival {
     pub traceparent: Option<String>,
     /// The `tracestate` header, as it came.
     pub tracestate: Option<String>,
+    /// Who asks.
+    pub caller: Caller,
     /// When it came.
     pub at: Moment,
 }
+
+/// Who asks, as far as the key that was shown tells.
+#[derive(Clone, Debug)]
+pub struct Caller(pub(crate) Principal);
 
 /// One moment on both clocks: the wall clock says when, the monotonic one how long.
 #[derive(Clone, Copy, Debug)]
@@ -83,31 +93,52 @@ pub enum Prompt {
     Chat(Vec<ChatMessage>),
 }
 
+impl Prompt {
+    /// Its length in characters, before any template; tokens have none.
+    #[must_use]
+    pub fn characters(&self) -> u64 {
+        let characters = match self {
+            Self::Text(text) => text.chars().count(),
+            Self::Tokens(_) => 0,
+            Self::Chat(messages) => messages.iter().map(|m| m.content.chars().count()).sum(),
+        };
+        characters as u64
+    }
+}
+
+/// Where a model is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Places {
+    /// In this process.
+    pub here: bool,
+    /// By another server.
+    pub elsewhere: bool,
+}
+
 /// A well-formed request. Whether it can be served is for [`crate::Gateway::serve`] to say.
 #[derive(Clone, Debug)]
 pub struct Call {
     /// How it reached us.
     pub arrival: Arrival,
-    /// The model as the client named it; `None` means the only one there is.
-    pub model: Option<String>,
-    /// The prompt.
-    pub prompt: Prompt,
-    /// Most tokens to generate; `None`: what the operation's default is.
-    pub max_tokens: Option<u32>,
-    /// Sampling temperature, 0 to 2.
-    pub temperature: Option<f64>,
-    /// Nucleus sampling, above 0, at most 1.
-    pub top_p: Option<f64>,
-    /// Sample among the best k.
-    pub top_k: Option<u32>,
-    /// Seed of the sampler.
-    pub seed: Option<u64>,
-    /// Stop strings.
-    pub stop: Vec<String>,
-    /// Whether the client reads the answer as it is made.
-    pub stream: bool,
+    /// What is asked for. Without a model's name it means the only model there is.
+    pub asked: Asked,
     /// The `user` field: the tenant, when no key names one.
     pub user: Option<String>,
+    /// The prompt, if the model in this process can answer it.
+    pub prompt: Option<Prompt>,
+    /// The request as another server gets it, if one can answer it.
+    pub forward: Option<Forward>,
+}
+
+/// A request as another server gets it.
+#[derive(Clone, Debug)]
+pub struct Forward {
+    /// What comes after `/v1`, its query included: `/chat/completions`.
+    pub path: String,
+    /// What the body is, where it is not JSON.
+    pub content_type: Option<String>,
+    /// The body as it came.
+    pub body: Bytes,
 }
 
 /// The answer as it is made. Dropping it tells the gateway that the client is gone.
@@ -121,7 +152,33 @@ pub struct Answer {
     pub created: UnixNanos,
     /// The model as the client named it.
     pub model: String,
+    /// What its pieces are.
+    pub form: Form,
+    /// Headers that say how much of its limits is left.
+    pub headers: Vec<(&'static str, String)>,
     pub(crate) events: mpsc::Receiver<AnswerEvent>,
+}
+
+/// What the pieces of an answer are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Text of the model in this process.
+    Text,
+    /// The bytes of another server's answer.
+    Forwarded(ForwardedHead),
+}
+
+/// The head of another server's answer, as far as it is passed on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForwardedHead {
+    /// Its status.
+    pub status: u16,
+    /// What its body is.
+    pub content_type: Option<String>,
+    /// Other headers that are worth passing on.
+    pub headers: Vec<(String, String)>,
+    /// How its pieces come; a whole one comes with the end.
+    pub form: tollgate_upstream::Form,
 }
 
 impl Answer {
@@ -131,7 +188,7 @@ impl Answer {
         log::span(self.trace_id, &self.id)
     }
 
-    /// The next piece: texts, then one `Ended`, then nothing. `None` without an `Ended` before it
+    /// The next piece: texts or bytes, then one `Ended`, then nothing. `None` without an `Ended` before it
     /// is a fault of ours.
     pub async fn next(&mut self) -> Option<AnswerEvent> {
         self.events.recv().await
@@ -143,6 +200,8 @@ impl Answer {
 pub enum AnswerEvent {
     /// More text; whole characters only.
     Text(String),
+    /// More of another server's answer, to be passed on as it is.
+    Bytes(Bytes),
     /// The end. By now the record of the request is safe.
     Ended(Box<Ending>),
 }
@@ -150,14 +209,32 @@ pub enum AnswerEvent {
 /// How an answer ended and what it took.
 #[derive(Clone, Debug)]
 pub struct Ending {
-    /// Why generation ended, or how it failed after it had begun.
-    pub result: Result<FinishReason, Refusal>,
+    /// Why generation ended, where the backend said so, or how it failed after it had begun.
+    pub result: Result<Option<FinishReason>, Refusal>,
     /// Tokens used.
     pub tokens: TokenUsage,
     /// Where the counts come from.
     pub source: UsageSource,
     /// What it cost.
     pub cost: CostOutcome,
+    /// What another server's answer ends with, which was held back until now: all of it if it comes
+    /// whole.
+    pub rest: Bytes,
+}
+
+impl Ending {
+    pub(crate) fn new(tapped: &mut Tapped, usage: &Usage, cost: &CostOutcome) -> Self {
+        let (result, rest) = (tapped.result(), std::mem::take(&mut tapped.rest));
+        Self { result, tokens: usage.tokens, source: usage.source, cost: cost.clone(), rest }
+    }
+
+    /// The same, unless it could not be put on record, which the client is told instead.
+    pub(crate) fn if_recorded(mut self, recorded: Result<(), Refusal>) -> Self {
+        if let Err(refusal) = recorded {
+            self.result = Err(refusal);
+        }
+        self
+    }
 }
 
 /// Why a request is not served, in words for the client.
@@ -171,6 +248,10 @@ pub struct Refusal {
     pub param: Option<Box<str>>,
     /// When another try makes sense.
     pub retry_after: Option<Duration>,
+    /// Headers that say how much of its limits is left.
+    pub headers: Vec<(&'static str, String)>,
+    /// The limit that was reached.
+    pub(crate) limit: Option<Box<LimitApplied>>,
     /// Set once the refusal is on record.
     pub recorded: Option<(RequestId, TraceId)>,
 }
@@ -179,7 +260,15 @@ impl Refusal {
     /// A refusal with nothing but a kind and a message.
     #[must_use]
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), param: None, retry_after: None, recorded: None }
+        Self {
+            kind,
+            message: message.into(),
+            param: None,
+            retry_after: None,
+            headers: Vec::new(),
+            limit: None,
+            recorded: None,
+        }
     }
 
     /// Names the offending parameter.

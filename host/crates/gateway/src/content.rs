@@ -37,10 +37,14 @@ impl Capture {
     }
 
     /// Begins to keep what is said, if the tenant's is kept. Without a tenant none is.
-    pub(crate) fn begin(&self, tenant: Option<&str>, prompt: &Prompt) -> Option<Captured> {
+    pub(crate) fn begin(
+        &self,
+        tenant: Option<&str>,
+        prompt: impl FnOnce() -> Prompt,
+    ) -> Option<Captured> {
         let tenant = tenant?;
         self.tenants.iter().any(|pattern| pattern.matches(tenant)).then(|| {
-            let (input, truncated) = self.input(prompt);
+            let (input, truncated) = self.input(&prompt());
             let output = vec![Message { role: "assistant".to_owned(), text: String::new() }];
             let content = Content { input, output, finish_reason: None, truncated };
             Captured { content, room: self.bytes }
@@ -116,9 +120,13 @@ mod tests {
     fn only_what_is_asked_for_is_kept() {
         let prompt = Prompt::Text("secret".to_owned());
         for (tenant, kept) in [(None, false), (Some("other"), false), (Some("acme-1"), true)] {
-            assert_eq!(capture(100).begin(tenant, &prompt).is_some(), kept, "{tenant:?}");
+            assert_eq!(capture(100).begin(tenant, || prompt.clone()).is_some(), kept, "{tenant:?}");
         }
-        assert!(Capture::new(&CaptureSettings::default()).begin(Some("acme-1"), &prompt).is_none());
+        assert!(
+            Capture::new(&CaptureSettings::default())
+                .begin(Some("acme-1"), || prompt.clone())
+                .is_none()
+        );
     }
 
     #[test]
@@ -131,7 +139,8 @@ mod tests {
             (12, vec![("user", "ße an alle")], true),
             (0, vec![], true),
         ] {
-            let content = capture(bytes).begin(Some("acme-1"), &prompt).unwrap().ended(None);
+            let content =
+                capture(bytes).begin(Some("acme-1"), || prompt.clone()).unwrap().ended(None);
             let found: Vec<_> =
                 content.input.iter().map(|m| (m.role.as_str(), m.text.as_str())).collect();
             assert_eq!((found, content.truncated), (input, cut), "{bytes}");
@@ -140,7 +149,7 @@ mod tests {
 
     #[test]
     fn an_answer_is_kept_from_its_beginning_without_holes() {
-        let mut captured = capture(5).begin(Some("acme-1"), &Prompt::Tokens(vec![1])).unwrap();
+        let mut captured = capture(5).begin(Some("acme-1"), || Prompt::Tokens(vec![1])).unwrap();
         for piece in ["ab", "cü", "ß", "d"] {
             captured.answered(piece);
         }

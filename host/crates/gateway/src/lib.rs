@@ -5,10 +5,14 @@
 //! the accounting.
 
 mod admin;
+mod admission;
+mod admit;
 mod call;
 mod content;
 mod deliver;
 mod exporters;
+mod forward;
+mod local;
 mod log;
 mod metrics;
 mod models;
@@ -19,21 +23,28 @@ mod shadow;
 mod tap;
 mod tracer;
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
-use tollgate_domain::Resource;
+use tollgate_domain::{Resource, UnixNanos};
 use tollgate_engine::Engine;
 use tollgate_ledger::{Ledger, LedgerError, Opened};
 use tollgate_plugin_host::PluginHost;
 use tollgate_telemetry::Exporter;
+pub use tollgate_upstream::Form as ForwardedForm;
+use tollgate_upstream::Upstreams;
 
 pub use admin::Admin;
-pub use call::{Answer, AnswerEvent, Arrival, Call, ChatMessage, Ending, Moment, Prompt, Refusal};
+pub use admission::Tenancy;
+pub use call::{
+    Answer, AnswerEvent, Arrival, Call, Caller, ChatMessage, Ending, Form, Forward, ForwardedHead,
+    Moment, Places, Prompt, Refusal,
+};
 pub use content::CaptureSettings;
 pub use metrics::{ExporterCounts, FileState, LedgerCounts};
 pub use models::ModelCard;
@@ -44,6 +55,7 @@ pub use tollgate_telemetry::metrics::Exposition;
 use content::Capture;
 use deliver::Courier;
 use exporters::ExporterMeter;
+use local::Local;
 use metrics::RequestMeters;
 use models::Models;
 use shadow::Shadow;
@@ -51,8 +63,12 @@ use tracer::Tracer;
 
 /// What a gateway is made of.
 pub struct Parts {
-    /// Where models run.
-    pub engine: Engine,
+    /// The model in this process, if there is one.
+    pub engine: Option<Engine>,
+    /// Other servers, if there are any.
+    pub upstreams: Option<Upstreams>,
+    /// Who may ask, and how much.
+    pub tenancy: Tenancy,
     /// Who prices, enriches and filters.
     pub plugins: PluginHost,
     /// Where records are kept, and what its last process left behind.
@@ -76,9 +92,12 @@ pub struct Parts {
 pub struct Gateway(Arc<Inner>);
 
 struct Inner {
-    engine: Engine,
+    /// When this gateway was started.
+    began: UnixNanos,
+    local: Option<Local>,
+    upstreams: Option<Upstreams>,
+    tenancy: Tenancy,
     plugins: PluginHost,
-    models: Models,
     stall: Duration,
     capture: Capture,
     /// Requests whose accounting is not done yet.
@@ -118,11 +137,16 @@ impl Gateway {
         recover::end_interrupted(&ledger, &parts.plugins, interrupted).await?;
         let tracer = Tracer::new(parts.plugins.clone(), parts.resource, parts.address);
         let (delivery, exporters) = Delivery::start(parts.exporters, &ledger, &Arc::new(tracer));
-        let models = Models::new(parts.engine.info(), parts.aliases);
+        let local = parts.engine.map(|engine| {
+            let models = Models::new(engine.info(), parts.aliases);
+            Local { engine, models }
+        });
         let gateway = Self(Arc::new(Inner {
-            engine: parts.engine,
+            began: SystemTime::now().into(),
+            local,
+            upstreams: parts.upstreams,
+            tenancy: parts.tenancy,
             plugins: parts.plugins,
-            models,
             stall: parts.stall,
             capture: Capture::new(&parts.capture),
             running: TaskTracker::new(),
@@ -134,10 +158,42 @@ impl Gateway {
         Ok((gateway, delivery))
     }
 
-    /// The models that can be asked for.
+    /// Who shows this key: the token of `Authorization`, without its scheme.
+    ///
+    /// # Errors
+    /// `unauthorized`: there are keys, and this is none that holds.
+    pub fn authenticate(&self, key: Option<&str>) -> Result<Caller, Refusal> {
+        self.0.tenancy.authenticate(key, &self.0.requests)
+    }
+
+    /// The models that `caller` can ask for by name, each once.
     #[must_use]
-    pub fn models(&self) -> &[ModelCard] {
-        self.0.models.cards()
+    pub fn models(&self, caller: &Caller) -> Vec<ModelCard> {
+        let (upstreams, local) = (self.0.upstreams.as_ref(), self.0.local.as_ref());
+        let served = upstreams.map(Upstreams::models).unwrap_or_default();
+        let mut cards: Vec<ModelCard> =
+            served.into_iter().map(|model| ModelCard::of(model, self.0.began)).collect();
+        let here = local.map(|local| local.models.cards()).unwrap_or_default();
+        let known: HashSet<String> = cards.iter().map(|card| card.id.clone()).collect();
+        cards.extend(here.iter().filter(|card| !known.contains(&card.id)).cloned());
+        cards.retain(|card| caller.0.allows(&card.id));
+        cards
+    }
+
+    /// Whether requests may go to other servers at all.
+    #[must_use]
+    pub fn forwards(&self) -> bool {
+        self.0.upstreams.is_some()
+    }
+
+    /// Where the model of this name is served; without a name the only model there is.
+    #[must_use]
+    pub fn places(&self, model: &str, caller: &Caller, user: Option<&str>) -> Places {
+        let local = self.0.local.as_ref();
+        let here = |local: &Local| model.is_empty() || local.models.find(model).is_some();
+        let tenant = caller.0.tenant.as_deref().or(user);
+        let route = self.0.upstreams.as_ref().and_then(|all| all.route(model, tenant));
+        Places { here: local.is_some_and(here), elsewhere: route.is_some() }
     }
 
     /// Whether requests can be served.

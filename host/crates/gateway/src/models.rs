@@ -2,10 +2,11 @@
 
 use std::time::SystemTime;
 
-use tollgate_domain::{ErrorKind, UnixNanos};
+use tollgate_domain::UnixNanos;
 use tollgate_engine::ModelInfo;
+use tollgate_upstream::ServedModel;
 
-use crate::call::Refusal;
+use crate::request::IN_PROCESS;
 
 /// One name that can be asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,8 +17,18 @@ pub struct ModelCard {
     pub root: String,
     /// When it was loaded.
     pub created: UnixNanos,
-    /// Most tokens that prompt and answer have together.
-    pub context_length: u32,
+    /// Most tokens that prompt and answer have together, where that is known.
+    pub context_length: Option<u32>,
+    /// Whose it is: a provider.
+    pub owner: String,
+}
+
+impl ModelCard {
+    /// A model of another server, known since `created`.
+    pub(crate) fn of(model: ServedModel, created: UnixNanos) -> Self {
+        let ServedModel { name, provider, .. } = model;
+        Self { root: name.clone(), id: name, created, context_length: None, owner: provider }
+    }
 }
 
 /// All names that can be asked for.
@@ -26,10 +37,21 @@ pub(crate) struct Models(Vec<ModelCard>);
 impl Models {
     pub(crate) fn new(served: &ModelInfo, aliases: Vec<String>) -> Self {
         let created = SystemTime::now().into();
-        let context_length = u32::try_from(served.context_length).unwrap_or(u32::MAX);
+        let context_length = Some(u32::try_from(served.context_length).unwrap_or(u32::MAX));
         let names = std::iter::once(served.name.clone()).chain(aliases);
-        let card = |id| ModelCard { id, root: served.name.clone(), created, context_length };
+        let card = |id| ModelCard {
+            id,
+            root: served.name.clone(),
+            created,
+            context_length,
+            owner: IN_PROCESS.to_owned(),
+        };
         Self(names.map(card).collect())
+    }
+
+    /// Most tokens that prompt and answer have together.
+    pub(crate) fn context_length(&self) -> u32 {
+        self.0.first().and_then(|card| card.context_length).unwrap_or(0)
     }
 
     pub(crate) fn cards(&self) -> &[ModelCard] {
@@ -41,20 +63,8 @@ impl Models {
         self.0.first().map_or("", |card| card.id.as_str())
     }
 
-    /// The model to serve a request with; the only one there is, where it names none.
-    pub(crate) fn resolve(&self, name: Option<&str>) -> Result<&ModelCard, Refusal> {
-        let found = match name {
-            None => self.0.first(),
-            Some(name) => self.0.iter().find(|card| card.id == name),
-        };
-        found.ok_or_else(|| {
-            let known: Vec<&str> = self.0.iter().map(|card| card.id.as_str()).collect();
-            let message = format!(
-                "The model `{}` does not exist here. Served: {}.",
-                name.unwrap_or_default(),
-                known.join(", ")
-            );
-            Refusal::new(ErrorKind::ModelNotFound, message).param("model")
-        })
+    /// The model behind a name.
+    pub(crate) fn find(&self, name: &str) -> Option<&ModelCard> {
+        self.0.iter().find(|card| card.id == name)
     }
 }

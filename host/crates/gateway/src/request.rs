@@ -1,17 +1,19 @@
 //! One request under way: what is known of it so far, and the record it becomes.
 
 use rand::random;
+use tollgate_domain::admission::Admission;
 use tollgate_domain::record::{
     Asked, Content, HttpExchange, Operation, Phases, Record, ServedBy, TracePlace,
 };
 use tollgate_domain::time::Interval;
+use tollgate_domain::upstream::UpstreamCall;
 use tollgate_domain::usage::{Phase, UsageSource};
 use tollgate_domain::{
     CostOutcome, Outcome, RequestId, SpanId, TokenUsage, TraceId, UnpricedReason, Usage,
 };
 use tollgate_telemetry::propagation;
 
-use crate::call::{Arrival, Call, Moment, Prompt, Refusal};
+use crate::call::{Arrival, Caller, Moment, Refusal};
 use crate::log;
 
 /// `gen_ai.provider.name` of models that run in this process.
@@ -25,7 +27,9 @@ pub(crate) struct Request {
     pub(crate) asked: Asked,
     pub(crate) user: Option<String>,
     pub(crate) arrived: Moment,
-    http: HttpExchange,
+    /// Who asks: with a key whoever has it, else the `user` field.
+    pub(crate) caller: Caller,
+    pub(crate) http: HttpExchange,
 }
 
 /// What is known at its end besides.
@@ -35,6 +39,10 @@ pub(crate) struct End {
     pub(crate) usage: Usage,
     pub(crate) cost: CostOutcome,
     pub(crate) content: Option<Content>,
+    pub(crate) admission: Admission,
+    pub(crate) upstream: Option<UpstreamCall>,
+    /// The model that has answered, by its own word.
+    pub(crate) response_model: Option<String>,
 }
 
 impl Request {
@@ -42,6 +50,10 @@ impl Request {
     pub(crate) fn begin(arrival: &Arrival, asked: Asked, user: Option<String>) -> Self {
         let parent =
             propagation::parse(arrival.traceparent.as_deref(), arrival.tracestate.as_deref());
+        let mut caller = arrival.caller.clone();
+        if caller.0.key_id.is_none() {
+            caller.0.tenant.clone_from(&user);
+        }
         let trace_id = parent.as_ref().map_or_else(|| TraceId(nonzero(random)), |p| p.trace_id);
         Self {
             id: RequestId(uuid::Uuid::now_v7().simple().to_string()),
@@ -50,6 +62,7 @@ impl Request {
             asked,
             user,
             arrived: arrival.at,
+            caller,
             http: HttpExchange {
                 method: arrival.method.clone(),
                 route: arrival.route.clone(),
@@ -64,9 +77,9 @@ impl Request {
     }
 
     /// Usage with the counts still to be filled in.
-    pub(crate) fn usage_base(&self, served: &str) -> Usage {
+    pub(crate) fn usage_base(&self, provider: &str, served: &str) -> Usage {
         Usage {
-            provider: IN_PROCESS.to_owned(),
+            provider: provider.to_owned(),
             request_model: self.asked.model.clone(),
             response_model: served.to_owned(),
             operation: self.operation.name().to_owned(),
@@ -80,30 +93,41 @@ impl Request {
         }
     }
 
-    /// Who pays: the `user` field, until keys name somebody.
+    /// Who pays.
     pub(crate) fn tenant(&self) -> Option<&str> {
-        self.user.as_deref()
+        self.caller.0.tenant.as_deref()
     }
 
     /// The record of a request that was not served.
     pub(crate) fn refused(&self, refusal: &Refusal) -> Record {
         let outcome = Outcome::Refused { kind: refusal.kind, message: refusal.message.clone() };
         let cost = CostOutcome::Unpriced { reason: UnpricedReason::NotServed };
-        self.record(self.no_phases(), outcome, None, cost)
+        let mut record = self.record(self.no_phases(), outcome, None, cost);
+        if let Some(limit) = &refusal.limit {
+            record.admission.get_or_insert_default().limit = Some((**limit).clone());
+        }
+        record
     }
 
     /// The record of an admitted request if nothing more is heard of it.
-    pub(crate) fn aborted(&self, served: &str, tokenize: Interval) -> Record {
-        let phases = Phases { tokenize: Some(tokenize), ..self.no_phases() };
-        let usage = Usage { phase: Phase::Interrupted, ..self.usage_base(served) };
+    pub(crate) fn aborted(&self, usage: &Usage, tokenize: Option<Interval>) -> Record {
+        let phases = Phases { tokenize, ..self.no_phases() };
+        let usage = Usage { phase: Phase::Interrupted, ..usage.clone() };
         let cost = CostOutcome::Unpriced { reason: UnpricedReason::PluginsChanged };
         self.record(phases, Outcome::Aborted, Some(usage), cost)
     }
 
     /// The record of a request that was served, whole or in part.
     pub(crate) fn served(&self, end: End) -> Record {
-        let record = self.record(end.phases, end.outcome, Some(end.usage), end.cost);
-        Record { content: end.content, ..record }
+        let mut record = self.record(end.phases, end.outcome, Some(end.usage), end.cost);
+        if let Some(status) = end.upstream.as_ref().and_then(|call| call.status) {
+            record.http.status = status;
+        }
+        if let (Some(by), Some(model)) = (&mut record.served_by, end.response_model) {
+            by.model = model;
+        }
+        record.admission = Some(end.admission).filter(|admission| !admission.is_empty());
+        Record { content: end.content, upstream: end.upstream, ..record }
     }
 
     fn no_phases(&self) -> Phases {
@@ -131,11 +155,12 @@ impl Request {
             Outcome::Failed { kind, .. } if !self.asked.stream => kind.http_status(),
             Outcome::Failed { .. } => 200,
         };
+        let key = self.caller.0.key_id.clone();
         Record {
             id: self.id.clone(),
             operation: self.operation,
             trace: self.trace.clone(),
-            tenant: self.user.clone(),
+            tenant: self.caller.0.tenant.clone(),
             user: self.user.clone(),
             served_by: usage.as_ref().map(|usage| ServedBy {
                 provider: usage.provider.clone(),
@@ -147,28 +172,10 @@ impl Request {
             outcome,
             usage,
             cost,
+            admission: key.map(|key| Admission { key: Some(key), ..Admission::default() }),
+            upstream: None,
             content: None,
         }
-    }
-}
-
-/// What telemetry tells of a call.
-pub(crate) fn asked(call: &Call, model: String) -> Asked {
-    let prompt_characters = match &call.prompt {
-        Prompt::Text(text) => text.chars().count(),
-        Prompt::Tokens(_) => 0,
-        Prompt::Chat(messages) => messages.iter().map(|m| m.content.chars().count()).sum(),
-    };
-    Asked {
-        model,
-        max_tokens: call.max_tokens,
-        temperature: call.temperature,
-        top_p: call.top_p,
-        top_k: call.top_k,
-        seed: call.seed,
-        stop: call.stop.clone(),
-        stream: call.stream,
-        prompt_characters: prompt_characters as u64,
     }
 }
 

@@ -1,152 +1,131 @@
-//! Between engine and client: passes the stream on and writes down what happened when.
+//! Between backend and client: passes the answer on and writes down what happened when.
+//!
+//! [`engine`] taps a generation of the model in this process, [`upstream`] another server's answer.
+//! Whichever it was, what is known of it afterwards is [`Tapped`].
+
+pub(crate) mod engine;
+pub(crate) mod upstream;
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tokio::sync::mpsc;
 use tollgate_domain::record::{FinishReason, Phases};
-use tollgate_domain::time::{Interval, nanos};
-use tollgate_domain::usage::{ComputeUsage, Phase};
-use tollgate_domain::{ErrorKind, Outcome, TokenUsage, Usage};
-use tollgate_engine::{End, Engine, Event, Generation};
+use tollgate_domain::time::Interval;
+use tollgate_domain::upstream::UpstreamCall;
+use tollgate_domain::usage::{ComputeUsage, Phase, UsageSource};
+use tollgate_domain::{Outcome, TokenUsage, Usage};
 use tollgate_ledger::Ticket;
 
 use crate::call::{AnswerEvent, Moment, Refusal};
 use crate::content::Captured;
 
-/// What a stream turned out to be.
-#[derive(Default)]
+/// Where the pieces of one answer go.
+pub(crate) struct Tap<'a> {
+    pub(crate) pieces: &'a mpsc::Sender<AnswerEvent>,
+    pub(crate) ticket: &'a Ticket,
+    pub(crate) content: &'a mut Option<Captured>,
+    /// How long a client may leave a piece before it counts as gone.
+    pub(crate) stall: Duration,
+}
+
+/// What an answer turned out to be.
 pub(crate) struct Tapped {
-    /// Why generation ended; none if the client left or the engine failed first.
+    /// Whether the client has seen all of it but the end.
+    pub(crate) whole: bool,
+    /// Whether a backend did what was asked, or some of it. Else there is nothing to pay for.
+    pub(crate) served: bool,
+    /// Why generation ended, where the backend said so.
     pub(crate) reason: Option<FinishReason>,
-    output_tokens: u32,
-    device_time: Duration,
-    started: Option<Instant>,
-    prefilled: Option<Instant>,
-    first_text: Option<Instant>,
-    ended: Option<Instant>,
-}
-
-/// A tapped stream and, if it failed, how.
-pub(crate) struct Ran {
-    pub(crate) tapped: Tapped,
+    /// How the backend failed, if it did.
     pub(crate) failure: Option<Refusal>,
+    pub(crate) tokens: TokenUsage,
+    pub(crate) source: UsageSource,
+    pub(crate) compute: Option<ComputeUsage>,
+    pub(crate) times: Times,
+    pub(crate) response: Response,
+    /// What is held back until the request is on record.
+    pub(crate) rest: Bytes,
 }
 
-/// Passes the stream on until it ends or the client is gone, which is when the pieces' receiver
-/// is dropped or has not taken a piece for `stall`. Then generation is cancelled and what it used
-/// so far is asked for. What a piece took is noted before the piece goes out, so that a killed
-/// process has billed what its clients have.
-pub(crate) async fn run(
-    mut generation: Generation,
-    prompt_tokens: u64,
-    pieces: &mpsc::Sender<AnswerEvent>,
-    ticket: &Ticket,
-    content: &mut Option<Captured>,
-    stall: Duration,
-) -> Ran {
-    let mut tapped = Tapped::default();
-    let mut client_is_here = true;
-    let mut failure = None;
-    loop {
-        let event = tokio::select! {
-            event = generation.next() => event,
-            () = pieces.closed(), if client_is_here => {
-                client_is_here = false;
-                generation.cancel();
-                continue;
-            }
-        };
-        let Some(event) = event else {
-            failure = Some(Refusal::new(ErrorKind::Internal, "The engine stopped."));
-            break;
-        };
-        match event {
-            Event::Started { at } => tapped.started = Some(at),
-            Event::Prefilled { at } => {
-                tapped.prefilled = Some(at);
-                ticket.progress(prompt_tokens, 0);
-            }
-            Event::Text { text, output_tokens, at } => {
-                tapped.first_text.get_or_insert(at);
-                ticket.progress(prompt_tokens, u64::from(output_tokens));
-                if let Some(content) = content {
-                    content.answered(&text);
-                }
-                let piece = pieces.send(AnswerEvent::Text(text));
-                if client_is_here && !matches!(tokio::time::timeout(stall, piece).await, Ok(Ok(())))
-                {
-                    client_is_here = false;
-                    generation.cancel();
-                }
-            }
-            Event::Ended { end, output_tokens, device_time, at } => {
-                tapped.output_tokens = output_tokens;
-                tapped.device_time = device_time;
-                tapped.ended = Some(at);
-                match end {
-                    End::Finished(reason) if client_is_here => {
-                        tapped.reason = Some(reason);
-                    }
-                    End::Failed(error) => {
-                        tracing::error!(%error, "generation failed");
-                        let message = "The model failed while answering.";
-                        failure = Some(Refusal::new(ErrorKind::Internal, message));
-                    }
-                    // We cancelled because the client left; else the engine did, to shut down.
-                    End::Cancelled if client_is_here => {
-                        let message = "The gateway shut down while answering.";
-                        failure = Some(Refusal::new(ErrorKind::ShuttingDown, message));
-                    }
-                    // The client left, if only in the last moment: it has not seen the end.
-                    End::Finished(_) | End::Cancelled => {}
-                }
-                break;
-            }
-        }
+/// What another server says of its answer.
+#[derive(Default)]
+pub(crate) struct Response {
+    /// The model that has answered.
+    pub(crate) model: Option<String>,
+    /// Its id of the answer.
+    pub(crate) id: Option<String>,
+    /// The tier that served.
+    pub(crate) service_tier: Option<String>,
+}
+
+/// When an answer reached which point.
+#[derive(Default)]
+pub(crate) struct Times {
+    /// It left the backend's queue.
+    pub(crate) started: Option<Instant>,
+    /// The model had read the prompt.
+    pub(crate) prefilled: Option<Instant>,
+    pub(crate) first_text: Option<Instant>,
+    /// The backend had made all of it; none: at its end.
+    pub(crate) decoded: Option<Instant>,
+    pub(crate) ended: Option<Instant>,
+}
+
+impl Tap<'_> {
+    /// Hands a piece to the client, unless it is gone, which is when the receiver is dropped or has
+    /// not taken a piece for `stall`; whether it is still here.
+    async fn pass(&self, piece: AnswerEvent) -> bool {
+        matches!(tokio::time::timeout(self.stall, self.pieces.send(piece)).await, Ok(Ok(())))
     }
-    Ran { tapped, failure }
 }
 
 impl Tapped {
     /// What the client is told of the end.
-    pub(crate) fn result(&self, failure: Option<&Refusal>) -> Result<FinishReason, Refusal> {
-        match (failure, self.reason) {
-            (Some(refusal), _) => Err(refusal.clone()),
-            (None, Some(reason)) => Ok(reason),
-            (None, None) => Err(Refusal::new(ErrorKind::Internal, "The answer was cut off.")),
+    pub(crate) fn result(&self) -> Result<Option<FinishReason>, Refusal> {
+        match &self.failure {
+            Some(refusal) => Err(refusal.clone()),
+            None => Ok(self.reason),
         }
     }
 
     /// Whether the client saw the whole answer.
-    pub(crate) fn outcome(&self, failure: Option<Refusal>) -> Outcome {
-        match (failure, self.reason) {
-            (Some(refusal), _) => Outcome::Failed { kind: refusal.kind, message: refusal.message },
-            (None, Some(reason)) => Outcome::Completed { reason },
-            (None, None) => Outcome::ClientGone,
+    pub(crate) fn outcome(&self) -> Outcome {
+        match &self.failure {
+            Some(Refusal { kind, message, .. }) => {
+                Outcome::Failed { kind: *kind, message: message.clone() }
+            }
+            None if self.whole => Outcome::Completed { reason: self.reason },
+            None => Outcome::ClientGone,
         }
     }
 
     /// `base` with the counts filled in.
-    pub(crate) fn usage(&self, base: Usage, prompt_tokens: u64, engine: &Engine) -> Usage {
-        let was_read = self.prefilled.is_some() || self.output_tokens > 0;
+    pub(crate) fn usage(&self, base: Usage) -> Usage {
+        let ended = self.whole && self.failure.is_none();
         Usage {
-            phase: if self.reason.is_some() { Phase::Final } else { Phase::Interrupted },
-            tokens: TokenUsage {
-                // A prompt that the model never got to read used nothing.
-                input: if was_read { prompt_tokens } else { 0 },
-                output: u64::from(self.output_tokens),
-                ..TokenUsage::default()
-            },
-            compute: Some(ComputeUsage {
-                device: engine.info().device.to_string(),
-                device_time_nanos: nanos(self.device_time),
-                share_ppm: 1_000_000,
-                energy_millijoules: None,
-            }),
+            phase: if ended { Phase::Final } else { Phase::Interrupted },
+            source: self.source,
+            tokens: self.tokens,
+            compute: self.compute.clone(),
+            service_tier: self.response.service_tier.clone(),
             ..base
         }
     }
+}
 
+impl Tapped {
+    /// The call to another server, with what its answer told.
+    pub(crate) fn complete(&mut self, mut call: UpstreamCall, arrived: &Moment) -> UpstreamCall {
+        if let Some(ended) = self.times.ended.filter(|_| call.status.is_some()) {
+            call.interval.end = call.interval.end.max(arrived.at(ended));
+        }
+        call.response_id = self.response.id.take();
+        call
+    }
+}
+
+impl Times {
     /// How long the request was in our hands and not in the backend's, so far: from its arrival
     /// until it was submitted, and from the end of generation until now.
     pub(crate) fn overhead(&self, arrived: &Moment, submitted: Instant) -> Duration {
@@ -158,16 +137,18 @@ impl Tapped {
     pub(crate) fn phases(
         &self,
         arrived: &Moment,
-        tokenize: Interval,
+        tokenize: Option<Interval>,
         submitted: Instant,
     ) -> Phases {
         let ended = self.ended.unwrap_or_else(Instant::now);
+        // Whoever makes tokens of the prompt has a queue that is known here.
+        let queued = tokenize.is_some();
         Phases {
             request: arrived.until_now(),
-            tokenize: Some(tokenize),
-            queue: Some(arrived.interval(submitted, self.started.unwrap_or(ended))),
+            tokenize,
+            queue: queued.then(|| arrived.interval(submitted, self.started.unwrap_or(ended))),
             prefill: self.started.map(|at| arrived.interval(at, self.prefilled.unwrap_or(ended))),
-            decode: self.prefilled.map(|at| arrived.interval(at, ended)),
+            decode: self.prefilled.map(|at| arrived.interval(at, self.decoded.unwrap_or(ended))),
             first_token: self.first_text.map(|at| arrived.at(at)),
         }
     }

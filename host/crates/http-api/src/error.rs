@@ -21,6 +21,7 @@ pub(crate) fn response(refusal: &Refusal, account: Option<&Account<'_>>) -> Resp
     if let Some((id, trace_id)) = &refusal.recorded {
         headers::set_ids(response.headers_mut(), id, *trace_id);
     }
+    headers::set_all(response.headers_mut(), &refusal.headers);
     if let Some(wait) = refusal.retry_after {
         // The header counts whole seconds; too late is better than too early.
         let seconds = wait.as_secs_f64().ceil().max(1.0);
@@ -84,11 +85,15 @@ fn class(kind: ErrorKind) -> &'static str {
         ErrorKind::Unauthorized => "authentication_error",
         ErrorKind::Forbidden => "permission_error",
         ErrorKind::Timeout => "timeout_error",
-        ErrorKind::Overloaded => "rate_limit_error",
+        ErrorKind::Overloaded | ErrorKind::RateLimited => "rate_limit_error",
+        ErrorKind::BudgetExhausted => "insufficient_quota",
         ErrorKind::ShuttingDown
         | ErrorKind::PricingUnavailable
+        | ErrorKind::LimitsUnavailable
         | ErrorKind::RecordUnavailable
         | ErrorKind::Backend
+        | ErrorKind::BackendTimeout
+        | ErrorKind::BackendUnavailable
         | ErrorKind::Internal => "server_error",
     }
 }

@@ -1,6 +1,6 @@
 //! Names of the headers this API adds, and reading and setting headers safely.
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use tollgate_domain::{CostOutcome, RequestId, TraceId};
 
 /// The request's id, as on its span.
@@ -37,6 +37,23 @@ pub(crate) fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
         }
         Err(error) => tracing::warn!(%name, %error, "a header was left out"),
     }
+}
+
+/// Sets headers of our own names.
+pub(crate) fn set_all(headers: &mut HeaderMap, pairs: &[(&'static str, String)]) {
+    for (name, value) in pairs {
+        set(headers, HeaderName::from_static(name), value);
+    }
+}
+
+/// The API key: the token of `Authorization: Bearer`, or `x-api-key`.
+pub(crate) fn api_key(headers: &HeaderMap) -> Option<&str> {
+    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let token = bearer.and_then(|value| {
+        let (scheme, token) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+    });
+    token.or_else(|| headers.get("x-api-key").and_then(|value| value.to_str().ok()))
 }
 
 /// `traceparent`. Trace context forbids more than one, so that is as good as none.

@@ -15,6 +15,7 @@ mod account;
 mod admin;
 mod body;
 mod error;
+mod forwarded;
 mod headers;
 mod request;
 mod response;

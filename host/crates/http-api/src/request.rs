@@ -14,7 +14,7 @@ mod unserved;
 
 use tollgate_domain::ErrorKind;
 use tollgate_domain::record::{Asked, Operation};
-use tollgate_gateway::{Arrival, Call, Prompt, Refusal};
+use tollgate_gateway::{Arrival, Call, Forward, Places, Prompt, Refusal};
 
 use fields::{Fields, Invalid};
 use parameters::Parameters;
@@ -22,8 +22,11 @@ use parameters::Parameters;
 /// A well-formed request.
 #[derive(Debug)]
 pub(crate) struct Request {
-    prompt: Prompt,
     parameters: Parameters,
+    /// Set if the model in this process can answer it.
+    prompt: Option<Prompt>,
+    /// Whether another server can answer it.
+    forward: bool,
 }
 
 /// Why a request is not well-formed, and what could be read of it all the same.
@@ -37,79 +40,80 @@ pub(crate) struct Malformed {
     pub(crate) user: Option<String>,
 }
 
-/// Reads the body of a request.
+/// Reads the body of a request. `places` says where the model that it names is served.
+///
+/// What another server is to answer is only glanced at: that server knows best what it takes.
 ///
 /// # Errors
 /// [`Malformed`] with the first parameter that is wrong, in the order in which they are read.
-pub(crate) fn parse(operation: Operation, body: &[u8]) -> Result<Request, Box<Malformed>> {
-    let fields = Fields::parse(body).map_err(|invalid| Malformed::from(Refusal::from(invalid)))?;
-    read(operation, &fields).map_err(|invalid| {
-        let asked = Asked {
-            model: parameters::model(&fields).ok().flatten().unwrap_or_default(),
-            stream: parameters::stream(&fields).unwrap_or_default(),
-            ..Asked::default()
-        };
-        let user = parameters::user(&fields).ok().flatten();
-        Box::new(Malformed { refusal: invalid.into(), asked, user })
-    })
+pub(crate) fn parse(
+    operation: Operation,
+    body: &[u8],
+    places: impl FnOnce(&str, Option<&str>) -> Places,
+) -> Result<Request, Box<Malformed>> {
+    let fields = match Fields::parse(body) {
+        Ok(fields) => fields,
+        // It need not be JSON.
+        Err(_) if operation == Operation::Other => Fields::none(),
+        Err(invalid) => return Err(Box::new(Malformed::from(Refusal::from(invalid)))),
+    };
+    let model = parameters::model(&fields).ok().flatten().unwrap_or_default();
+    let user = parameters::user(&fields).ok().flatten();
+    let places = places(&model, user.as_deref());
+    let here = (places.here || !places.elsewhere).then(|| read(operation, &fields));
+    match here {
+        Some(Ok((parameters, prompt))) => {
+            Ok(Request { parameters, prompt: Some(prompt), forward: places.elsewhere })
+        }
+        Some(Err(invalid)) if !places.elsewhere => {
+            let Parameters { asked, user, .. } = Parameters::glance(operation, &fields);
+            Err(Box::new(Malformed { refusal: invalid.into(), asked, user }))
+        }
+        _ => {
+            let parameters = Parameters::glance(operation, &fields);
+            Ok(Request { parameters, prompt: None, forward: true })
+        }
+    }
 }
 
-fn read(operation: Operation, fields: &Fields<'_>) -> Result<Request, Invalid> {
+/// Reads all of it, as the model in this process needs it.
+fn read(operation: Operation, fields: &Fields<'_>) -> Result<(Parameters, Prompt), Invalid> {
     let prompt = match operation {
         Operation::Chat => Prompt::Chat(chat::messages(fields)?),
         Operation::TextCompletion => completion::prompt(fields)?,
+        Operation::Embeddings | Operation::Responses | Operation::Other => {
+            let message = "No backend serves this for this model; the model in this process answers \
+                           chats and completions only.";
+            return Err(Invalid { message: message.to_owned(), param: None });
+        }
     };
-    let parameters = Parameters::read(operation, fields)?;
+    let mut parameters = Parameters::read(operation, fields)?;
     unserved::check(fields)?;
-    Ok(Request { prompt, parameters })
+    parameters.asked.prompt_characters = prompt.characters();
+    Ok((parameters, prompt))
 }
 
 impl Request {
-    /// Whether the answer is streamed.
-    pub(crate) fn stream(&self) -> bool {
-        self.parameters.stream
-    }
-
     /// Whether a streamed answer ends with a usage chunk.
     pub(crate) fn include_usage(&self) -> bool {
         self.parameters.include_usage
     }
 
-    /// What the gateway is to serve.
-    pub(crate) fn into_call(self, arrival: Arrival) -> Call {
-        let Parameters {
-            model,
-            max_tokens,
-            temperature,
-            top_p,
-            top_k,
-            seed,
-            stop,
-            stream,
-            include_usage: _,
-            user,
-        } = self.parameters;
-        Call {
-            arrival,
-            model,
-            prompt: self.prompt,
-            max_tokens,
-            temperature,
-            top_p,
-            top_k,
-            seed,
-            stop,
-            stream,
-            user,
-        }
+    /// What the gateway is to serve; `forward` is what this was read from, as another server gets
+    /// it.
+    pub(crate) fn into_call(self, arrival: Arrival, forward: Forward) -> Call {
+        let Parameters { asked, include_usage: _, user } = self.parameters;
+        let forward = self.forward.then_some(forward);
+        Call { arrival, asked, user, prompt: self.prompt, forward }
     }
 }
 
 impl From<Invalid> for Refusal {
     fn from(Invalid { message, param }: Invalid) -> Self {
-        Self {
-            param: param.map(String::into_boxed_str),
-            ..Self::new(ErrorKind::InvalidRequest, message)
+        let refusal = Self::new(ErrorKind::InvalidRequest, message);
+        match param {
+            Some(param) => refusal.param(param),
+            None => refusal,
         }
     }
 }
@@ -128,10 +132,19 @@ mod tests {
 
     use super::*;
 
+    fn here(_: &str, _: Option<&str>) -> Places {
+        Places { here: true, elsewhere: false }
+    }
+
+    fn elsewhere(_: &str, _: Option<&str>) -> Places {
+        Places { here: false, elsewhere: true }
+    }
+
     #[test]
     fn what_could_be_read_of_a_bad_request_goes_on_record() {
         let body = json!({"model": "m", "user": "acme", "stream": true, "prompt": 7});
-        let malformed = parse(Operation::TextCompletion, body.to_string().as_bytes()).unwrap_err();
+        let body = body.to_string();
+        let malformed = parse(Operation::TextCompletion, body.as_bytes(), here).unwrap_err();
         assert_eq!(malformed.refusal.param.as_deref(), Some("prompt"));
         assert_eq!(malformed.asked.model, "m");
         assert!(malformed.asked.stream);
@@ -184,10 +197,17 @@ mod tests {
     }
 
     fn never_panics(body: &[u8]) {
-        for operation in [Operation::Chat, Operation::TextCompletion] {
-            if let Err(malformed) = parse(operation, body) {
-                assert_eq!(malformed.refusal.kind.http_status(), 400);
-                assert!(malformed.refusal.message.len() < 500, "{}", malformed.refusal.message);
+        for operation in [
+            Operation::Chat,
+            Operation::TextCompletion,
+            Operation::Embeddings,
+            Operation::Responses,
+        ] {
+            for places in [here("", None), elsewhere("", None)] {
+                if let Err(malformed) = parse(operation, body, |_, _| places) {
+                    assert_eq!(malformed.refusal.kind.http_status(), 400);
+                    assert!(malformed.refusal.message.len() < 500, "{}", malformed.refusal.message);
+                }
             }
         }
     }
@@ -211,6 +231,25 @@ mod tests {
         }
         let deep =
             format!("{{\"x\":{}0{},\"prompt\":\"Hi\"}}", "[".repeat(100_000), "]".repeat(100_000));
-        assert!(parse(Operation::TextCompletion, deep.as_bytes()).is_ok());
+        assert!(parse(Operation::TextCompletion, deep.as_bytes(), here).is_ok());
+    }
+
+    #[test]
+    fn what_another_server_answers_is_not_judged_here() {
+        let body = br#"{"model":"m","messages":[{"role":"robot","content":[{"type":"text","text":"Hey"}]},
+            {"content":"you"}],"tools":[{}],"temperature":"hot","max_completion_tokens":9,"user":"acme"}"#;
+        assert!(parse(Operation::Chat, body, here).is_err());
+        let both = |_: &str, _: Option<&str>| Places { here: true, elsewhere: true };
+        for places in [elsewhere, both] {
+            let request = parse(Operation::Chat, body, places).unwrap();
+            assert!(request.forward && request.prompt.is_none());
+            let Parameters { asked, user, .. } = request.parameters;
+            assert_eq!((asked.model.as_str(), asked.max_tokens), ("m", Some(9)));
+            assert_eq!(asked.temperature, None);
+            assert_eq!(user.as_deref(), Some("acme"));
+        }
+        let plain = br#"{"model":"m","prompt":"Hey"}"#;
+        let request = parse(Operation::TextCompletion, plain, both).unwrap();
+        assert!(request.forward && request.prompt.is_some(), "either can answer it");
     }
 }

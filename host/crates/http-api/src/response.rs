@@ -57,6 +57,8 @@ pub(crate) async fn whole(operation: Operation, mut answer: Answer) -> Response 
     loop {
         match answer.next().await {
             Some(AnswerEvent::Text(piece)) => text.push_str(&piece),
+            // Only answers of other servers have any; `forwarded` tells those.
+            Some(AnswerEvent::Bytes(_)) => {}
             Some(AnswerEvent::Ended(ending)) => return ended(&head, &text, &ending),
             None => return error::response(&head.cut_off(), None),
         }
@@ -81,7 +83,8 @@ fn ended(head: &Head, text: &str, ending: &Ending) -> Response {
     let account = Account::new(&ending.tokens, &ending.cost, head.trace_id);
     let mut response = match &ending.result {
         Ok(reason) => {
-            (StatusCode::OK, json(body(head, text, *reason, ending, account))).into_response()
+            let reason = reason.map(FinishReason::name);
+            (StatusCode::OK, json(body(head, text, reason, ending, account))).into_response()
         }
         Err(failure) => error::response(&head.on_record(failure.clone()), Some(&account)),
     };
@@ -93,23 +96,21 @@ fn ended(head: &Head, text: &str, ending: &Ending) -> Response {
 fn body(
     head: &Head,
     text: &str,
-    reason: FinishReason,
+    reason: Option<&'static str>,
     ending: &Ending,
     account: Account<'_>,
 ) -> String {
+    let message = Message { role: "assistant", content: text, refusal: None };
     let (object, choice) = match head.operation {
-        Operation::Chat => (
-            "chat.completion",
-            Choice::Chat { message: Message { role: "assistant", content: text, refusal: None } },
-        ),
-        Operation::TextCompletion => ("text_completion", Choice::Completion { text }),
+        Operation::Chat => ("chat.completion", Choice::Chat { message }),
+        _ => ("text_completion", Choice::Completion { text }),
     };
     to_json(&Body {
         id: head.wire_id(),
         object,
         created: head.created,
         model: &head.model,
-        choices: [Indexed { index: 0, choice, logprobs: None, finish_reason: reason.name() }],
+        choices: [Indexed { index: 0, choice, logprobs: None, finish_reason: reason }],
         usage: Usage::from(&ending.tokens),
         text,
         account,
@@ -135,7 +136,7 @@ struct Indexed<'a> {
     #[serde(flatten)]
     choice: Choice<'a>,
     logprobs: Option<()>,
-    finish_reason: &'static str,
+    finish_reason: Option<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -154,6 +155,7 @@ struct Message<'a> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use bytes::Bytes;
     use tollgate_domain::usage::UsageSource;
 
     use super::*;
@@ -171,10 +173,11 @@ pub(crate) mod tests {
 
     pub(crate) fn ending(result: Result<FinishReason, Refusal>) -> Ending {
         Ending {
-            result,
+            result: result.map(Some),
             tokens: tokens(),
             source: UsageSource::Reported,
             cost: priced(3_600_000, "USD"),
+            rest: Bytes::new(),
         }
     }
 
@@ -185,7 +188,7 @@ pub(crate) mod tests {
         let ending = ending(Ok(FinishReason::Stop));
         let head = head(operation);
         let account = Account::new(&ending.tokens, &ending.cost, head.trace_id);
-        body(&head, "Paging \"helps\".", FinishReason::Stop, &ending, account)
+        body(&head, "Paging \"helps\".", Some("stop"), &ending, account)
     }
 
     #[test]

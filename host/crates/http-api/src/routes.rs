@@ -3,21 +3,27 @@
 use std::time::Duration;
 
 use axum::extract::{Path, Request, State};
-use axum::http::{StatusCode, Uri, request};
+use axum::http::{HeaderMap, StatusCode, Uri, header, request};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use axum::{Json, Router};
+use bytes::Bytes;
 use serde_json::{Value, json};
 use tollgate_domain::ErrorKind;
 use tollgate_domain::record::Operation;
-use tollgate_gateway::{Arrival, Call, Gateway, ModelCard, Moment, Readiness, Refusal};
+use tollgate_gateway::{
+    Answer, Arrival, Call, Caller, Form, Forward, Gateway, ModelCard, Moment, Readiness, Refusal,
+};
 use tracing::Instrument;
 
 use crate::request::Malformed;
-use crate::{HttpSettings, body, error, headers, request as requests, response, sse};
+use crate::{HttpSettings, body, error, forwarded, headers, request as requests, response, sse};
 
 const COMPLETIONS: &str = "/v1/completions";
 const CHAT_COMPLETIONS: &str = "/v1/chat/completions";
+const EMBEDDINGS: &str = "/v1/embeddings";
+const RESPONSES: &str = "/v1/responses";
+const ANYTHING: &str = "/v1/{*path}";
 
 /// What handlers share.
 #[derive(Clone)]
@@ -37,9 +43,12 @@ pub(crate) fn router(gateway: Gateway, settings: &HttpSettings) -> Router {
     let routes = Router::new()
         .route(COMPLETIONS, post(completions))
         .route(CHAT_COMPLETIONS, post(chat_completions))
+        .route(EMBEDDINGS, post(embeddings))
+        .route(RESPONSES, post(responses))
         .route("/v1/models", get(models))
         // A model's name may have slashes, as those of Hugging Face do.
         .route("/v1/models/{*id}", get(model))
+        .route(ANYTHING, any(anything))
         .route("/ready", get(ready));
     with_rest(routes).with_state(api)
 }
@@ -60,16 +69,41 @@ async fn chat_completions(State(api): State<Api>, request: Request) -> Response 
     infer(api, Operation::Chat, CHAT_COMPLETIONS, request).await
 }
 
+async fn embeddings(State(api): State<Api>, request: Request) -> Response {
+    infer(api, Operation::Embeddings, EMBEDDINGS, request).await
+}
+
+async fn responses(State(api): State<Api>, request: Request) -> Response {
+    infer(api, Operation::Responses, RESPONSES, request).await
+}
+
+/// What else there may be at another server: passed on as it is.
+async fn anything(State(api): State<Api>, request: Request) -> Response {
+    if !api.gateway.forwards() {
+        return no_such_route(request.uri().clone()).await;
+    }
+    infer(api, Operation::Other, ANYTHING, request).await
+}
+
 /// A request for an answer, from its first byte to the first of the answer.
 async fn infer(api: Api, operation: Operation, route: &str, request: Request) -> Response {
     let (head, body) = request.into_parts();
+    // Before anything of the body is read: a stranger's is not worth it.
+    let caller = match api.gateway.authenticate(headers::api_key(&head.headers)) {
+        Ok(caller) => caller,
+        Err(refusal) => return error::response(&refusal, None),
+    };
     let body = body::read(&head.headers, body, api.max_body_bytes, api.body_timeout).await;
     // Only now: how long the client takes to send is not ours to answer for.
-    let arrival = arrival(operation, route, &head);
-    let body = body.and_then(|body| body::check_type(&head.headers).map(|()| body));
-    let parsed = match body {
-        Ok(body) => requests::parse(operation, &body),
-        Err(error) => Err(Box::new(Malformed::from(Refusal::from(error)))),
+    let arrival = arrival(operation, route, &head, caller);
+    let body = body.and_then(|body| match operation {
+        Operation::Other => Ok(body),
+        _ => body::check_type(&head.headers).map(|()| body),
+    });
+    let places = |model: &str, user: Option<&str>| api.gateway.places(model, &arrival.caller, user);
+    let parsed = match &body {
+        Ok(body) => requests::parse(operation, body, places),
+        Err(error) => Err(Box::new(Malformed::from(Refusal::from(*error)))),
     };
     let request = match parsed {
         Ok(request) => request,
@@ -79,43 +113,80 @@ async fn infer(api: Api, operation: Operation, route: &str, request: Request) ->
             return error::response(&refusal, None);
         }
     };
-    let (stream, include_usage) = (request.stream(), request.include_usage());
-    let call: Call = request.into_call(arrival);
+    let include_usage = request.include_usage();
+    let call: Call = request.into_call(arrival, forward(&head, body.unwrap_or_default()));
+    let stream = call.asked.stream;
     match api.gateway.serve(call).await {
-        Ok(answer) if stream => sse::response(operation, answer, include_usage),
-        Ok(answer) => {
-            let log = answer.log_span();
-            response::whole(operation, answer).instrument(log).await
-        }
+        Ok(answer) => told(operation, answer, stream, include_usage).await,
         Err(refusal) => error::response(&refusal, None),
     }
 }
 
-fn arrival(operation: Operation, route: &str, head: &request::Parts) -> Arrival {
+/// The request as another server gets it.
+fn forward(head: &request::Parts, body: Bytes) -> Forward {
+    let path = head.uri.path_and_query().map_or("", |path| path.as_str());
+    let content_type = head.headers.get(header::CONTENT_TYPE);
+    Forward {
+        path: path.strip_prefix("/v1").unwrap_or(path).to_owned(),
+        content_type: content_type.and_then(|value| value.to_str().ok()).map(str::to_owned),
+        body,
+    }
+}
+
+/// An answer as its client reads it.
+async fn told(
+    operation: Operation,
+    mut answer: Answer,
+    stream: bool,
+    include_usage: bool,
+) -> Response {
+    let (log, left) = (answer.log_span(), std::mem::take(&mut answer.headers));
+    let mut response = match answer.form.clone() {
+        Form::Forwarded(head) => forwarded::response(operation, answer, head).instrument(log).await,
+        Form::Text if stream => sse::response(operation, answer, include_usage),
+        Form::Text => response::whole(operation, answer).instrument(log).await,
+    };
+    headers::set_all(response.headers_mut(), &left);
+    response
+}
+
+fn arrival(operation: Operation, route: &str, head: &request::Parts, caller: Caller) -> Arrival {
     Arrival {
         operation,
         method: head.method.to_string(),
         route: route.to_owned(),
         traceparent: headers::traceparent(&head.headers),
         tracestate: headers::tracestate(&head.headers),
+        caller,
         at: Moment::now(),
     }
 }
 
-async fn models(State(api): State<Api>) -> Json<Value> {
-    let cards: Vec<Value> = api.gateway.models().iter().map(card).collect();
-    Json(json!({"object": "list", "data": cards}))
+async fn models(State(api): State<Api>, headers: HeaderMap) -> Response {
+    let cards = match known_models(&api, &headers) {
+        Ok(cards) => cards,
+        Err(refusal) => return error::response(&refusal, None),
+    };
+    let cards: Vec<Value> = cards.iter().map(card).collect();
+    Json(json!({"object": "list", "data": cards})).into_response()
 }
 
-async fn model(State(api): State<Api>, Path(id): Path<String>) -> Response {
-    match api.gateway.models().iter().find(|model| model.id == id) {
-        Some(model) => Json(card(model)).into_response(),
-        None => {
+async fn model(State(api): State<Api>, Path(id): Path<String>, headers: HeaderMap) -> Response {
+    let found = known_models(&api, &headers).and_then(|cards| {
+        cards.into_iter().find(|model| model.id == id).ok_or_else(|| {
             let message = "There is no such model. `GET /v1/models` lists those that there are.";
-            let refusal = Refusal::new(ErrorKind::ModelNotFound, message).param("model");
-            error::response(&refusal, None)
-        }
+            Refusal::new(ErrorKind::ModelNotFound, message).param("model")
+        })
+    });
+    match found {
+        Ok(model) => Json(card(&model)).into_response(),
+        Err(refusal) => error::response(&refusal, None),
     }
+}
+
+fn known_models(api: &Api, headers: &HeaderMap) -> Result<Vec<ModelCard>, Refusal> {
+    let caller = api.gateway.authenticate(headers::api_key(headers))?;
+    Ok(api.gateway.models(&caller))
 }
 
 /// As vLLM's; `root` is the model that really answers, where the name is an alias.
@@ -124,7 +195,7 @@ fn card(model: &ModelCard) -> Value {
         "id": model.id,
         "object": "model",
         "created": model.created.seconds(),
-        "owned_by": "tollgate",
+        "owned_by": model.owner,
         "root": model.root,
         "parent": null,
         "max_model_len": model.context_length,
@@ -164,7 +235,6 @@ pub(crate) async fn no_such_method(request: Request) -> Response {
 #[cfg(test)]
 mod tests {
     use axum::body::{Body, to_bytes};
-    use axum::http::{HeaderMap, header};
     use hyper::service::Service;
     use hyper_util::service::TowerToHyperService;
     use tollgate_domain::UnixNanos;
@@ -211,7 +281,8 @@ mod tests {
             id: "mistral-7b".to_owned(),
             root: "tollgate-demo".to_owned(),
             created: UnixNanos(1_700_000_000_500_000_000),
-            context_length: 1024,
+            context_length: Some(1024),
+            owner: "tollgate".to_owned(),
         };
         assert_eq!(
             card(&model),

@@ -55,6 +55,8 @@ fn events(answer: Answer, chunks: Chunks) -> impl Stream<Item = String> {
                 Some(AnswerEvent::Text(text)) => {
                     ready.extend(log.in_scope(|| chunks.text(&text)));
                 }
+                // Only answers of other servers have any; `forwarded` tells those.
+                Some(AnswerEvent::Bytes(_)) => {}
                 Some(AnswerEvent::Ended(ending)) => {
                     ready.extend(log.in_scope(|| chunks.end(&ending)));
                     answer = None;
@@ -80,7 +82,7 @@ impl Chunks {
         let mut chunks = self.begin();
         chunks.push(match self.head.operation {
             Operation::Chat => self.chunk(Choice::delta(None, Some(text), None)),
-            Operation::TextCompletion => self.chunk(Choice::text(text, None)),
+            _ => self.chunk(Choice::text(text, None)),
         });
         chunks
     }
@@ -96,8 +98,8 @@ impl Chunks {
         };
         let mut chunks = self.begin();
         let last = match self.head.operation {
-            Operation::Chat => Choice::delta(None, None, Some(reason)),
-            Operation::TextCompletion => Choice::text("", Some(reason)),
+            Operation::Chat => Choice::delta(None, None, reason),
+            _ => Choice::text("", reason),
         };
         if self.include_usage {
             chunks.push(self.chunk(last));
@@ -131,7 +133,7 @@ impl Chunks {
     ) -> String {
         let object = match self.head.operation {
             Operation::Chat => "chat.completion.chunk",
-            Operation::TextCompletion => "text_completion",
+            _ => "text_completion",
         };
         to_json(&Chunk {
             id: self.head.wire_id(),
@@ -225,7 +227,7 @@ mod tests {
             Operation::Chat => {
                 r#"{"id":"chatcmpl-r1","object":"chat.completion.chunk","created":1700000000,"model":"mistral-7b","choices":"#
             }
-            Operation::TextCompletion => {
+            _ => {
                 r#"{"id":"cmpl-r1","object":"text_completion","created":1700000000,"model":"mistral-7b","choices":"#
             }
         };

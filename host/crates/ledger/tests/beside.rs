@@ -107,8 +107,8 @@ async fn every_outcome_and_cost() {
     let plugin = support::cost(1).plugin;
     let fault = PluginFault { plugin, kind: FaultKind::Trap, message: odd.clone() };
     let outcomes = [
-        Outcome::Completed { reason: FinishReason::Stop },
-        Outcome::Completed { reason: FinishReason::Length },
+        Outcome::Completed { reason: Some(FinishReason::Stop) },
+        Outcome::Completed { reason: Some(FinishReason::Length) },
         Outcome::ClientGone,
         Outcome::Failed { kind: ErrorKind::Backend, message: message() },
         Outcome::Refused { kind: ErrorKind::Overloaded, message: "x".repeat(1 << 20) },

@@ -43,9 +43,33 @@ pub struct Given {
     #[arg(long, env = "TOLLGATE_ADMIN_TOKEN_FILE", value_name = "FILE")]
     pub admin_token_file: Option<PathBuf>,
 
-    /// Model to serve: demo, a folder, a GGUF file or a Hugging Face id [default: demo]
-    #[arg(long, env = "TOLLGATE_MODEL", value_name = "demo|FOLDER|FILE.gguf|HF-ID")]
+    /// Model to run in this process: demo, a folder, a GGUF file, a Hugging Face id, or none
+    /// [default: demo; none where there are backends]
+    #[arg(long, env = "TOLLGATE_MODEL", value_name = "demo|FOLDER|FILE.gguf|HF-ID|none")]
     pub model: Option<String>,
+
+    /// TOML file of other servers to forward to, watched while running [default: none]
+    #[arg(long, env = "TOLLGATE_BACKENDS", value_name = "FILE")]
+    pub backends: Option<PathBuf>,
+
+    /// TOML file of API keys, limits and budgets, watched while running; `tollgate key` edits it.
+    /// Or set TOLLGATE_KEYS to a list of `tenant:key` [default: none, everybody is let in]
+    #[arg(long, env = "TOLLGATE_KEYS_FILE", value_name = "FILE")]
+    pub keys_file: Option<PathBuf>,
+
+    /// Let everybody in without a key also where others than this machine can reach the gateway
+    #[arg(long, env = "TOLLGATE_ANONYMOUS", value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub anonymous: Option<bool>,
+
+    /// File with the address of a Redis that gateways share limits and budgets through; or set
+    /// TOLLGATE_REDIS_URL to the address itself [default: none, each counts by itself]
+    #[arg(long, env = "TOLLGATE_REDIS_URL_FILE", value_name = "FILE")]
+    pub redis_url_file: Option<PathBuf>,
+
+    /// What happens to requests while Redis is away: no limits, none served, or limits of this
+    /// gateway by itself [default: local]
+    #[arg(long, env = "TOLLGATE_REDIS_AWAY", value_enum)]
+    pub redis_away: Option<RedisAway>,
 
     /// How traces are shown on standard output [default: tree]
     #[arg(long, env = "TOLLGATE_CONSOLE", value_enum)]
@@ -132,6 +156,19 @@ pub enum Console {
     Off,
 }
 
+/// What happens to requests while Redis is away.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RedisAway {
+    /// They are served without limits.
+    Open,
+    /// They are refused.
+    Closed,
+    /// Each gateway limits them by itself.
+    #[default]
+    Local,
+}
+
 /// How the log looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -167,6 +204,11 @@ impl Given {
             admin_listen: self.admin_listen.or(other.admin_listen),
             admin_token_file: self.admin_token_file.or(other.admin_token_file),
             model: self.model.or(other.model),
+            backends: self.backends.or(other.backends),
+            keys_file: self.keys_file.or(other.keys_file),
+            anonymous: self.anonymous.or(other.anonymous),
+            redis_url_file: self.redis_url_file.or(other.redis_url_file),
+            redis_away: self.redis_away.or(other.redis_away),
             console: self.console.or(other.console),
             log: self.log.or(other.log),
             log_format: self.log_format.or(other.log_format),

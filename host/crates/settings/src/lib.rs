@@ -12,12 +12,14 @@ mod ledger;
 mod names;
 mod resolved;
 mod secret;
+mod tenancy;
 
 pub use exporter::{
     Compression, Destination, Exporter, GivenExporter, GivenHeader, Protocol, Receiver, SpanFile,
     StartAt,
 };
-pub use given::{Console, Durability, Given, LogFormat};
+pub use given::{Console, Durability, Given, LogFormat, RedisAway};
 pub use ledger::LedgerKeeping;
 pub use resolved::{Settings, SettingsError, resolve};
 pub use secret::{ADMIN_TOKEN, Secret, admin_token};
+pub use tenancy::{KEYS, REDIS_URL, Tenancy};

@@ -4,6 +4,7 @@ use clap::Args;
 
 use crate::given::Given;
 use crate::secret::ADMIN_TOKEN;
+use crate::tenancy::{KEYS, REDIS_URL};
 
 /// The key of the file that is a list of tables and no flag.
 pub(crate) const EXPORTER: &str = "exporter";
@@ -16,7 +17,7 @@ pub(crate) fn keys() -> Vec<String> {
 
 /// Variables that the environment may hold.
 pub(crate) fn variables() -> Vec<String> {
-    let secrets = [ADMIN_TOKEN.to_owned()];
+    let secrets = [ADMIN_TOKEN, KEYS, REDIS_URL].map(str::to_owned);
     arguments().into_iter().map(|(_, variable)| variable).chain(secrets).collect()
 }
 

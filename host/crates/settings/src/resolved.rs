@@ -9,6 +9,7 @@ use crate::given::{Console, Given, LogFormat};
 use crate::ledger::{self, LedgerKeeping};
 use crate::names;
 use crate::secret::{self, Secret};
+use crate::tenancy::{self, Tenancy};
 
 /// The settings the program runs with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,8 +26,12 @@ pub struct Settings {
     pub admin_listen: Option<SocketAddr>,
     /// Token of the admin API; there where it is not on loopback.
     pub admin_token: Option<Secret>,
-    /// Model to serve, as it was named.
-    pub model: String,
+    /// Model to run in this process, as it was named; none: there is none.
+    pub model: Option<String>,
+    /// File of other servers to forward to.
+    pub backends: Option<PathBuf>,
+    /// Who is let in, and what limits are shared through.
+    pub tenancy: Tenancy,
     /// Where spans go, besides what OpenTelemetry's variables add. Without `[[exporter]]` tables
     /// the console and `spans.ndjson` in the data folder.
     pub exporters: Vec<Exporter>,
@@ -98,8 +103,9 @@ pub fn resolve(
     };
     let token_file = given.admin_token_file.clone();
     let (console, tables) = (given.console, given.exporters.clone());
-    let mut settings = with_defaults(given, program);
     let variable = |name: &str| environment.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone());
+    let tenancy = tenancy::resolve(&given, variable, &mut faults);
+    let mut settings = with_defaults(given, tenancy, program);
     settings.exporters = match tables {
         None => exporter::by_default(console.unwrap_or(Console::Tree), &settings.data_dir),
         Some(tables) => {
@@ -184,7 +190,7 @@ pub(crate) fn unknown(what: &str, name: &str, known: &[String]) -> String {
     }
 }
 
-fn with_defaults(given: Given, program: &Path) -> Settings {
+fn with_defaults(given: Given, tenancy: Tenancy, program: &Path) -> Settings {
     let ledger = ledger::keeping(&given);
     Settings {
         listen: given.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
@@ -195,7 +201,13 @@ fn with_defaults(given: Given, program: &Path) -> Settings {
         plugin_keys: given.plugin_keys.unwrap_or_default(),
         admin_listen: given.admin_listen,
         admin_token: None,
-        model: given.model.unwrap_or_else(|| "demo".to_owned()),
+        model: match (given.model, &given.backends) {
+            (Some(model), _) => Some(model).filter(|model| model != "none"),
+            (None, Some(_)) => None,
+            (None, None) => Some("demo".to_owned()),
+        },
+        backends: given.backends,
+        tenancy,
         exporters: Vec::new(),
         ledger,
         log: given.log.unwrap_or_else(|| "info".to_owned()),
@@ -226,7 +238,7 @@ mod tests {
         let flags = Given { model: Some("flag".into()), ..Given::default() };
         let text = "model = \"file\"\nlisten = \"127.0.0.1:9\"\nconsole = \"off\"";
         let settings = resolve_file(text, flags).unwrap();
-        assert_eq!(settings.model, "flag");
+        assert_eq!(settings.model.as_deref(), Some("flag"));
         assert_eq!(settings.listen.port(), 9);
         assert_eq!(settings.plugins, Path::new("/opt/bin/plugins"));
         let names: Vec<&str> = settings.exporters.iter().map(|e| e.name.as_str()).collect();
@@ -287,6 +299,19 @@ mod tests {
         let error = resolve_file(&text, Given::default()).unwrap_err().to_string();
         assert!(error.contains("did you mean admin-token-file?"), "{error}");
         assert!(!error.contains(TOKEN), "{error}");
+    }
+
+    #[test]
+    fn a_model_runs_here_unless_there_are_backends() {
+        for (text, model) in [
+            ("", Some("demo")),
+            ("backends = \"b.toml\"", None),
+            ("backends = \"b.toml\"\nmodel = \"demo\"", Some("demo")),
+            ("model = \"none\"", None),
+        ] {
+            let settings = resolve_file(text, Given::default()).unwrap();
+            assert_eq!(settings.model.as_deref(), model, "{text}");
+        }
     }
 
     #[test]

@@ -20,6 +20,11 @@ const LONGEST: u64 = 4096;
 pub struct Secret(String);
 
 impl Secret {
+    /// Text that must not be shown.
+    pub(crate) fn new(text: String) -> Self {
+        Self(text)
+    }
+
     /// The text itself.
     #[must_use]
     pub fn reveal(&self) -> &str {

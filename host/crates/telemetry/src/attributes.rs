@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use tollgate_domain::record::{Content, FinishReason, Message, Record};
 use tollgate_domain::span::{Attributes, Value};
 use tollgate_domain::time::Interval;
+use tollgate_domain::upstream::UpstreamCall;
 use tollgate_domain::{CostOutcome, Currency, Outcome};
 
 use crate::names::{cost, gen_ai, gen_ai_cost, http, llm, tollgate, vllm};
@@ -23,6 +24,33 @@ pub(crate) fn of_request(record: &Record, server: Option<SocketAddr>) -> Attribu
     if let Some(said) = &record.content {
         content(said, &mut attributes);
     }
+    attributes
+}
+
+/// Name of the span of the call to another server: `{operation} {model}`.
+pub(crate) fn upstream_name(record: &Record) -> String {
+    let model = record.usage.as_ref().map_or("", |usage| usage.response_model.as_str());
+    format!("{} {model}", record.operation.name()).trim_end().to_owned()
+}
+
+/// All attributes of that span.
+pub(crate) fn of_upstream(record: &Record, call: &UpstreamCall, failed: bool) -> Attributes {
+    let mut attributes = Attributes::new();
+    let to = &mut attributes;
+    let by = record.served_by.as_ref();
+    to.set(gen_ai::OPERATION_NAME, record.operation.name());
+    to.set_some(gen_ai::PROVIDER_NAME, by.map(|by| by.provider.as_str()));
+    let asked_for = record.usage.as_ref().map(|usage| usage.response_model.as_str());
+    to.set_some(gen_ai::REQUEST_MODEL, asked_for);
+    to.set_some(gen_ai::RESPONSE_MODEL, by.map(|by| by.model.as_str()));
+    to.set_some(gen_ai::RESPONSE_ID, call.response_id.as_deref());
+    usage(record, to);
+    to.set(tollgate::BACKEND, call.backend.as_str());
+    to.set(http::REQUEST_METHOD, record.http.method.as_str());
+    to.set(http::SERVER_ADDRESS, call.host.as_str());
+    to.set(http::SERVER_PORT, i64::from(call.port));
+    to.set_some(http::RESPONSE_STATUS_CODE, call.status.map(i64::from));
+    to.set_some(http::ERROR_TYPE, error_type(&record.outcome).filter(|_| failed));
     attributes
 }
 
@@ -80,15 +108,24 @@ fn gen_ai_request(record: &Record, to: &mut Attributes) {
 
 fn gen_ai_response(record: &Record, to: &mut Attributes) {
     if let Some(by) = &record.served_by {
-        to.set(gen_ai::RESPONSE_ID, record.operation.answer_id(&record.id));
+        // What the client got as the answer's id.
+        let id = match &record.upstream {
+            Some(call) if call.status.is_some() => call.response_id.clone(),
+            _ => Some(record.operation.answer_id(&record.id)),
+        };
+        to.set_some(gen_ai::RESPONSE_ID, id);
         to.set(gen_ai::RESPONSE_MODEL, by.model.as_str());
     }
-    if let Outcome::Completed { reason } = record.outcome {
+    if let Outcome::Completed { reason: Some(reason) } = record.outcome {
         to.set(gen_ai::RESPONSE_FINISH_REASONS, texts([reason.name()]));
     }
     if record.asked.stream {
         to.set_some(gen_ai::RESPONSE_TIME_TO_FIRST_CHUNK, time_to_first_token(record));
     }
+    usage(record, to);
+}
+
+fn usage(record: &Record, to: &mut Attributes) {
     if let Some(usage) = &record.usage {
         let tokens = &usage.tokens;
         let part = |count: u64| (count > 0).then_some(count);
@@ -133,6 +170,11 @@ fn money(outcome: &CostOutcome, to: &mut Attributes) {
 
 fn ours(record: &Record, to: &mut Attributes) {
     to.set_some(tollgate::TENANT, record.tenant.as_deref());
+    to.set_some(tollgate::BACKEND, record.upstream.as_ref().map(|call| call.backend.as_str()));
+    if let Some(admission) = &record.admission {
+        to.set_some(tollgate::KEY_ID, admission.key.as_deref());
+        to.set_some(tollgate::LIMITS_DEGRADED, admission.degraded.as_deref());
+    }
     to.set(tollgate::OUTCOME, record.outcome.name());
     if let Some(usage) = &record.usage {
         to.set(tollgate::USAGE_SOURCE, usage.source.name());

@@ -38,4 +38,4 @@ pub use settings::{
     Compression, ConsoleFormat, ExporterSettings, FileSettings, OtlpSettings, Protocol, Rotation,
     SinkSettings, StartAt,
 };
-pub use spans::{plugin_failed, spans};
+pub use spans::{plugin_failed, spans, upstream_context};

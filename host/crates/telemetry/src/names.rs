@@ -23,12 +23,19 @@ pub mod span {
     pub const DECODE: &str = "inference.decode";
 }
 
-/// Event names. Source: ours, since no convention names either of them.
+/// Event names. Source: the tutorial for `rate_limit.applied`; ours, since no convention names the
+/// others.
 pub mod event {
     /// The first text was ready; carries [`super::llm::TIME_TO_FIRST_TOKEN_MS`].
     pub const FIRST_TOKEN: &str = "gen_ai.first_token";
     /// A plugin gave no usable answer.
     pub const PLUGIN_FAILED: &str = "tollgate.plugin.failed";
+    /// An attempt at a backend failed, and another was made.
+    pub const UPSTREAM_RETRY: &str = "tollgate.upstream.retry";
+    /// A limit or a budget refused the request.
+    pub const RATE_LIMIT_APPLIED: &str = "rate_limit.applied";
+    /// More is spent of a budget than its soft threshold.
+    pub const BUDGET_SOFT: &str = "tollgate.budget.soft_threshold";
 }
 
 /// Source: the tutorial, and its style for what it does not have. Milliseconds are doubles.
@@ -144,6 +151,24 @@ pub mod tollgate {
     pub const CONTENT_TRUNCATED: &str = "tollgate.content.truncated";
     /// Device time given to the request, whole nanoseconds.
     pub const USAGE_DEVICE_TIME_NS: &str = "tollgate.usage.device_time_ns";
+    /// The backend that answered, as the configuration names it.
+    pub const BACKEND: &str = "tollgate.backend";
+    /// Of a failed attempt: the backend that was asked.
+    pub const RETRY_BACKEND: &str = "tollgate.upstream.retry.backend";
+    /// Of a failed attempt: how.
+    pub const RETRY_ERROR: &str = "tollgate.upstream.retry.error";
+    /// Id of the API key, which is no secret.
+    pub const KEY_ID: &str = "tollgate.key.id";
+    /// Whose limit was reached: `key`, `tenant` or `model`.
+    pub const LIMIT_SCOPE: &str = "tollgate.limit.scope";
+    /// Of what: `requests`, `tokens`, `concurrent` or `budget`.
+    pub const LIMIT_OF: &str = "tollgate.limit.of";
+    /// How much is allowed, in words.
+    pub const LIMIT: &str = "tollgate.limit";
+    /// How limits were kept without the store they share: `open`, `closed` or `local`.
+    pub const LIMITS_DEGRADED: &str = "tollgate.limits.degraded";
+    /// Of a budget that is nearly spent: which, in words.
+    pub const BUDGET: &str = "tollgate.budget";
     /// Of a failed plugin: its name.
     pub const PLUGIN_NAME: &str = "tollgate.plugin.name";
     /// Of a failed plugin: its version.
@@ -158,7 +183,7 @@ pub mod tollgate {
     pub const PLUGIN_FAULT_MESSAGE: &str = "tollgate.plugin.fault.message";
 }
 
-/// Source: semantic conventions for HTTP servers, 1.41.1 (stable).
+/// Source: semantic conventions for HTTP, 1.41.1 (stable).
 pub mod http {
     #![expect(missing_docs, reason = "the convention documents them")]
     pub const REQUEST_METHOD: &str = "http.request.method";

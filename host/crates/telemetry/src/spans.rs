@@ -5,9 +5,11 @@
 
 use std::net::SocketAddr;
 
-use tollgate_domain::record::Record;
+use tollgate_domain::admission::Admission;
+use tollgate_domain::record::{Record, TracePlace};
 use tollgate_domain::span::{Attributes, Span, SpanEvent, SpanKind, SpanStatus};
 use tollgate_domain::time::Interval;
+use tollgate_domain::upstream::{FailedAttempt, UpstreamCall};
 use tollgate_domain::{CostOutcome, Outcome, PluginFault, SpanContext, SpanId, UnixNanos};
 
 use crate::attributes;
@@ -18,11 +20,13 @@ const QUEUE: u64 = 0;
 const TOKENIZE: u64 = 1;
 const PREFILL: u64 = 2;
 const DECODE: u64 = 3;
+const UPSTREAM: u64 = 4;
 
 /// The role of the plugin that a record's cost comes from.
 const COST_MODEL: &str = "cost-model";
 
-/// The spans of `record`: the root, then the phases that were reached in the order they began.
+/// The spans of `record`: the root, then the phases that were reached and the call to another server,
+/// in the order they began.
 ///
 /// `server` is the address that the request came in at. The sampled flag is what the client said
 /// (true if it said nothing); it is passed on and never decides whether the spans are exported.
@@ -30,15 +34,22 @@ const COST_MODEL: &str = "cost-model";
 pub fn spans(record: &Record, server: Option<SocketAddr>) -> Vec<Span> {
     let mut spans = vec![root(record, server)];
     let mut phases = phases(record);
+    phases.extend(record.upstream.as_ref().map(|call| upstream(record, call)));
     phases.sort_by_key(|phase| phase.interval.start);
     spans.append(&mut phases);
     spans
 }
 
+/// The span that another server is told to be the child of, when it serves the request at `place`.
+#[must_use]
+pub fn upstream_context(place: &TracePlace) -> SpanContext {
+    context(place, place.root.child(UPSTREAM))
+}
+
 fn root(record: &Record, server: Option<SocketAddr>) -> Span {
     let parent = record.trace.parent.as_ref();
     Span {
-        context: context(record, record.trace.root),
+        context: context(&record.trace, record.trace.root),
         parent: parent.map(|parent| parent.span_id),
         parent_is_remote: parent.is_some(),
         name: span::REQUEST.into(),
@@ -72,10 +83,30 @@ fn events(record: &Record) -> Vec<SpanEvent> {
         attributes.set(llm::TIME_TO_FIRST_TOKEN_MS, attributes::rounded_ms(waited));
         events.push(SpanEvent { name: event::FIRST_TOKEN.into(), time, attributes });
     }
+    if let Some(admission) = &record.admission {
+        events.extend(limits(admission, record.phases.request.start));
+    }
     if let CostOutcome::PluginFailed(fault) = &record.cost {
         events.push(plugin_failed(fault, COST_MODEL, record.phases.request.end));
     }
     events
+}
+
+/// The limit that refused a request, and the budgets that are nearly spent.
+fn limits(admission: &Admission, time: UnixNanos) -> Vec<SpanEvent> {
+    let applied = admission.limit.as_ref().map(|limit| {
+        let mut attributes = Attributes::new();
+        attributes.set(tollgate::LIMIT_SCOPE, limit.scope.as_str());
+        attributes.set(tollgate::LIMIT_OF, limit.what.as_str());
+        attributes.set(tollgate::LIMIT, limit.limit.as_str());
+        SpanEvent { name: event::RATE_LIMIT_APPLIED.into(), time, attributes }
+    });
+    let soft = admission.soft_budgets.iter().map(|budget| {
+        let mut attributes = Attributes::new();
+        attributes.set(tollgate::BUDGET, budget.as_str());
+        SpanEvent { name: event::BUDGET_SOFT.into(), time, attributes }
+    });
+    applied.into_iter().chain(soft).collect()
 }
 
 /// The event that says which plugin failed, in which role of the contract, and how.
@@ -121,6 +152,32 @@ fn phases(record: &Record) -> Vec<Span> {
     spans
 }
 
+/// The CLIENT span of the call to another server. Attempts that failed before are events of it.
+fn upstream(record: &Record, call: &UpstreamCall) -> Span {
+    let failed = matches!(record.outcome, Outcome::Failed { .. });
+    let status = match &record.outcome {
+        Outcome::Failed { message, .. } => SpanStatus::Error(message.clone()),
+        _ => SpanStatus::Unset,
+    };
+    let retry = |attempt: &FailedAttempt| {
+        let mut attributes = Attributes::new();
+        attributes.set(tollgate::RETRY_BACKEND, attempt.backend.as_str());
+        attributes.set(tollgate::RETRY_ERROR, attempt.error.as_str());
+        SpanEvent { name: event::UPSTREAM_RETRY.into(), time: attempt.at, attributes }
+    };
+    Span {
+        context: upstream_context(&record.trace),
+        parent: Some(record.trace.root),
+        parent_is_remote: false,
+        name: attributes::upstream_name(record).into(),
+        kind: SpanKind::Client,
+        interval: call.interval,
+        status,
+        attributes: attributes::of_upstream(record, call, failed),
+        events: call.failed.iter().map(retry).collect(),
+    }
+}
+
 fn phase(
     record: &Record,
     number: u64,
@@ -129,7 +186,7 @@ fn phase(
     attributes: Attributes,
 ) -> Span {
     Span {
-        context: context(record, record.trace.root.child(number)),
+        context: context(&record.trace, record.trace.root.child(number)),
         parent: Some(record.trace.root),
         parent_is_remote: false,
         name: name.into(),
@@ -141,10 +198,10 @@ fn phase(
     }
 }
 
-fn context(record: &Record, span_id: SpanId) -> SpanContext {
-    let parent = record.trace.parent.as_ref();
+fn context(place: &TracePlace, span_id: SpanId) -> SpanContext {
+    let parent = place.parent.as_ref();
     SpanContext {
-        trace_id: record.trace.trace_id,
+        trace_id: place.trace_id,
         span_id,
         sampled: parent.is_none_or(|parent| parent.sampled),
         trace_state: parent.and_then(|parent| parent.trace_state.clone()),

@@ -15,7 +15,7 @@ use tollgate_domain::record::Record;
 use tollgate_domain::span::Attributes;
 use tollgate_telemetry::{ExporterSettings, FileSettings, SinkSettings, build_exporters, spans};
 
-const ALL: [&str; 8] = [
+const ALL: [&str; 10] = [
     "completed",
     "streamed",
     "refused",
@@ -24,6 +24,8 @@ const ALL: [&str; 8] = [
     "unpriced",
     "in_euros",
     "plugin_failed",
+    "forwarded",
+    "rate_limited",
 ];
 
 type Outcome = Result<(), Box<dyn Error>>;

@@ -20,6 +20,7 @@ use subtle::ConstantTimeEq as _;
 use tollgate_domain::UnixNanos;
 
 use crate::error::TenancyError;
+use crate::limits::Period;
 use crate::principal::{AuthError, Principal};
 use crate::rules::Rules;
 use crate::secret::Digest;
@@ -141,6 +142,14 @@ impl Keys {
     #[must_use]
     pub fn count(&self) -> usize {
         self.shared.rules.load().keys.len()
+    }
+
+    /// Since when it matters what was spent: since the beginning of the longest period that a
+    /// budget is for. None: there is no budget.
+    #[must_use]
+    pub fn spending_since(&self, now: UnixNanos) -> Option<UnixNanos> {
+        let rules = self.shared.rules.load();
+        rules.budgets().map(|budget| Period::of(budget.per, now).start).min()
     }
 
     /// Why the file, as it is now, does not hold; none while it does.

@@ -32,6 +32,13 @@ impl Principal {
         Self { tenant, key_id: None, key: None, rules }
     }
 
+    /// Whether it has a budget, so that it matters beforehand what a request will cost.
+    #[must_use]
+    pub fn has_budgets(&self) -> bool {
+        let of_key = self.key.as_ref().is_some_and(|key| !key.allotment.budgets.is_empty());
+        of_key || !self.rules.tenant(self.tenant.as_deref()).budgets.is_empty()
+    }
+
     /// Whether it may use this model.
     #[must_use]
     pub fn allows(&self, model: &str) -> bool {

@@ -135,6 +135,12 @@ impl Rules {
             .map_or_else(Limits::default, |(_, limits)| *limits)
     }
 
+    /// All budgets there are.
+    pub fn budgets(&self) -> impl Iterator<Item = &Budget> {
+        let of_keys = self.keys.values().flat_map(|key| &key.allotment.budgets);
+        of_keys.chain(self.tenants.values().flat_map(|tenant| &tenant.budgets))
+    }
+
     /// The key with this id.
     pub fn key(&self, id: &str) -> Option<&Key> {
         self.by_id.get(id).and_then(|digest| self.keys.get(digest)).map(|key| &**key)

@@ -38,6 +38,17 @@ pub enum PieceKind {
     Last,
 }
 
+/// How the pieces of an answer come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Server-sent events, some in each piece.
+    Events,
+    /// All at once, when it is whole.
+    Whole,
+    /// As they arrive; what they are is not known.
+    Opaque,
+}
+
 /// What is known of an answer from its start.
 #[derive(Clone, Debug)]
 pub struct Head {
@@ -116,6 +127,16 @@ impl Exchange {
     #[must_use]
     pub fn head(&self) -> &Head {
         &self.head
+    }
+
+    /// How its pieces come.
+    #[must_use]
+    pub fn form(&self) -> Form {
+        match self.source {
+            Source::Events { .. } => Form::Events,
+            Source::Whole { .. } => Form::Whole,
+            Source::Opaque { .. } => Form::Opaque,
+        }
     }
 
     /// What is known so far, of all that has come; also of what [`Self::next`] has not handed out yet.

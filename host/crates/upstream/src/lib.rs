@@ -40,7 +40,7 @@ pub use backend::{BackendStatus, HealthState};
 pub use breaker::BreakerState;
 pub use config::{Balance, Kind};
 pub use error::{UpstreamError, UpstreamErrorKind};
-pub use exchange::{Exchange, Head, Piece, PieceKind};
+pub use exchange::{Exchange, Form, Head, Piece, PieceKind};
 pub use outgoing::{Api, Outgoing};
 #[doc(hidden)]
 pub use reading::reading_bench;

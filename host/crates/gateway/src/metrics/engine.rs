@@ -153,8 +153,8 @@ fn values(phases: &Phases, tokens: &TokenUsage) -> [Option<f64>; HISTOGRAMS.len(
 /// vLLM's word for how a request ended that its engine had.
 fn finished_reason(outcome: &Outcome) -> Option<&'static str> {
     match outcome {
-        Outcome::Completed { reason: FinishReason::Stop } => Some("stop"),
-        Outcome::Completed { reason: FinishReason::Length } => Some("length"),
+        Outcome::Completed { reason: Some(FinishReason::Length) } => Some("length"),
+        Outcome::Completed { .. } => Some("stop"),
         Outcome::ClientGone => Some("abort"),
         Outcome::Failed { .. } => Some("error"),
         // vLLM's own counts end with its process.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tollgate_domain::Record;
 use tollgate_telemetry::metrics::names::tollgate::{
-    GATEWAY_OVERHEAD, NAMES_LEFT_OUT, REQUESTS, REQUESTS_UNPRICED,
+    GATEWAY_OVERHEAD, NAMES_LEFT_OUT, REQUESTS, REQUESTS_UNAUTHORIZED, REQUESTS_UNPRICED,
 };
 use tollgate_telemetry::metrics::{Distribution, Family, Snapshot};
 
@@ -14,6 +14,7 @@ use super::bounded::{Bounded, Names, lock};
 use super::conventions::Conventions;
 use super::engine::Engines;
 use super::spending::Spending;
+use crate::request::IN_PROCESS;
 
 /// Models that have series of their own.
 pub(super) const MODELS: usize = 100;
@@ -35,6 +36,8 @@ pub(crate) struct RequestMeters {
     unpriced: Bounded<Unpriced, u64>,
     /// By operation and whether the answer was streamed.
     overhead: Mutex<BTreeMap<(&'static str, bool), Distribution>>,
+    /// Requests without a key that holds, by what was wrong with it.
+    unauthorized: Mutex<BTreeMap<&'static str, u64>>,
     spending: Spending,
     conventions: Conventions,
     engines: Engines,
@@ -74,6 +77,7 @@ impl Default for RequestMeters {
             ended: Mutex::default(),
             unpriced: Bounded::new(UNPRICED),
             overhead: Mutex::default(),
+            unauthorized: Mutex::default(),
             spending: Spending::default(),
             conventions: Conventions::default(),
             engines: Engines::default(),
@@ -102,7 +106,14 @@ impl RequestMeters {
         }
         self.spending.count(&ended);
         self.conventions.count(&ended);
-        self.engines.count(&ended);
+        if record.served_by.as_ref().is_some_and(|by| by.provider == IN_PROCESS) {
+            self.engines.count(&ended);
+        }
+    }
+
+    /// Counts a request without a key that holds, of which nothing else is kept.
+    pub(crate) fn unauthorized(&self, reason: &'static str) {
+        *lock(&self.unauthorized).entry(reason).or_default() += 1;
     }
 
     /// All families.
@@ -126,7 +137,11 @@ impl RequestMeters {
             left_out.add([("of", of)], names.left_out());
         }
         left_out.add([("of", "provider")], self.providers.left_out());
-        to.counters.extend([requests, unpriced, left_out]);
+        let mut unauthorized = Family::of(&REQUESTS_UNAUTHORIZED);
+        for (reason, count) in &*lock(&self.unauthorized) {
+            unauthorized.add([("reason", *reason)], *count);
+        }
+        to.counters.extend([requests, unpriced, unauthorized, left_out]);
         to.histograms.push(overheads);
         self.spending.families(to);
         self.conventions.families(to);

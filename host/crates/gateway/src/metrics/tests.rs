@@ -78,7 +78,7 @@ pub(crate) fn record() -> Record {
             decode: from_to(100, 500),
             first_token: Some(at(102)),
         },
-        outcome: Outcome::Completed { reason: FinishReason::Stop },
+        outcome: Outcome::Completed { reason: Some(FinishReason::Stop) },
         usage: Some(Usage {
             provider: "tollgate".to_owned(),
             request_model: "mistral-7b".to_owned(),
@@ -93,6 +93,8 @@ pub(crate) fn record() -> Record {
             units: Vec::new(),
         }),
         cost: priced(3_600_000, Currency::USD),
+        admission: None,
+        upstream: None,
         content: None,
     }
 }

@@ -63,6 +63,11 @@ impl<'a> Fields<'a> {
         Ok(Self { path: String::new(), fields })
     }
 
+    /// No fields.
+    pub(super) fn none() -> Self {
+        Self { path: String::new(), fields: BTreeMap::new() }
+    }
+
     /// A field, unless it is absent or null, which OpenAI's API takes for the same.
     pub(super) fn get(&self, name: &str) -> Option<Field<'a>> {
         let json = self.fields.get(name)?.get();

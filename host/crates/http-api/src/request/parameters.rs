@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use tollgate_domain::record::Operation;
+use tollgate_domain::record::{Asked, Operation};
 
 use super::fields::{Field, Fields, Invalid, Kind};
 
@@ -14,26 +14,21 @@ const MOST_STOPS: usize = 4;
 const LONGEST_STOP: usize = 1024;
 const LONGEST_NAME: usize = 256;
 
-/// How to generate, and for whom.
+/// What is asked for, and for whom.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Parameters {
-    pub(super) model: Option<String>,
-    pub(super) max_tokens: Option<u32>,
-    pub(super) temperature: Option<f64>,
-    pub(super) top_p: Option<f64>,
-    pub(super) top_k: Option<u32>,
-    pub(super) seed: Option<u64>,
-    pub(super) stop: Vec<String>,
-    pub(super) stream: bool,
+    /// All but the length of the prompt.
+    pub(super) asked: Asked,
     pub(super) include_usage: bool,
     pub(super) user: Option<String>,
 }
 
 impl Parameters {
+    /// Reads them for the model in this process, which does what they say.
     pub(super) fn read(operation: Operation, fields: &Fields<'_>) -> Result<Self, Invalid> {
         let stream = stream(fields)?;
-        Ok(Self {
-            model: model(fields)?,
+        let asked = Asked {
+            model: model(fields)?.unwrap_or_default(),
             max_tokens: max_tokens(operation, fields)?,
             temperature: temperature(fields)?,
             top_p: top_p(fields)?,
@@ -41,9 +36,25 @@ impl Parameters {
             seed: seed(fields)?,
             stop: stop(fields)?,
             stream,
-            include_usage: include_usage(fields, stream)?,
-            user: user(fields)?,
-        })
+            prompt_characters: 0,
+        };
+        Ok(Self { asked, include_usage: include_usage(fields, stream)?, user: user(fields)? })
+    }
+
+    /// Reads what can be read, for another server, which has its own mind about the rest.
+    pub(super) fn glance(operation: Operation, fields: &Fields<'_>) -> Self {
+        let asked = Asked {
+            model: model(fields).ok().flatten().unwrap_or_default(),
+            max_tokens: max_tokens(operation, fields).ok().flatten(),
+            temperature: temperature(fields).ok().flatten(),
+            top_p: top_p(fields).ok().flatten(),
+            top_k: top_k(fields).ok().flatten(),
+            seed: seed(fields).ok().flatten(),
+            stop: stop(fields).unwrap_or_default(),
+            stream: stream(fields).unwrap_or_default(),
+            prompt_characters: 0,
+        };
+        Self { asked, include_usage: false, user: user(fields).ok().flatten() }
     }
 }
 
@@ -72,7 +83,7 @@ fn name(field: &Field<'_>) -> Result<String, Invalid> {
     Ok(name)
 }
 
-/// Chat has an older and a newer name for it; the newer one wins.
+/// Newer operations have newer names for it, which win.
 fn max_tokens(operation: Operation, fields: &Fields<'_>) -> Result<Option<u32>, Invalid> {
     let limit = |name| {
         let Some(field) = fields.get(name) else { return Ok(None) };
@@ -81,7 +92,11 @@ fn max_tokens(operation: Operation, fields: &Fields<'_>) -> Result<Option<u32>, 
         Ok(Some(u32::try_from(limit).unwrap_or(u32::MAX)))
     };
     let older = limit("max_tokens")?;
-    let newer = if operation == Operation::Chat { limit("max_completion_tokens")? } else { None };
+    let newer = match operation {
+        Operation::Chat => limit("max_completion_tokens")?,
+        Operation::Responses => limit("max_output_tokens")?,
+        Operation::TextCompletion | Operation::Embeddings | Operation::Other => None,
+    };
     Ok(newer.or(older))
 }
 
@@ -167,31 +182,36 @@ mod tests {
     #[test]
     fn parameters_are_read() {
         let none = Parameters::default;
+        let asked = |asked: Asked| Parameters { asked, ..none() };
+        let nothing = Asked::default;
         let cases = [
             ("{}", none()),
             (r#"{"model":null,"stop":null,"stream":null,"user":"","unknown":[{}]}"#, none()),
             (
                 r#"{"model":"m","user":"u"}"#,
-                Parameters { model: Some("m".to_owned()), user: Some("u".to_owned()), ..none() },
+                Parameters {
+                    user: Some("u".to_owned()),
+                    ..asked(Asked { model: "m".to_owned(), ..nothing() })
+                },
             ),
-            (r#"{"max_tokens":5}"#, Parameters { max_tokens: Some(5), ..none() }),
+            (r#"{"max_tokens":5}"#, asked(Asked { max_tokens: Some(5), ..nothing() })),
             (
                 r#"{"max_tokens":5,"max_completion_tokens":7}"#,
-                Parameters { max_tokens: Some(7), ..none() },
+                asked(Asked { max_tokens: Some(7), ..nothing() }),
             ),
-            (r#"{"max_tokens":1e300}"#, Parameters { max_tokens: Some(u32::MAX), ..none() }),
+            (r#"{"max_tokens":1e300}"#, asked(Asked { max_tokens: Some(u32::MAX), ..nothing() })),
             (
                 r#"{"temperature":0,"top_p":1}"#,
-                Parameters { temperature: Some(0.0), top_p: Some(1.0), ..none() },
+                asked(Asked { temperature: Some(0.0), top_p: Some(1.0), ..nothing() }),
             ),
             (r#"{"top_k":-1}"#, none()),
-            (r#"{"top_k":40}"#, Parameters { top_k: Some(40), ..none() }),
-            (r#"{"seed":-1}"#, Parameters { seed: Some(u64::MAX), ..none() }),
-            (r#"{"stop":"a"}"#, Parameters { stop: vec!["a".to_owned()], ..none() }),
+            (r#"{"top_k":40}"#, asked(Asked { top_k: Some(40), ..nothing() })),
+            (r#"{"seed":-1}"#, asked(Asked { seed: Some(u64::MAX), ..nothing() })),
+            (r#"{"stop":"a"}"#, asked(Asked { stop: vec!["a".to_owned()], ..nothing() })),
             (r#"{"stop":[]}"#, none()),
             (
                 r#"{"stream":true,"stream_options":{"include_usage":true}}"#,
-                Parameters { stream: true, include_usage: true, ..none() },
+                Parameters { include_usage: true, ..asked(Asked { stream: true, ..nothing() }) },
             ),
         ];
         for (body, expected) in cases {

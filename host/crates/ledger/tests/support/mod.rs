@@ -48,9 +48,11 @@ pub fn record(number: u64) -> Record {
             decode: None,
             first_token: None,
         },
-        outcome: Outcome::Completed { reason: FinishReason::Stop },
+        outcome: Outcome::Completed { reason: Some(FinishReason::Stop) },
         usage: Some(usage(start, tokens)),
         cost: CostOutcome::Priced(cost(i128::from(number) * 1_000_003)),
+        admission: None,
+        upstream: None,
         content: None,
     }
 }

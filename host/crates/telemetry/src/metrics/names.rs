@@ -233,6 +233,11 @@ pub mod tollgate {
         "tollgate.requests.unpriced",
         "Requests that were served and have no price, by model and reason.",
     );
+    /// A counter.
+    pub const REQUESTS_UNAUTHORIZED: Name = Name::plain(
+        "tollgate.requests.unauthorized",
+        "Requests without a key that holds, by what was wrong with it. They are not on record.",
+    );
     /// A gauge.
     pub const REQUESTS_IN_FLIGHT: Name = Name::plain(
         "tollgate.requests.in_flight",

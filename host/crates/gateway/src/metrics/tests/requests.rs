@@ -160,7 +160,7 @@ fn a_refused_request_takes_no_place() {
 
 #[test]
 fn the_engine_is_told_of_in_vllms_words() {
-    let length = Outcome::Completed { reason: FinishReason::Length };
+    let length = Outcome::Completed { reason: Some(FinishReason::Length) };
     let failed = Outcome::Failed { kind: ErrorKind::Internal, message: String::new() };
     let written = text(&[
         record(),

@@ -1,0 +1,308 @@
+//! From a well-formed call to one that a backend works on: room, place, price, limits, and the start
+//! on record.
+
+use std::time::Instant;
+
+use tollgate_domain::record::{Asked, Operation};
+use tollgate_domain::time::Interval;
+use tollgate_domain::upstream::UpstreamCall;
+use tollgate_domain::usage::{Phase, UsageSource};
+use tollgate_domain::{ErrorKind, Money, TokenUsage, Usage};
+use tollgate_engine::Generation;
+use tollgate_ledger::Ticket;
+use tollgate_plugin_host::{NotAdmitted, PluginSet};
+use tollgate_upstream::{Exchange, Failed, Route, Upstreams};
+
+use crate::Inner;
+use crate::admission::Terms;
+use crate::call::{Call, Form, Moment, Prompt, Refusal};
+use crate::content::Captured;
+use crate::forward;
+use crate::local::Local;
+use crate::models::ModelCard;
+use crate::request::{IN_PROCESS, Request};
+use crate::serve::{Reply, unrecorded};
+use crate::tap::upstream::{Question, unanswered};
+use crate::tap::{self, Tap, Tapped};
+
+/// An admitted request: a backend has it, or none would, and it is on record as started.
+pub(crate) struct Admitted {
+    pub(crate) work: Work,
+    pub(crate) usage: Usage,
+    pub(crate) tokenize: Option<Interval>,
+    pub(crate) submitted: Instant,
+    pub(crate) ticket: Ticket,
+    pub(crate) terms: Terms,
+    pub(crate) content: Option<Captured>,
+}
+
+/// What a backend does for a request.
+pub(crate) enum Work {
+    /// The model in this process answers it; other servers may have been asked before.
+    Here {
+        generation: Generation,
+        prompt_tokens: u64,
+        device: &'static str,
+        failed: Option<Box<Failed>>,
+    },
+    /// Another server answers it.
+    Elsewhere { exchange: Exchange, question: Box<Question> },
+    /// No server answered, or the client did not wait for it.
+    Nowhere { failed: Option<Box<Failed>> },
+}
+
+impl Work {
+    /// What the pieces of the answer are, if there is one.
+    pub(crate) fn form(&self) -> Option<Form> {
+        match self {
+            Self::Here { .. } => Some(Form::Text),
+            Self::Elsewhere { exchange, .. } => Some(Form::Forwarded(forward::head(exchange))),
+            Self::Nowhere { .. } => None,
+        }
+    }
+
+    /// The call to another server, as far as it is known before its answer has passed.
+    pub(crate) fn upstream(&self, arrived: &Moment) -> Option<UpstreamCall> {
+        match self {
+            Self::Elsewhere { exchange, .. } => Some(forward::call(exchange, arrived)),
+            Self::Here { failed, .. } | Self::Nowhere { failed } => {
+                failed.as_ref().and_then(|failed| forward::failed_call(failed, arrived))
+            }
+        }
+    }
+
+    /// Passes on what the backend makes until it ends.
+    pub(crate) async fn run(self, tap: Tap<'_>) -> Tapped {
+        match self {
+            Self::Here { generation, prompt_tokens, device, .. } => {
+                tap::engine::run(generation, prompt_tokens, device, tap).await
+            }
+            Self::Elsewhere { exchange, question } => {
+                tap::upstream::run(exchange, &question, tap).await
+            }
+            Self::Nowhere { failed } => unanswered(failed.map(|failed| forward::refusal(&failed))),
+        }
+    }
+}
+
+impl Inner {
+    /// Lets a call in and hands it to whom it is for. Other servers come first: whoever names them
+    /// in the configuration wants them asked.
+    pub(crate) async fn admit(
+        &self,
+        call: Call,
+        request: &Request,
+        plugins: &PluginSet,
+        reply: &mut Reply,
+    ) -> Result<Admitted, Refusal> {
+        self.ledger.admits().map_err(|error| unrecorded(&error))?;
+        if self.running.is_closed() {
+            return Err(Refusal::new(ErrorKind::ShuttingDown, "The gateway is shutting down."));
+        }
+        let model = request.asked.model.as_str();
+        if !request.caller.0.allows(model) {
+            return Err(self.unknown_model(model));
+        }
+        match self.elsewhere(&call, request) {
+            Some((upstreams, route)) => {
+                self.admit_elsewhere(upstreams, route, call, request, plugins, reply).await
+            }
+            None => {
+                let (local, prompt, card) =
+                    self.here(&call, model).ok_or_else(|| self.unknown_model(model))?;
+                let usage = request.usage_base(IN_PROCESS, &card.root);
+                self.admit_here(local, prompt, usage, &call, request, plugins).await
+            }
+        }
+    }
+
+    /// Admits what the model in this process is to answer.
+    async fn admit_here(
+        &self,
+        local: &Local,
+        prompt: &Prompt,
+        usage: Usage,
+        call: &Call,
+        request: &Request,
+        plugins: &PluginSet,
+    ) -> Result<Admitted, Refusal> {
+        plugins.admits(request.tenant(), &usage).map_err(|refused| unpriceable(&refused))?;
+        let prepared = local.prepare(call, prompt)?;
+        let prompt_tokens = u64::from(prepared.prompt_tokens);
+        let most = (prompt_tokens, u64::from(prepared.max_tokens()));
+        let terms = self.reserve(request, plugins, &usage, most).await?;
+        let tokenize = Some(prepared.tokenize);
+        let submitted = Instant::now();
+        let generation = match local.submit(prepared) {
+            Ok(generation) => generation,
+            Err(refusal) => {
+                terms.release();
+                return Err(refusal);
+            }
+        };
+        let content = self.capture.begin(request.tenant(), || prompt.clone());
+        // The engine reads the prompt meanwhile; nothing of it goes out before this commit.
+        let ticket = self.started(request, &usage, tokenize, plugins).await?;
+        let device = local.engine.info().device;
+        let work = Work::Here { generation, prompt_tokens, device, failed: None };
+        Ok(Admitted { work, usage, tokenize, submitted, ticket, terms, content })
+    }
+
+    /// Admits what another server is to answer.
+    async fn admit_elsewhere(
+        &self,
+        upstreams: &Upstreams,
+        route: Route,
+        call: Call,
+        request: &Request,
+        plugins: &PluginSet,
+        reply: &mut Reply,
+    ) -> Result<Admitted, Refusal> {
+        let mut usage = request.usage_base(route.provider(), route.upstream_model());
+        usage.source = UsageSource::Estimated;
+        if request.operation != Operation::Other {
+            plugins.admits(request.tenant(), &usage).map_err(|refused| unpriceable(&refused))?;
+        }
+        let Some(forward) = call.forward.clone() else {
+            return Err(self.unknown_model(&request.asked.model));
+        };
+        let most = forward::reserved_tokens(request, &forward);
+        let terms = self.reserve(request, plugins, &usage, most).await?;
+        let said = || forward::prompt(request.operation, &forward.body);
+        let content = self.capture.begin(request.tenant(), said);
+        let outgoing = forward::outgoing(request, &forward, content.is_some());
+        let submitted = Instant::now();
+        let asking = async {
+            tokio::select! {
+                answered = upstreams.send(&route, &outgoing) => answered.map(Some),
+                // The client does not wait for it, so nobody does.
+                () = reply.closed() => Ok(None),
+            }
+        };
+        let fallback = self.here(&call, &request.asked.model);
+        let (answered, ticket) = match fallback {
+            // The backend works meanwhile; nothing of it goes out before this commit.
+            None => {
+                let started = self.started(request, &usage, None, plugins);
+                let (answered, ticket) = tokio::join!(asking, started);
+                (answered, Some(ticket?))
+            }
+            // Who serves it, and so what it will cost, is to be seen.
+            Some(_) => (asking.await, None),
+        };
+        let work = match (answered, fallback) {
+            (Ok(Some(exchange)), _) => {
+                let head = exchange.head();
+                usage.provider.clone_from(&head.provider);
+                usage.response_model = head.upstream_model.to_string();
+                let question = Question {
+                    operation: request.operation,
+                    model: usage.response_model.clone(),
+                    forward,
+                    prompt_tokens: most.0,
+                };
+                Work::Elsewhere { exchange, question: Box::new(question) }
+            }
+            (Ok(None), _) => Work::Nowhere { failed: None },
+            (Err(failed), Some((local, prompt, card))) => {
+                tracing::warn!(reason = failed.message, "no backend answered; the model here does");
+                terms.release();
+                let usage = request.usage_base(IN_PROCESS, &card.root);
+                let mut admitted =
+                    self.admit_here(local, prompt, usage, &call, request, plugins).await?;
+                if let Work::Here { failed: before, .. } = &mut admitted.work {
+                    *before = Some(Box::new(failed));
+                }
+                return Ok(admitted);
+            }
+            (Err(failed), None) => {
+                tracing::warn!(reason = failed.message, "no backend answered");
+                Work::Nowhere { failed: Some(Box::new(failed)) }
+            }
+        };
+        let ticket = match ticket {
+            Some(ticket) => ticket,
+            None => self.started(request, &usage, None, plugins).await?,
+        };
+        Ok(Admitted { work, usage, tokenize: None, submitted, ticket, terms, content })
+    }
+
+    /// The other servers that a call may go to.
+    fn elsewhere(&self, call: &Call, request: &Request) -> Option<(&Upstreams, Route)> {
+        call.forward.as_ref()?;
+        let upstreams = self.upstreams.as_ref()?;
+        let route = upstreams.route(&request.asked.model, request.tenant())?;
+        Some((upstreams, route))
+    }
+
+    /// The model in this process that a call means, and its prompt.
+    fn here<'a>(
+        &'a self,
+        call: &'a Call,
+        model: &str,
+    ) -> Option<(&'a Local, &'a Prompt, &'a ModelCard)> {
+        let local = self.local.as_ref()?;
+        Some((local, call.prompt.as_ref()?, local.models.find(model)?))
+    }
+
+    /// The name of the model that is asked for.
+    pub(crate) fn model_of<'a>(&'a self, asked: &'a Asked) -> &'a str {
+        let default = || self.local.as_ref().map_or("", |local| local.models.default_name());
+        if asked.model.is_empty() { default() } else { &asked.model }
+    }
+
+    fn unknown_model(&self, name: &str) -> Refusal {
+        let message = match name {
+            "" => "Say which `model` is to answer. `GET /v1/models` lists those that there are."
+                .to_owned(),
+            name => format!(
+                "The model `{name}` does not exist here. `GET /v1/models` lists those that there are."
+            ),
+        };
+        Refusal::new(ErrorKind::ModelNotFound, message).param("model")
+    }
+
+    /// Takes what a request may use from the limits of whoever asks: at most so many tokens of
+    /// prompt and answer.
+    async fn reserve(
+        &self,
+        request: &Request,
+        plugins: &PluginSet,
+        usage: &Usage,
+        (input, output): (u64, u64),
+    ) -> Result<Terms, Refusal> {
+        let cost = || -> Option<Money> {
+            let tokens = TokenUsage { input, output, ..TokenUsage::default() };
+            let usage = Usage { phase: Phase::Interim, tokens, ..usage.clone() };
+            let price = || plugins.price(request.tenant(), &usage);
+            tokio::task::block_in_place(price).cost().map(|cost| cost.total)
+        };
+        self.tenancy.reserve(request, input.saturating_add(output), cost).await
+    }
+
+    /// Puts a request on record as started.
+    async fn started(
+        &self,
+        request: &Request,
+        usage: &Usage,
+        tokenize: Option<Interval>,
+        plugins: &PluginSet,
+    ) -> Result<Ticket, Refusal> {
+        let record = request.aborted(usage, tokenize);
+        let started = self.ledger.start(&record, plugins.fingerprint()).await;
+        started.map_err(|error| unrecorded(&error))
+    }
+}
+
+/// The operator wants no request served that cannot be priced.
+fn unpriceable(refused: &NotAdmitted) -> Refusal {
+    let plugin = &refused.fault.plugin;
+    tracing::warn!(
+        plugin = plugin.name,
+        version = plugin.version,
+        message = refused.fault.message,
+        "request refused, since its cost model fails closed"
+    );
+    let message = "This request cannot be priced at the moment. Try again shortly.";
+    Refusal::new(ErrorKind::PricingUnavailable, message).retry_after(refused.retry_after)
+}

@@ -1,0 +1,236 @@
+//! Another server's answer: asking for it, and what our own eyes tell of a request that nobody here
+//! has to understand.
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use serde_json::Value;
+use tollgate_domain::ErrorKind;
+use tollgate_domain::record::Operation;
+use tollgate_domain::upstream::{FailedAttempt, UpstreamCall};
+use tollgate_model::ChatMessage;
+use tollgate_model::estimate::count_tokens;
+use tollgate_telemetry::{propagation, upstream_context};
+use tollgate_upstream::{
+    Api, Attempt, AttemptOutcome, Exchange, Failed, FailedKind, Outgoing, UpstreamErrorKind,
+};
+
+use crate::call::{Forward, ForwardedHead, Moment, Prompt, Refusal};
+use crate::request::Request;
+
+/// When a client may try again that found all backends busy.
+const BUSY_RETRY: Duration = Duration::from_secs(1);
+/// Tokens that a message of a chat takes besides its text, and a chat besides its messages, in the
+/// templates of OpenAI's models.
+const PER_MESSAGE: u64 = 4;
+const PER_CHAT: u64 = 3;
+/// Bytes of JSON that are a token, to reserve by.
+const BYTES_PER_TOKEN: u64 = 4;
+/// Tokens of an answer whose client names no limit, to reserve by.
+const USUAL_ANSWER: u64 = 256;
+
+/// The request as it is sent.
+pub(crate) fn outgoing(request: &Request, forward: &Forward, keep_output: bool) -> Outgoing {
+    let context = upstream_context(&request.trace);
+    let mut headers = HeaderMap::new();
+    let mut set = |name: &'static str, value: Option<&str>| {
+        if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    };
+    set("traceparent", Some(&propagation::traceparent(&context)));
+    set("tracestate", context.trace_state.as_deref());
+    set("x-request-id", Some(&request.id.0));
+    set("content-type", forward.content_type.as_deref());
+    Outgoing {
+        path: forward.path.clone().into(),
+        method: request.http.method.parse().unwrap_or(Method::POST),
+        body: forward.body.clone(),
+        stream: request.asked.stream,
+        model: request.asked.model.clone(),
+        headers,
+        api: match request.operation {
+            Operation::Chat => Api::Chat,
+            Operation::TextCompletion => Api::Completions,
+            Operation::Embeddings => Api::Embeddings,
+            Operation::Responses => Api::Responses,
+            Operation::Other => Api::Other,
+        },
+        keep_output,
+    }
+}
+
+/// Tokens that a request may use, to reserve by: cheap, and too much rather than too little.
+pub(crate) fn reserved_tokens(request: &Request, forward: &Forward) -> (u64, u64) {
+    let input = forward.body.len() as u64 / BYTES_PER_TOKEN;
+    let answers = matches!(
+        request.operation,
+        Operation::Chat | Operation::TextCompletion | Operation::Responses
+    );
+    let output = match request.asked.max_tokens {
+        Some(most) => u64::from(most),
+        None if answers => USUAL_ANSWER,
+        None => 0,
+    };
+    (input, output)
+}
+
+/// The head of an answer, for the client.
+pub(crate) fn head(exchange: &Exchange) -> ForwardedHead {
+    let head = exchange.head();
+    let text = |(name, value): (&HeaderName, &HeaderValue)| {
+        Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))
+    };
+    ForwardedHead {
+        status: head.status,
+        content_type: head.content_type.clone(),
+        headers: head.headers.iter().filter_map(text).collect(),
+        form: exchange.form(),
+    }
+}
+
+/// The call as it goes on record.
+pub(crate) fn call(exchange: &Exchange, arrived: &Moment) -> UpstreamCall {
+    let head = exchange.head();
+    let answered = head.attempts.len().saturating_sub(1);
+    UpstreamCall {
+        backend: head.backend.to_string(),
+        host: head.server_address.clone(),
+        port: head.server_port,
+        interval: arrived.interval(
+            head.attempts.first().map_or(head.first_byte_at, |first| first.began),
+            head.first_byte_at,
+        ),
+        status: Some(head.status),
+        response_id: None,
+        failed: failed(head.attempts.get(..answered).unwrap_or_default(), arrived),
+    }
+}
+
+/// The last of the attempts that all failed.
+pub(crate) fn failed_call(failure: &Failed, arrived: &Moment) -> Option<UpstreamCall> {
+    let (last, before) = failure.attempts.split_last()?;
+    let first = before.first().unwrap_or(last);
+    Some(UpstreamCall {
+        backend: last.backend.to_string(),
+        host: String::new(),
+        port: 0,
+        interval: arrived.interval(first.began, last.ended),
+        status: None,
+        response_id: None,
+        failed: failed(&failure.attempts, arrived),
+    })
+}
+
+fn failed(attempts: &[Attempt], arrived: &Moment) -> Vec<FailedAttempt> {
+    let one = |attempt: &Attempt| FailedAttempt {
+        backend: attempt.backend.to_string(),
+        at: arrived.at(attempt.ended),
+        error: match &attempt.outcome {
+            AttemptOutcome::Answered { status } | AttemptOutcome::Refused { status, .. } => {
+                format!("status {status}")
+            }
+            AttemptOutcome::Failed { message, .. } => message.clone(),
+        },
+    };
+    attempts.iter().map(one).collect()
+}
+
+/// What to tell the client of backends that gave no answer.
+pub(crate) fn refusal(failure: &Failed) -> Refusal {
+    let status = failure.answer.as_ref().map(|answer| answer.status);
+    let (kind, message) = match (failure.kind, status) {
+        (FailedKind::Request, _) => (ErrorKind::InvalidRequest, failure.message.clone()),
+        (FailedKind::Full, _) => (
+            ErrorKind::Overloaded,
+            "All backends of this model are busy. Try again shortly.".to_owned(),
+        ),
+        (_, Some(429)) => (
+            ErrorKind::Overloaded,
+            "The backend of this model has too much to do. Try again shortly.".to_owned(),
+        ),
+        (FailedKind::Resting, _) | (_, Some(503)) => (
+            ErrorKind::BackendUnavailable,
+            "No backend of this model can be asked at the moment. Try again shortly.".to_owned(),
+        ),
+        (FailedKind::Upstream(UpstreamErrorKind::Timeout), _) => (
+            ErrorKind::BackendTimeout,
+            "The backend of this model did not answer in time.".to_owned(),
+        ),
+        (FailedKind::Upstream(_), _) => {
+            (ErrorKind::Backend, "The backend of this model failed.".to_owned())
+        }
+    };
+    let mut refusal = Refusal::new(kind, message);
+    refusal.param = failure.parameter.clone().map(String::into_boxed_str);
+    refusal.retry_after = match kind {
+        ErrorKind::Overloaded | ErrorKind::BackendUnavailable => {
+            Some(failure.retry_after.unwrap_or(BUSY_RETRY))
+        }
+        _ => failure.retry_after,
+    };
+    refusal
+}
+
+/// What kind of failure an upstream's own error is; none if the request was served.
+pub(crate) fn refused_by(status: u16) -> Option<ErrorKind> {
+    match status {
+        ..=399 => None,
+        404 => Some(ErrorKind::ModelNotFound),
+        408 | 504 => Some(ErrorKind::BackendTimeout),
+        413 => Some(ErrorKind::TooLarge),
+        429 => Some(ErrorKind::Overloaded),
+        // Our key, not the client's.
+        401 | 403 | 407 | 500.. => Some(ErrorKind::Backend),
+        _ => Some(ErrorKind::InvalidRequest),
+    }
+}
+
+/// What is said in a request, as far as it can be read: a text where it is no chat.
+pub(crate) fn prompt(operation: Operation, body: &[u8]) -> Prompt {
+    let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    let field = match operation {
+        Operation::Chat => "messages",
+        Operation::TextCompletion => "prompt",
+        Operation::Embeddings | Operation::Responses | Operation::Other => "input",
+    };
+    match (operation, body.get(field)) {
+        (Operation::Chat, Some(Value::Array(messages))) => {
+            Prompt::Chat(messages.iter().map(message).collect())
+        }
+        (_, Some(said)) => Prompt::Text(text(said)),
+        (_, None) => Prompt::Text(String::new()),
+    }
+}
+
+fn message(message: &Value) -> ChatMessage {
+    let role = message.get("role").and_then(Value::as_str).unwrap_or_default();
+    ChatMessage { role: role.to_owned(), content: text(message) }
+}
+
+/// All text in it: what stands under `content` or `text`, or is nothing but text.
+fn text(said: &Value) -> String {
+    match said {
+        Value::String(text) => text.clone(),
+        Value::Array(parts) => {
+            let texts: Vec<String> = parts.iter().map(text).filter(|t| !t.is_empty()).collect();
+            texts.join("\n")
+        }
+        Value::Object(part) => {
+            part.get("content").or_else(|| part.get("text")).map(text).unwrap_or_default()
+        }
+        _ => String::new(),
+    }
+}
+
+/// An estimate of the tokens of a prompt whose tokenizer is not here.
+pub(crate) fn estimated_tokens(model: &str, prompt: &Prompt) -> u64 {
+    match prompt {
+        Prompt::Text(text) => count_tokens(model, text),
+        Prompt::Tokens(tokens) => tokens.len() as u64,
+        Prompt::Chat(messages) => {
+            let of = |m: &ChatMessage| PER_MESSAGE + count_tokens(model, &m.content);
+            PER_CHAT + messages.iter().map(of).sum::<u64>()
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Taps another server's answer.
+
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use tollgate_domain::record::{FinishReason, Operation};
+use tollgate_domain::usage::UsageSource;
+use tollgate_domain::{ErrorKind, TokenUsage};
+use tollgate_model::estimate::count_tokens;
+use tollgate_upstream::{
+    Account, Exchange, Form, Piece, PieceKind, UpstreamError, UpstreamErrorKind,
+};
+
+use crate::call::{AnswerEvent, Forward, Refusal};
+use crate::forward;
+use crate::tap::{Response, Tap, Tapped, Times};
+
+/// Bytes of output that are a token, for what is noted on the way.
+const CHARS_PER_TOKEN: u64 = 4;
+
+/// What was asked, for the counts of a server that tells none.
+pub(crate) struct Question {
+    pub(crate) operation: Operation,
+    /// As the backend calls it.
+    pub(crate) model: String,
+    pub(crate) forward: Forward,
+    /// Tokens of the prompt, roughly.
+    pub(crate) prompt_tokens: u64,
+}
+
+/// Passes the answer on until it ends or the client is gone, which closes the connection to the
+/// backend, by which it learns that nobody wants the rest.
+pub(crate) async fn run(mut exchange: Exchange, question: &Question, tap: Tap<'_>) -> Tapped {
+    let mut rest = BytesMut::new();
+    let (mut client_is_here, mut failure) = (true, None);
+    while client_is_here {
+        let piece = tokio::select! {
+            piece = exchange.next() => piece,
+            () = tap.pieces.closed() => {
+                client_is_here = false;
+                continue;
+            }
+        };
+        match piece {
+            None => break,
+            Some(Ok(Piece { bytes, kind: PieceKind::Last })) => rest.extend_from_slice(&bytes),
+            Some(Ok(Piece { bytes, kind: PieceKind::Body })) => {
+                let output = exchange.account().output_chars / CHARS_PER_TOKEN;
+                tap.ticket.progress(question.prompt_tokens, output);
+                client_is_here = tap.pass(AnswerEvent::Bytes(bytes)).await;
+            }
+            Some(Err(error)) => {
+                failure = Some(broken(&error));
+                break;
+            }
+        }
+    }
+    let ended = Instant::now();
+    let (status, streamed) = (exchange.head().status, exchange.form() == Form::Events);
+    let account = exchange.into_account();
+    if let Some(content) = tap.content {
+        content.answered(&account.output_text);
+    }
+    if failure.is_none() {
+        failure = reported(&account, status);
+    }
+    let served = forward::refused_by(status).is_none();
+    let (tokens, source) = match served {
+        true => tokio::task::block_in_place(|| tokens(&account, question)),
+        false => (TokenUsage::default(), UsageSource::Reported),
+    };
+    Tapped {
+        whole: client_is_here && account.ended,
+        served,
+        reason: account.finish_reasons.first().map(|reason| reason_of(reason)),
+        failure,
+        tokens,
+        source,
+        compute: None,
+        times: times(&account, streamed, ended),
+        response: Response {
+            model: account.response_model,
+            id: account.response_id,
+            service_tier: account.service_tier,
+        },
+        rest: rest.freeze(),
+    }
+}
+
+/// What the backend reported, or, of what it did not, an estimate by another's tokenizer.
+fn tokens(account: &Account, question: &Question) -> (TokenUsage, UsageSource) {
+    let output = || count_tokens(&question.model, &account.output_text);
+    match account.usage {
+        Some(usage) if account.output_reported => (usage, UsageSource::Reported),
+        Some(usage) => {
+            let tokens = TokenUsage { output: usage.output.max(output()), ..usage };
+            (tokens, UsageSource::Estimated)
+        }
+        None => {
+            let prompt = forward::prompt(question.operation, &question.forward.body);
+            let input = forward::estimated_tokens(&question.model, &prompt);
+            let tokens = TokenUsage { input, output: output(), ..TokenUsage::default() };
+            (tokens, UsageSource::Estimated)
+        }
+    }
+}
+
+/// The phases that the backend reports, or that can be seen from here.
+fn times(account: &Account, streamed: bool, ended: Instant) -> Times {
+    let first = account.first_token_at;
+    let Some(phases) = account.phases else {
+        // Of a stream it is seen when it was made; of a whole answer only that it was there.
+        let seen = first.filter(|_| streamed);
+        return Times {
+            first_text: first,
+            prefilled: seen,
+            ended: Some(ended),
+            ..Times::default()
+        };
+    };
+    let after = |from: Option<Instant>, phase: Duration| from.and_then(|at| at.checked_add(phase));
+    let last = if streamed { after(first, phases.decode) } else { first };
+    let began = if streamed { first } else { first.and_then(|at| at.checked_sub(phases.decode)) };
+    Times {
+        started: began.and_then(|at| at.checked_sub(phases.prefill)),
+        prefilled: began,
+        first_text: if streamed { first } else { None },
+        decoded: last,
+        ended: Some(ended),
+    }
+}
+
+fn reason_of(reason: &str) -> FinishReason {
+    match reason {
+        "stop" => FinishReason::Stop,
+        "length" | "max_output_tokens" => FinishReason::Length,
+        "tool_calls" | "function_call" => FinishReason::ToolCalls,
+        "content_filter" => FinishReason::ContentFilter,
+        _ => FinishReason::Other,
+    }
+}
+
+/// The error that the backend reports, in a stream or as its answer.
+fn reported(account: &Account, status: u16) -> Option<Refusal> {
+    let said = account.error.as_ref().map(|error| error.message.as_str());
+    let kind = match (forward::refused_by(status), said) {
+        (Some(kind), _) => kind,
+        (None, Some(_)) => ErrorKind::Backend,
+        (None, None) => return None,
+    };
+    let said = said.filter(|said| !said.is_empty()).unwrap_or("no reason given");
+    Some(Refusal::new(kind, format!("The backend answered {status}: {said}")))
+}
+
+/// How an answer broke off.
+fn broken(error: &UpstreamError) -> Refusal {
+    tracing::warn!(%error, "an answer broke off");
+    let (kind, message) = match error.kind() {
+        UpstreamErrorKind::Timeout => {
+            (ErrorKind::BackendTimeout, "The backend stopped in the middle of its answer.")
+        }
+        _ => (ErrorKind::Backend, "The backend's answer broke off."),
+    };
+    Refusal::new(kind, message)
+}
+
+/// What came of a request that no backend answered.
+pub(crate) fn unanswered(failure: Option<Refusal>) -> Tapped {
+    Tapped {
+        whole: false,
+        served: false,
+        reason: None,
+        failure,
+        tokens: TokenUsage::default(),
+        source: UsageSource::Reported,
+        compute: None,
+        times: Times { ended: Some(Instant::now()), ..Times::default() },
+        response: Response::default(),
+        rest: Bytes::new(),
+    }
+}

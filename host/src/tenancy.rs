@@ -1,0 +1,72 @@
+//! Who is let in and how much they may use: keys, limits, and budgets that go on where the ledger says
+//! that they stood.
+
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
+
+use tollgate_domain::UnixNanos;
+use tollgate_gateway::Tenancy;
+use tollgate_ledger::{LedgerReader, Query};
+use tollgate_settings::{RedisAway, Settings};
+use tollgate_tenancy::{Keys, Limiter, RedisPolicy, RedisSettings, Spent};
+
+use crate::start::StartError;
+
+/// After how long reading the ledger for budgets is worth a line in the log.
+const LONG: Duration = Duration::from_secs(2);
+
+/// Reads keys and says what limits are counted with.
+pub(crate) fn open(settings: &Settings) -> Result<Tenancy, StartError> {
+    let tenancy = &settings.tenancy;
+    let variable = tenancy.keys.as_ref().map(|keys| keys.reveal());
+    let keys = Keys::open(tenancy.keys_file.clone(), variable)?;
+    if let Some(fault) = tenancy.unguarded(settings.listen, keys.is_open()) {
+        return Err(StartError::Unguarded(fault));
+    }
+    let limiter = match &tenancy.redis_url {
+        None => Limiter::local(),
+        Some(url) => {
+            let shared = RedisSettings {
+                policy: match tenancy.redis_away {
+                    RedisAway::Open => RedisPolicy::Open,
+                    RedisAway::Closed => RedisPolicy::Closed,
+                    RedisAway::Local => RedisPolicy::Local,
+                },
+                ..RedisSettings::new(url.reveal().to_owned())
+            };
+            Limiter::shared(&shared)?
+        }
+    };
+    match keys.count() {
+        0 => tracing::info!("no keys: everybody is let in, and `user` names the tenant"),
+        keys => tracing::info!(keys, "keys are asked for"),
+    }
+    Ok(Tenancy { keys, limiter })
+}
+
+/// Tells budgets what was spent before this process began.
+pub(crate) fn restore(tenancy: &Tenancy, ledger: &Path) -> Result<(), StartError> {
+    let now: UnixNanos = SystemTime::now().into();
+    let Some(since) = tenancy.keys.spending_since(now) else { return Ok(()) };
+    let began = Instant::now();
+    let query = Query { since: Some(since), ..Query::default() };
+    let mut spent = Vec::new();
+    for stored in LedgerReader::open(ledger)?.records(query) {
+        let record = stored?.record;
+        if let Some(cost) = record.cost.cost() {
+            spent.push(Spent {
+                tenant: record.tenant,
+                key_id: record.admission.and_then(|admission| admission.key),
+                at: record.phases.request.start,
+                cost: cost.total,
+            });
+        }
+    }
+    let records = spent.len();
+    tenancy.limiter.restore(&tenancy.keys, spent, now);
+    let took = began.elapsed();
+    if took > LONG {
+        tracing::info!(records, seconds = took.as_secs(), "budgets were read from the ledger");
+    }
+    Ok(())
+}
