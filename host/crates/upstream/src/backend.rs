@@ -101,7 +101,7 @@ pub struct BackendStatus {
     pub attempts: u64,
     /// Of them, answered; also with an error that is the client's.
     pub answered: u64,
-    /// Of them, answered with 429, 502, 503 or 504.
+    /// Of them, answered with 429, 502, 503, 504 or 529.
     pub refused: u64,
     /// Of them, not answered: no connection, too slow, not the protocol.
     pub failed: u64,

@@ -147,8 +147,13 @@ impl Exchange {
             if self.finished {
                 return None;
             }
+            if let Some(first) = self.first.take() {
+                let at = self.head.first_byte_at;
+                self.take(&first, at);
+                continue;
+            }
             match self.receive().await {
-                Ok(Some(bytes)) => self.take(&bytes),
+                Ok(Some(bytes)) => self.take(&bytes, Instant::now()),
                 Ok(None) => self.end(),
                 Err(error) => self.fail(error),
             }
@@ -157,15 +162,12 @@ impl Exchange {
 
     /// The next bytes of the body, or none at its end.
     async fn receive(&mut self) -> Result<Option<Bytes>, UpstreamError> {
-        if let Some(first) = self.first.take() {
-            return Ok(Some(first));
-        }
         let Some(body) = &mut self.body else { return Ok(None) };
         frame(body, self.backend.settings.idle_timeout).await
     }
 
-    fn take(&mut self, bytes: &Bytes) {
-        let taken = self.source.take(bytes, &mut self.account, Instant::now());
+    fn take(&mut self, bytes: &Bytes, at: Instant) {
+        let taken = self.source.take(bytes, &mut self.account, at);
         self.took(taken);
     }
 

@@ -2,6 +2,7 @@
 //! they are cut off, fail, or say nothing of usage. The files are in `tests/exchanges`.
 
 use super::*;
+use proptest::prelude::*;
 use tollgate_domain::TokenUsage;
 
 /// One exchange and what it comes to.
@@ -359,4 +360,38 @@ fn anthropics_stream_has_openais_form() {
     );
     assert!(thinking.body.contains(r#"{"reasoning_content":" waves."}"#), "{}", thinking.body);
     assert!(thinking.body.contains(": ping\n\n") && !thinking.last.contains("usage"));
+}
+
+proptest! {
+    #[test]
+    fn nothing_that_arrives_does_harm(
+        pieces in prop::collection::vec(
+            prop_oneof![
+                prop::collection::vec(any::<u8>(), 0..40),
+                "(data|event|): ?(\\{\"(type|usage|choices|error|delta|timings)\":|[0-9.eE+-]+|null|\\[|\"|\\}|\\]|,|\\[DONE\\]){0,6}(\n|\r\n|\n\n)"
+                    .prop_map(String::into_bytes),
+            ],
+            0..12,
+        ),
+    ) {
+        let at = Instant::now();
+        for case in cases() {
+            for source in [
+                case.events(false),
+                Source::whole(WholeReader::OpenAi(case.api), 100),
+                Source::whole(WholeReader::Anthropic, 100),
+                Source::whole(WholeReader::Error { anthropic: case.anthropic }, 100),
+            ] {
+                let mut source = source;
+                let mut account = Account::default();
+                for piece in &pieces {
+                    let taken = source.take(&Bytes::from(piece.clone()), &mut account, at);
+                    if taken.error.is_some() {
+                        break;
+                    }
+                }
+                source.end(&mut account, at);
+            }
+        }
+    }
 }
