@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use support::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tollgate_upstream::{BreakerState, FailedKind, HealthState, UpstreamError, UpstreamErrorKind};
+use tollgate_upstream::{
+    BreakerState, FailedKind, HealthState, UpstreamError, UpstreamErrorKind, Upstreams,
+};
 
 const ANSWER: &str = r#"{"model":"m-1","choices":[{"index":0,"message":{"content":"hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":1}}"#;
-const BREAKER: &str = "[breaker]\nfaults = 3\npause-ms = 400\nlongest-pause-ms = 400\n";
+const BREAKER: &str = "[breaker]\nfaults = 3\npause-ms = 1500\nlongest-pause-ms = 1500\n";
 
 #[tokio::test]
 async fn a_breaker_opens_and_half_opens() {
@@ -54,7 +56,7 @@ async fn many_at_once_make_one_probe() {
     let server = Server::answering(plain(502, "", "{}")).await;
     let folder = file(BREAKER, &[("a", server.address, "retries = 0")]);
     let upstreams = load(&folder);
-    let ask = |upstreams: tollgate_upstream::Upstreams| async move {
+    let ask = |upstreams: Upstreams| async move {
         let route = upstreams.route("m", None).unwrap();
         upstreams.send(&route, &simple(false)).await.map(|_| ())
     };
@@ -67,7 +69,7 @@ async fn many_at_once_make_one_probe() {
     for one in all {
         let failed = one.await.unwrap().unwrap_err();
         resting += usize::from(failed.kind == FailedKind::Resting);
-        assert!(failed.retry_after.is_none_or(|wait| wait <= Duration::from_millis(400)));
+        assert!(failed.retry_after.is_none_or(|wait| wait <= Duration::from_millis(1500)));
     }
     assert_eq!((resting, server.requests()), (19, 4));
 }
@@ -229,7 +231,10 @@ async fn a_server_with_its_own_authority_is_trusted_by_file_only() {
             "[[backend]]\nname = \"a\"\nurl = \"https://localhost:{port}/v1\"\nretries = 0\n{ca}"
         );
         std::fs::write(folder.path().join("backends.toml"), text).unwrap();
-        let upstreams = load(&folder);
+        let Ok(upstreams) = Upstreams::load(folder.path().join("backends.toml")) else {
+            assert!(!trusted, "only a machine without authorities refuses that");
+            continue;
+        };
         let route = upstreams.route("m", None).unwrap();
         match upstreams.send(&route, &simple(false)).await {
             Ok(exchange) => {
@@ -246,8 +251,7 @@ async fn a_server_with_its_own_authority_is_trusted_by_file_only() {
     std::fs::write(folder.path().join("ca.pem"), "nothing").unwrap();
     let text = "[[backend]]\nname = \"a\"\nurl = \"https://h/v1\"\nca-file = \"ca.pem\"\n";
     std::fs::write(folder.path().join("backends.toml"), text).unwrap();
-    let error =
-        tollgate_upstream::Upstreams::load(folder.path().join("backends.toml")).unwrap_err();
+    let error = Upstreams::load(folder.path().join("backends.toml")).unwrap_err();
     assert!(
         matches!(&error, UpstreamError::Configuration { problem, .. } if problem.contains("ca-file")),
         "{error}"
