@@ -127,7 +127,11 @@ impl Exchange {
     /// The account, once nothing more is wanted; closes the connection if the answer is not over.
     #[must_use]
     pub fn into_account(mut self) -> Account {
-        std::mem::take(&mut *self.account)
+        let ended = self.account.ended;
+        let account = std::mem::take(&mut *self.account);
+        // What is dropped is still an answer that has ended, whose connection can be used again.
+        self.account.ended = ended;
+        account
     }
 
     /// Tells the upstream that nobody wants the rest.

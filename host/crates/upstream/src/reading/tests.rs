@@ -142,7 +142,7 @@ fn came(mut source: Source, pieces: &[&[u8]], at: Instant) -> Came {
         Came { account: Account::default(), body: String::new(), last: String::new(), error: None };
     let mut keep = |taken: Taken| {
         for piece in taken.pieces {
-            let text = String::from_utf8(piece.bytes.to_vec()).unwrap();
+            let text = String::from_utf8_lossy(&piece.bytes).into_owned();
             match piece.kind {
                 PieceKind::Body => {
                     assert!(came.last.is_empty(), "nothing follows what is last");
@@ -375,22 +375,19 @@ proptest! {
         ),
     ) {
         let at = Instant::now();
+        let joined = pieces.concat();
+        let split: Vec<&[u8]> = pieces.iter().map(Vec::as_slice).collect();
         for case in cases() {
-            for source in [
-                case.events(false),
-                Source::whole(WholeReader::OpenAi(case.api), 100),
-                Source::whole(WholeReader::Anthropic, 100),
-                Source::whole(WholeReader::Error { anthropic: case.anthropic }, 100),
+            for asked in [false, true] {
+                let expected = came(case.events(asked), &[&joined], at);
+                prop_assert_eq!(came(case.events(asked), &split, at), expected);
+            }
+            for reader in [
+                WholeReader::OpenAi(case.api),
+                WholeReader::Anthropic,
+                WholeReader::Error { anthropic: case.anthropic },
             ] {
-                let mut source = source;
-                let mut account = Account::default();
-                for piece in &pieces {
-                    let taken = source.take(&Bytes::from(piece.clone()), &mut account, at);
-                    if taken.error.is_some() {
-                        break;
-                    }
-                }
-                source.end(&mut account, at);
+                came(Source::whole(reader, 100), &split, at);
             }
         }
     }
