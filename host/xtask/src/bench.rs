@@ -23,9 +23,9 @@ const BENCHES: &[Bench] = &[
         about: "commits by concurrency and durability, disk, opening and verifying, delivery; --records N --delivered N",
     },
     Bench {
-        name: "sse",
-        targets: &[("tollgate-upstream", "sse")],
-        about: "what a streamed event of an upstream costs: framing, reading, stripping, the account",
+        name: "upstream",
+        targets: &[("tollgate-upstream", "upstream")],
+        about: "what a streamed event costs: framing, reading, stripping, the account; and a round trip",
     },
     Bench {
         name: "attribute-shapes",

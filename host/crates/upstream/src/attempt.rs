@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Request, Response, StatusCode};
+use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::time::timeout_at;
@@ -24,13 +24,8 @@ use crate::send::UpstreamAnswer;
 /// Most bytes kept of a refusal, and how long it may take to come.
 const REFUSAL: usize = 64 << 10;
 const REFUSAL_TIME: Duration = Duration::from_secs(2);
-/// Statuses that may go better elsewhere or later.
-const NOT_NOW: [StatusCode; 4] = [
-    StatusCode::TOO_MANY_REQUESTS,
-    StatusCode::BAD_GATEWAY,
-    StatusCode::SERVICE_UNAVAILABLE,
-    StatusCode::GATEWAY_TIMEOUT,
-];
+/// Statuses that may go better elsewhere or later: 429, 502, 503, 504, and what Anthropic says when it is overloaded.
+const NOT_NOW: [u16; 5] = [429, 502, 503, 504, 529];
 /// Headers of an answer that the client gets.
 const PASSED_ON: [&str; 6] = [
     "x-request-id",
@@ -41,7 +36,7 @@ const PASSED_ON: [&str; 6] = [
     "content-disposition",
 ];
 /// Headers of a request that are the client's own affair, or one connection's.
-const HELD_BACK: [HeaderName; 13] = [
+const HELD_BACK: [HeaderName; 15] = [
     header::AUTHORIZATION,
     header::PROXY_AUTHORIZATION,
     header::COOKIE,
@@ -54,6 +49,8 @@ const HELD_BACK: [HeaderName; 13] = [
     header::TRAILER,
     header::ACCEPT_ENCODING,
     header::EXPECT,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
     HeaderName::from_static("x-api-key"),
 ];
 
@@ -121,8 +118,8 @@ pub(crate) async fn attempt(
             Missed::reached(UpstreamError::Lost { problem })
         }
     })?;
-    if NOT_NOW.contains(&response.status()) {
-        return Err(refusal(response).await);
+    if NOT_NOW.contains(&response.status().as_u16()) {
+        return Err(refusal(response, backend.settings.kind).await);
     }
     let source = source(candidate, ready, outgoing, &response).map_err(Missed::reached)?;
     let (parts, mut body) = response.into_parts();
@@ -178,7 +175,7 @@ fn request(
 }
 
 /// A "not now", with as much of it as comes soon.
-async fn refusal(response: Response<Incoming>) -> Missed {
+async fn refusal(response: Response<Incoming>, kind: Kind) -> Missed {
     let (parts, mut body) = response.into_parts();
     let mut collected = BytesMut::new();
     let collect = async {
@@ -192,13 +189,16 @@ async fn refusal(response: Response<Incoming>) -> Missed {
     };
     let _ = tokio::time::timeout(REFUSAL_TIME, collect).await;
     let status = parts.status.as_u16();
+    let (content_type, body) = match kind {
+        Kind::Openai => (text(&parts.headers, &header::CONTENT_TYPE), collected.freeze()),
+        Kind::Anthropic => {
+            let (_, body) = anthropic::answer::translate_error(&collected);
+            (Some("application/json".to_owned()), body)
+        }
+    };
     Missed {
         error: UpstreamError::Status(status),
-        answer: Some(UpstreamAnswer {
-            status,
-            content_type: text(&parts.headers, &header::CONTENT_TYPE),
-            body: collected.freeze(),
-        }),
+        answer: Some(UpstreamAnswer { status, content_type, body }),
         retry_after: retry_after(&parts.headers),
         reached: true,
     }
@@ -229,7 +229,7 @@ fn source(
         None => (outgoing.stream, !outgoing.stream),
     };
     if outgoing.api == Api::Other {
-        let opaque = Source::Opaque { held: None };
+        let opaque = Source::Opaque { held: None, live: events };
         return Ok(if json { whole(WholeReader::OpenAi(Api::Other)) } else { opaque });
     }
     if events {

@@ -101,7 +101,7 @@ pub struct BackendStatus {
     pub attempts: u64,
     /// Of them, answered; also with an error that is the client's.
     pub answered: u64,
-    /// Of them, answered with 429, 502, 503 or 504.
+    /// Of them, answered with 429, 502, 503, 504 or 529.
     pub refused: u64,
     /// Of them, not answered: no connection, too slow, not the protocol.
     pub failed: u64,
@@ -184,10 +184,10 @@ impl Backend {
 
     /// A place among the requests under way, if there is one.
     pub fn slot(&self) -> Option<Slot> {
-        let now = self.state.in_flight.fetch_add(1, Relaxed);
-        // Given back at once if it is one too many.
-        let slot = Slot(Arc::clone(&self.state));
-        self.settings.max_in_flight.is_none_or(|most| now < most).then_some(slot)
+        let most = self.settings.max_in_flight.unwrap_or(u32::MAX);
+        let taken = |now: u32| (now < most).then(|| now.saturating_add(1));
+        self.state.in_flight.fetch_update(Relaxed, Relaxed, taken).ok()?;
+        Some(Slot(Arc::clone(&self.state)))
     }
 
     /// Requests under way for each unit of weight, in thousandths.

@@ -148,7 +148,11 @@ impl Exchange {
     /// The account, once nothing more is wanted; closes the connection if the answer is not over.
     #[must_use]
     pub fn into_account(mut self) -> Account {
-        std::mem::take(&mut *self.account)
+        let ended = self.account.ended;
+        let account = std::mem::take(&mut *self.account);
+        // What is dropped is still an answer that has ended, whose connection can be used again.
+        self.account.ended = ended;
+        account
     }
 
     /// Tells the upstream that nobody wants the rest.
@@ -168,8 +172,13 @@ impl Exchange {
             if self.finished {
                 return None;
             }
+            if let Some(first) = self.first.take() {
+                let at = self.head.first_byte_at;
+                self.take(&first, at);
+                continue;
+            }
             match self.receive().await {
-                Ok(Some(bytes)) => self.take(&bytes),
+                Ok(Some(bytes)) => self.take(&bytes, Instant::now()),
                 Ok(None) => self.end(),
                 Err(error) => self.fail(error),
             }
@@ -178,15 +187,12 @@ impl Exchange {
 
     /// The next bytes of the body, or none at its end.
     async fn receive(&mut self) -> Result<Option<Bytes>, UpstreamError> {
-        if let Some(first) = self.first.take() {
-            return Ok(Some(first));
-        }
         let Some(body) = &mut self.body else { return Ok(None) };
         frame(body, self.backend.settings.idle_timeout).await
     }
 
-    fn take(&mut self, bytes: &Bytes) {
-        let taken = self.source.take(bytes, &mut self.account, Instant::now());
+    fn take(&mut self, bytes: &Bytes, at: Instant) {
+        let taken = self.source.take(bytes, &mut self.account, at);
         self.took(taken);
     }
 

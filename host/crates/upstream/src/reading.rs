@@ -20,8 +20,8 @@ pub(crate) enum Source {
     Events { framer: Framer, reader: EventReader, last_seen: bool },
     /// A plain answer: it is read once all of it is there.
     Whole { collected: BytesMut, reader: WholeReader, limit: usize },
-    /// Nothing is known of it. `held`: what came last, since it might be the last.
-    Opaque { held: Option<Bytes> },
+    /// Nothing is known of it. `held`: what came last, since it might be the last; a stream (`live`) is not held up by that.
+    Opaque { held: Option<Bytes>, live: bool },
 }
 
 /// Who reads events.
@@ -89,7 +89,10 @@ impl Source {
                 collected.extend_from_slice(bytes);
                 Taken::default()
             }
-            Self::Opaque { held } => Taken {
+            Self::Opaque { live: true, .. } => {
+                Taken { pieces: vec![body(bytes.clone())], error: None }
+            }
+            Self::Opaque { held, .. } => Taken {
                 pieces: held.replace(bytes.clone()).map(body).into_iter().collect(),
                 error: None,
             },
@@ -116,7 +119,7 @@ impl Source {
                     Err(error) => Taken { error: Some(error), ..Taken::default() },
                 }
             }
-            Self::Opaque { held } => {
+            Self::Opaque { held, .. } => {
                 account.ended = true;
                 Taken { pieces: held.take().and_then(last).into_iter().collect(), error: None }
             }

@@ -1,7 +1,7 @@
 //! Getting an answer: candidates in turn, and again within limits, as long as no byte of an answer has come.
 //!
 //! Tried again is what may go better elsewhere or later: no connection, a lost one, too slow a first byte, an answer that is
-//! not the protocol's, and the statuses 429, 502, 503 and 504. Any other answer is the upstream's answer. First every
+//! not the protocol's, and the statuses 429, 502, 503, 504 and 529. Any other answer is the upstream's answer. First every
 //! candidate is tried once, then, after a pause, those that may be tried again. A retry of what a server may have worked on
 //! is paid from the budget; one of what never reached a server is free.
 
@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tollgate_domain::ErrorKind;
 
 use crate::attempt::{self, Missed, Ready};
 use crate::config::Kind;
@@ -49,7 +50,7 @@ pub enum AttemptOutcome {
     },
     /// "Not now".
     Refused {
-        /// 429, 502, 503 or 504.
+        /// 429, 502, 503, 504 or 529.
         status: u16,
         /// When to come again, if it says so.
         retry_after: Option<Duration>,
@@ -91,6 +92,18 @@ pub enum FailedKind {
     Request,
     /// The last one failed in this way.
     Upstream(UpstreamErrorKind),
+}
+
+impl FailedKind {
+    /// What the client is told, if nobody else serves the request.
+    #[must_use]
+    pub fn error_kind(self) -> ErrorKind {
+        match self {
+            Self::Full => ErrorKind::Overloaded,
+            Self::Request => ErrorKind::InvalidRequest,
+            Self::Resting | Self::Upstream(_) => ErrorKind::Backend,
+        }
+    }
 }
 
 /// An upstream's refusal, in its own words.

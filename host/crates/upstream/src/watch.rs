@@ -1,7 +1,7 @@
 //! Keeps the configuration up to date and looks after the backends' health, as long as its future is polled.
 //!
 //! The file, and those that it names, are read each second: contents count and not times, so that every way of replacing a
-//! file works. One that is wrong changes nothing and is logged once.
+//! file works; a change counts once two looks have seen the same. One that is wrong changes nothing and is logged once.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,6 +22,9 @@ use crate::upstreams::Upstreams;
 
 /// How often the file is read.
 const EVERY: Duration = Duration::from_secs(1);
+/// Time between two looks that must see the same before a change counts, and most of them in a row.
+const SETTLE: Duration = Duration::from_millis(150);
+const LOOKS: usize = 6;
 
 impl Upstreams {
     /// Keeps the configuration and what is known of health up to date. Never ends; dropping it stops all checks.
@@ -33,18 +36,15 @@ impl Upstreams {
         loop {
             checks.follow(&self.snapshot());
             ticks.tick().await;
-            let this = self.clone();
-            let reloaded = tokio::task::spawn_blocking(move || this.reload()).await;
-            let found = match reloaded {
-                Ok(Ok(changed)) => {
+            let found = match self.reload().await {
+                Ok(changed) => {
                     if changed || problem.is_some() {
                         let backends = self.snapshot().backends.len();
                         tracing::info!(file = %self.path().display(), backends, "backends loaded");
                     }
                     None
                 }
-                Ok(Err(error)) => Some(chain(&error)),
-                Err(error) => Some(error.to_string()),
+                Err(error) => Some(chain(&error)),
             };
             if let Some(found) = &found
                 && problem.as_ref() != Some(found)
@@ -56,14 +56,41 @@ impl Upstreams {
     }
 
     /// Reads the configuration again. Whether it has changed.
-    pub(crate) fn reload(&self) -> Result<bool, UpstreamError> {
-        let configuration = Configuration::read(self.path())?;
+    async fn reload(&self) -> Result<bool, UpstreamError> {
         let before = self.snapshot();
-        if before.configuration == configuration {
+        let mut seen = self.read().await;
+        if seen.as_ref().is_ok_and(|seen| *seen == before.configuration) {
             return Ok(false);
         }
-        self.replace(Snapshot::new(configuration, Some(&before), self.path())?);
-        Ok(true)
+        // Half of a file may be a good file too, one without backends for instance.
+        for _ in 0..LOOKS {
+            tokio::time::sleep(SETTLE).await;
+            let again = self.read().await;
+            let settled = match (&seen, &again) {
+                (Ok(seen), Ok(again)) => seen == again,
+                (Err(seen), Err(again)) => seen.to_string() == again.to_string(),
+                _ => false,
+            };
+            seen = again;
+            if settled {
+                let configuration = seen?;
+                if configuration == before.configuration {
+                    return Ok(false);
+                }
+                self.replace(Snapshot::new(configuration, Some(&before), self.path())?);
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    async fn read(&self) -> Result<Configuration, UpstreamError> {
+        let path = self.path().to_owned();
+        let read = tokio::task::spawn_blocking(move || Configuration::read(&path)).await;
+        read.unwrap_or_else(|error| {
+            let source = std::io::Error::other(error);
+            Err(UpstreamError::Unreadable { path: self.path().to_owned(), source })
+        })
     }
 }
 

@@ -2,12 +2,14 @@
 
 mod support;
 
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use support::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tollgate_domain::TokenUsage;
-use tollgate_upstream::{AttemptOutcome, FailedKind, UpstreamErrorKind};
+use tollgate_upstream::{Api, AttemptOutcome, FailedKind, UpstreamErrorKind};
 
 const ANSWER: &str = r#"{"id":"c1","model":"m-1","choices":[{"index":0,"message":{"content":"hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":1,"total_tokens":4}}"#;
 const TEXT: &str = "data: {\"id\":\"c1\",\"model\":\"m-1\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"hi\"}}],\"usage\":null}\n\n";
@@ -15,7 +17,8 @@ const STOP: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reaso
 const USAGE: &str =
     "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":1}}\n\n";
 const DONE: &str = "data: [DONE]\n\n";
-const FAST: &str = "connect-timeout-ms = 500\nfirst-byte-timeout-ms = 300\nidle-timeout-ms = 300";
+const FAST: &str =
+    "connect-timeout-ms = 2000\nfirst-byte-timeout-ms = 1000\nidle-timeout-ms = 1000";
 
 fn used() -> Option<TokenUsage> {
     Some(TokenUsage { input: 3, output: 1, ..TokenUsage::default() })
@@ -75,7 +78,7 @@ async fn connections_are_used_again() {
         let whole = drain(upstreams.send(&route, &simple(number % 2 == 0)).await.unwrap()).await;
         assert_eq!(whole.account.usage, used());
         // The end of a stream is read beside.
-        tokio::time::sleep(Duration::from_millis(30)).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
     }
     assert_eq!(server.connections.load(SeqCst), 1);
 }
@@ -246,7 +249,10 @@ async fn whoever_gives_up_is_noticed_by_the_upstream() {
     let route = upstreams.route("n", None).unwrap();
     let outgoing = simple(true);
     let sending = upstreams.send(&route, &outgoing);
-    assert!(tokio::time::timeout(Duration::from_millis(200), sending).await.is_err());
+    tokio::select! {
+        answer = sending => panic!("{answer:?}"),
+        () = until(|| silent.requests() == 1) => {}
+    }
     until(|| silent.gone.load(SeqCst) == 1).await;
     assert_eq!(upstreams.status().iter().map(|s| s.in_flight).sum::<u32>(), 0);
 }
@@ -350,4 +356,76 @@ async fn what_is_full_is_refused_at_once() {
     assert!(tokio::time::timeout(Duration::from_millis(100), &mut held).await.is_err());
     let failed = upstreams.send(&route, &outgoing).await.unwrap_err();
     assert_eq!((failed.kind, failed.attempts.len()), (FailedKind::Full, 0));
+}
+
+#[tokio::test]
+async fn whoever_reads_slowly_slows_the_upstream() {
+    let event = format!(
+        "data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{}\"}}}}]}}\n\n",
+        "x".repeat(60_000)
+    );
+    let written = Arc::new(AtomicUsize::new(0));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn({
+        let written = Arc::clone(&written);
+        async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 4096]).await;
+            let head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
+            stream.write_all(head).await.unwrap();
+            while stream.write_all(event.as_bytes()).await.is_ok() {
+                written.fetch_add(event.len(), SeqCst);
+            }
+        }
+    });
+    let folder = file("", &[("a", address, "")]);
+    let upstreams = load(&folder);
+    let route = upstreams.route("m", None).unwrap();
+    let mut exchange = upstreams.send(&route, &simple(true)).await.unwrap();
+    exchange.next().await.unwrap().unwrap();
+    // Until nothing moves any more: what the kernel's and our buffers take, and no more.
+    let mut before = usize::MAX;
+    while before != written.load(SeqCst) {
+        before = written.load(SeqCst);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    assert!(before < 64 << 20, "{before} bytes for nobody");
+}
+
+#[tokio::test]
+async fn what_nobody_knows_passes_as_it_is() {
+    let binary: Vec<u8> = (0..=255).cycle().take(300_000).collect();
+    let head = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: audio/mpeg\r\ncontent-length: {}\r\n\r\n",
+        binary.len()
+    );
+    let json = r#"{"results":[],"model":"m-1","usage":{"prompt_tokens":9,"total_tokens":9}}"#;
+    let audio = vec![Act::Write(head.into_bytes()), Act::Write(binary.clone())];
+    let server = Server::start(move |_, arrived| {
+        if arrived.head.contains("/rerank") { plain(200, "", json) } else { audio.clone() }
+    })
+    .await;
+    let folder = file("", &[("a", server.address, "models = [{ as = \"m\", name = \"x\" }]")]);
+    let upstreams = load(&folder);
+    let route = upstreams.route("m", None).unwrap();
+    let mut outgoing = simple(false);
+    (outgoing.path, outgoing.api) = ("/audio/speech?a=b".into(), Api::of_path("/audio/speech?a=b"));
+    let exchange = upstreams.send(&route, &outgoing).await.unwrap();
+    assert_eq!(exchange.head().content_type.as_deref(), Some("audio/mpeg"));
+    let whole = drain(exchange).await;
+    assert!([&whole.body[..], &whole.last[..]].concat() == binary && !whole.last.is_empty());
+    assert!(whole.account.ended && whole.account.usage.is_none());
+    assert!(server.last().head.starts_with("POST /v1/audio/speech?a=b HTTP"));
+    assert!(server.last().body.contains(r#""model":"x""#));
+    outgoing.path = "/rerank".into();
+    let whole = drain(upstreams.send(&route, &outgoing).await.unwrap()).await;
+    assert_eq!((whole.text().as_str(), whole.account.usage.unwrap().input), (json, 9));
+    // A form is not JSON and is left alone.
+    outgoing.headers.insert("content-type", "multipart/form-data; boundary=b".parse().unwrap());
+    outgoing.body = "--b\r\nmodel=m".into();
+    drain(upstreams.send(&route, &outgoing).await.unwrap()).await;
+    let arrived = server.last();
+    assert_eq!(arrived.body, "--b\r\nmodel=m");
+    assert!(arrived.head.contains("content-type: multipart/form-data; boundary=b"));
 }

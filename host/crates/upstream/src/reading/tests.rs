@@ -2,6 +2,7 @@
 //! they are cut off, fail, or say nothing of usage. The files are in `tests/exchanges`.
 
 use super::*;
+use proptest::prelude::*;
 use tollgate_domain::TokenUsage;
 
 /// One exchange and what it comes to.
@@ -141,7 +142,7 @@ fn came(mut source: Source, pieces: &[&[u8]], at: Instant) -> Came {
         Came { account: Account::default(), body: String::new(), last: String::new(), error: None };
     let mut keep = |taken: Taken| {
         for piece in taken.pieces {
-            let text = String::from_utf8(piece.bytes.to_vec()).unwrap();
+            let text = String::from_utf8_lossy(&piece.bytes).into_owned();
             match piece.kind {
                 PieceKind::Body => {
                     assert!(came.last.is_empty(), "nothing follows what is last");
@@ -359,4 +360,35 @@ fn anthropics_stream_has_openais_form() {
     );
     assert!(thinking.body.contains(r#"{"reasoning_content":" waves."}"#), "{}", thinking.body);
     assert!(thinking.body.contains(": ping\n\n") && !thinking.last.contains("usage"));
+}
+
+proptest! {
+    #[test]
+    fn nothing_that_arrives_does_harm(
+        pieces in prop::collection::vec(
+            prop_oneof![
+                prop::collection::vec(any::<u8>(), 0..40),
+                "(data|event|): ?(\\{\"(type|usage|choices|error|delta|timings)\":|[0-9.eE+-]+|null|\\[|\"|\\}|\\]|,|\\[DONE\\]){0,6}(\n|\r\n|\n\n)"
+                    .prop_map(String::into_bytes),
+            ],
+            0..12,
+        ),
+    ) {
+        let at = Instant::now();
+        let joined = pieces.concat();
+        let split: Vec<&[u8]> = pieces.iter().map(Vec::as_slice).collect();
+        for case in cases() {
+            for asked in [false, true] {
+                let expected = came(case.events(asked), &[&joined], at);
+                prop_assert_eq!(came(case.events(asked), &split, at), expected);
+            }
+            for reader in [
+                WholeReader::OpenAi(case.api),
+                WholeReader::Anthropic,
+                WholeReader::Error { anthropic: case.anthropic },
+            ] {
+                came(Source::whole(reader, 100), &split, at);
+            }
+        }
+    }
 }

@@ -255,7 +255,7 @@ pub async fn drain(mut exchange: Exchange) -> Whole {
         }
     }
     assert!(exchange.next().await.is_none(), "it stays at its end");
-    Whole { body, last, account: exchange.account().clone(), error }
+    Whole { body, last, account: exchange.into_account(), error }
 }
 
 /// Waits until `what` holds, for a generous while.
