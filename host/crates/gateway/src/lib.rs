@@ -192,8 +192,9 @@ impl Gateway {
         let local = self.0.local.as_ref();
         let here = |local: &Local| model.is_empty() || local.models.find(model).is_some();
         let tenant = caller.0.tenant.as_deref().or(user);
-        let route = self.0.upstreams.as_ref().and_then(|all| all.route(model, tenant));
-        Places { here: local.is_some_and(here), elsewhere: route.is_some() }
+        let upstreams = self.0.upstreams.as_ref();
+        let elsewhere = upstreams.is_some_and(|all| all.serves(model, tenant));
+        Places { here: local.is_some_and(here), elsewhere }
     }
 
     /// Whether requests can be served.

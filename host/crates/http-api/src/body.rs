@@ -100,6 +100,13 @@ async fn collect(stream: &mut BodyDataStream, limit: usize) -> Result<Bytes, Bod
     Ok(whole.into())
 }
 
+/// Lets go of a body that nobody will read, so that its connection can be used again.
+pub(crate) async fn skip(headers: &HeaderMap, body: Body) {
+    if !headers.contains_key(header::EXPECT) {
+        discard(&mut body.into_data_stream()).await;
+    }
+}
+
 /// Reads on for a while without keeping anything.
 async fn discard(stream: &mut BodyDataStream) {
     let reading = async {

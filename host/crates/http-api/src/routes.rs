@@ -91,7 +91,10 @@ async fn infer(api: Api, operation: Operation, route: &str, request: Request) ->
     // Before anything of the body is read: a stranger's is not worth it.
     let caller = match api.gateway.authenticate(headers::api_key(&head.headers)) {
         Ok(caller) => caller,
-        Err(refusal) => return error::response(&refusal, None),
+        Err(refusal) => {
+            body::skip(&head.headers, body).await;
+            return error::response(&refusal, None);
+        }
     };
     let body = body::read(&head.headers, body, api.max_body_bytes, api.body_timeout).await;
     // Only now: how long the client takes to send is not ours to answer for.

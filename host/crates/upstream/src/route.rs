@@ -90,7 +90,7 @@ impl Snapshot {
 
     /// The backends that serve the model to the tenant, in the order of the file: those that name it, else those with a
     /// pattern for it.
-    fn serving(&self, model: &str, tenant: Option<&str>) -> Vec<Candidate> {
+    pub fn serving(&self, model: &str, tenant: Option<&str>) -> Vec<Candidate> {
         let admitting =
             || self.backends.iter().filter(|backend| backend.settings.tenants.admit(tenant));
         let named: Vec<Candidate> = admitting()

@@ -77,6 +77,12 @@ impl Upstreams {
         (!candidates.is_empty()).then_some(Route { snapshot, candidates })
     }
 
+    /// Whether any backend serves this model to this tenant. Takes nobody's turn.
+    #[must_use]
+    pub fn serves(&self, model: &str, tenant: Option<&str>) -> bool {
+        !self.0.snapshot.load().serving(model, tenant).is_empty()
+    }
+
     /// How all backends do, in the order of the file.
     #[must_use]
     pub fn status(&self) -> Vec<BackendStatus> {

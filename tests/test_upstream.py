@@ -1,0 +1,380 @@
+"""Requests that other servers answer: a second gateway with the demo model, a server of MLX that is not ours, and servers
+that misbehave on purpose."""
+
+import http.server
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import httpx
+import openai
+import pytest
+
+from conftest import Gateway, exact, free_port, read_events, replace_file, until
+
+CHAT = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "What does a plugin do?"}], "max_tokens": 12, "seed": 7}
+ADMIN = "/v1/chat/completions"
+
+
+def backends(folder, *tables, head=""):
+    """Writes `backends.toml` of these tables."""
+    path = folder / "backends.toml"
+    text = "".join("\n[[backend]]\n" + "".join(f"{k} = {toml(v)}\n" for k, v in table.items()) for table in tables)
+    replace_file(path, head + text)
+    return path
+
+
+def toml(value):
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{k} = {toml(v)}" for k, v in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(toml(v) for v in value) + "]"
+    return json.dumps(value)
+
+
+@pytest.fixture(scope="module")
+def second(tmp_path_factory):
+    """A gateway with the demo model and no prices, as the other server."""
+    gateway = Gateway(tmp_path_factory.mktemp("second"), plugins=(), arguments=["--console", "off"])
+    try:
+        yield gateway.wait_until_ready()
+    finally:
+        gateway.kill()
+
+
+@pytest.fixture
+def front(tmp_path):
+    """Starts a gateway in front of these backends."""
+    started = []
+
+    def start(*tables, head="", arguments=(), env=()):
+        path = backends(tmp_path, *tables, head=head)
+        gateway = Gateway(tmp_path, arguments=["--backends", path, "--console", "off", *arguments], env=env)
+        started.append(gateway)
+        return gateway.wait_until_ready()
+
+    yield start
+    for gateway in started:
+        gateway.kill()
+
+
+def to(server, name="second", **more):
+    url = server if isinstance(server, str) else server.url
+    return {"name": name, "url": f"{url}/v1", "provider": "other", "models": [{"as": "gpt-4o-mini", "name": "mistral-7b"}]} | more
+
+
+class Scripted:
+    """A server that answers each connection as `script` does, which gets the socket and the request's head."""
+
+    def __init__(self, script):
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.heads = []
+        self._script = script
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self):
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
+
+    def _answer(self, connection):
+        with connection:
+            received = b""
+            while b"\r\n\r\n" not in received:
+                piece = connection.recv(65536)
+                if not piece:
+                    return
+                received += piece
+            head, _, body = received.partition(b"\r\n\r\n")
+            length = next((int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length")), 0)
+            while len(body) < length:
+                body += connection.recv(65536)
+            self.heads.append((head.decode(), body))
+            try:
+                self._script(connection, body)
+            except OSError:
+                pass
+
+    def close(self):
+        self._listener.close()
+
+
+@pytest.fixture
+def scripted():
+    servers = []
+
+    def start(script):
+        servers.append(Scripted(script))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+def send_json(connection, value, status="200 OK", extra=""):
+    body = json.dumps(value).encode()
+    head = f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\n{extra}content-length: {len(body)}\r\n\r\n"
+    connection.sendall(head.encode() + body)
+
+
+def begin_events(connection):
+    connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n")
+
+
+def chunk(text=None, reason=None, **more):
+    choices = [] if text is None and reason is None else [{"index": 0, "delta": {} if text is None else {"content": text}, "finish_reason": reason}]
+    value = {"id": "chatcmpl-x", "object": "chat.completion.chunk", "created": 1, "model": "m-2026", "choices": choices} | more
+    return f"data: {json.dumps(value)}\n\n".encode()
+
+
+USAGE = {
+    "prompt_tokens": 100,
+    "completion_tokens": 20,
+    "total_tokens": 120,
+    "prompt_tokens_details": {"cached_tokens": 60},
+    "completion_tokens_details": {"reasoning_tokens": 5},
+}
+ANSWER = {
+    "id": "chatcmpl-x",
+    "object": "chat.completion",
+    "created": 1,
+    "model": "m-2026",
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hello."}, "finish_reason": "stop"}],
+    "usage": USAGE,
+}
+
+
+def stream_of(connection, *events):
+    begin_events(connection)
+    for event in events:
+        connection.sendall(event)
+
+
+def root_and_client(gateway, trace_id):
+    root = gateway.root_span(trace_id)
+    spans = until(lambda: [s for s in gateway.spans(trace_id) if s["kind"] == "CLIENT"], what="the span of the call")
+    return root, spans[0]
+
+
+def test_a_request_is_forwarded_priced_and_traced_as_one(front, second):
+    gateway = front(to(second))
+    answer = gateway.http.post(ADMIN, json=CHAT | {"user": "acme"})
+    assert answer.status_code == 200
+    told = answer.json()
+    assert told["model"] == "mistral-7b" and told["choices"][0]["message"]["content"].strip()
+    assert told["cost"]["status"] == "priced"
+    assert answer.headers["x-tollgate-cost"] == f"{told['cost']['amount']} USD"
+    root, client = root_and_client(gateway, answer.headers["x-tollgate-trace-id"])
+    assert client["name"] == "chat mistral-7b" and client["parent_span_id"] == root["span_id"]
+    assert client["attributes"]["server.port"] == second.port and client["attributes"]["tollgate.backend"] == "second"
+    attributes = root["attributes"]
+    assert attributes["gen_ai.request.model"] == "gpt-4o-mini" and attributes["gen_ai.response.model"] == "mistral-7b"
+    assert attributes["gen_ai.provider.name"] == "other" and attributes["gen_ai.response.id"] == told["id"]
+    assert attributes["llm.prompt_tokens"] == told["usage"]["prompt_tokens"]
+    assert attributes["tollgate.cost.amount"] == told["cost"]["amount"] and attributes["tollgate.tenant"] == "acme"
+    # The other server's own spans join the tree below the call.
+    theirs = second.root_span(root["trace_id"])
+    assert theirs["parent_span_id"] == client["span_id"]
+
+
+def test_a_stream_costs_what_the_plain_answer_costs(front, second):
+    gateway = front(to(second))
+    plain = gateway.openai.chat.completions.create(**CHAT)
+    chunks = list(gateway.openai.chat.completions.create(**CHAT, stream=True, stream_options={"include_usage": True}))
+    text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+    assert text == plain.choices[0].message.content
+    last = chunks[-1]
+    assert last.choices == [] and last.usage.total_tokens == plain.usage.total_tokens
+    assert last.cost["amount"] == plain.cost["amount"] and last.cost["status"] == "priced"
+
+
+def test_usage_is_asked_for_and_taken_out_again(front, scripted):
+    events = (chunk("Hel", usage=None), chunk("lo.", usage=None), chunk(reason="stop", usage=None), chunk(usage=USAGE), b"data: [DONE]\n\n")
+    server = scripted(lambda connection, _: stream_of(connection, *events))
+    gateway = front(to(server))
+    with gateway.http.stream("POST", ADMIN, json=CHAT | {"stream": True}) as answer:
+        text = answer.read().decode()
+        trace_id = answer.headers["x-tollgate-trace-id"]
+    assert json.loads(server.heads[0][1])["stream_options"] == {"include_usage": True}
+    data = [line[6:] for line in text.splitlines() if line.startswith("data: ")]
+    assert data[-1] == "[DONE]" and all("usage" not in json.loads(event) for event in data[:-1])
+    assert len(data) == 4, "three chunks as they came, none about usage"
+    (account,) = [json.loads(line[11:]) for line in text.splitlines() if line.startswith(": tollgate ")]
+    assert (account["prompt_tokens"], account["completion_tokens"]) == (100, 20)
+    attributes = gateway.root_span(trace_id)["attributes"]
+    assert attributes["gen_ai.usage.cache_read.input_tokens"] == 60 and attributes["gen_ai.usage.reasoning.output_tokens"] == 5
+    assert attributes["tollgate.usage.source"] == "reported"
+    assert attributes["tollgate.cost.amount"] == account["cost"]["amount"]
+
+
+def test_what_is_silent_about_usage_is_estimated_and_says_so(front, scripted):
+    events = (chunk("Hello, how are you?"), chunk(reason="stop"), b"data: [DONE]\n\n")
+    server = scripted(lambda connection, _: stream_of(connection, *events))
+    gateway = front(to(server))
+    with gateway.http.stream("POST", ADMIN, json=CHAT | {"stream": True}) as answer:
+        answer.read()
+        trace_id = answer.headers["x-tollgate-trace-id"]
+    attributes = gateway.root_span(trace_id)["attributes"]
+    assert attributes["tollgate.usage.source"] == "estimated" and attributes["tollgate.cost.status"] == "estimated"
+    # cl100k_base: "Hello, how are you?" has 6 tokens.
+    assert attributes["llm.completion_tokens"] == 6 and 10 <= attributes["llm.prompt_tokens"] <= 16
+
+
+def test_an_upstreams_own_error_is_passed_on_and_on_record(front, scripted):
+    error = {"error": {"message": "tools[0] is odd", "type": "invalid_request_error", "param": "tools", "code": None}}
+    server = scripted(lambda connection, _: send_json(connection, error, "400 Bad Request"))
+    gateway = front(to(server))
+    with pytest.raises(openai.BadRequestError, match="tools.0. is odd") as raised:
+        gateway.openai.chat.completions.create(**CHAT, tools=[{"type": "function", "function": {"name": "f"}}])
+    assert raised.value.response.json() == error
+    attributes = gateway.root_span(raised.value.response.headers["x-tollgate-trace-id"])["attributes"]
+    assert attributes["http.response.status_code"] == 400 and attributes["error.type"] == "invalid_request"
+    assert attributes["tollgate.cost.reason"] == "not_served"
+
+
+def refuses():
+    return f"http://127.0.0.1:{free_port()}"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_next_backend_answers_when_the_first_does_not(front, second, stream):
+    gateway = front(to(refuses(), "away"), to(second), head='balance = "round-robin"\n')
+    for _ in range(4):
+        answer = gateway.http.post(ADMIN, json=CHAT | {"stream": stream})
+        assert answer.status_code == 200
+        root, client = root_and_client(gateway, answer.headers["x-tollgate-trace-id"])
+        assert client["attributes"]["tollgate.backend"] == "second"
+        if client["events"]:
+            break
+    (event,) = client["events"]
+    assert event["name"] == "tollgate.upstream.retry" and event["attributes"]["tollgate.upstream.retry.backend"] == "away"
+    assert root["attributes"]["tollgate.cost.status"] == "priced"
+
+
+def test_the_model_here_answers_when_no_backend_does(front):
+    table = to(refuses(), "away") | {"models": ["gpt-4o-mini"]}
+    gateway = front(table, arguments=["--model", "demo"])
+    answer = gateway.http.post(ADMIN, json=CHAT)
+    assert answer.status_code == 200 and answer.json()["text"].strip()
+    root = gateway.root_span(answer.headers["x-tollgate-trace-id"])
+    assert root["attributes"]["gen_ai.provider.name"] == "tollgate"
+    assert root["attributes"]["tollgate.cost.status"] == "priced"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_without_any_backend_there_is_an_error_and_a_record(front, stream):
+    gateway = front(to(refuses(), "away"))
+    answer = gateway.http.post(ADMIN, json=CHAT | {"stream": stream})
+    assert answer.status_code == 502 and answer.json()["error"]["code"] == "backend_error"
+    root, client = root_and_client(gateway, answer.headers["x-tollgate-trace-id"])
+    assert root["status"] == "ERROR" and client["status"] == "ERROR"
+    assert root["attributes"]["tollgate.cost.reason"] == "not_served"
+
+
+def test_what_breaks_off_is_billed_as_far_as_it_came(front, scripted):
+    def script(connection, _):
+        stream_of(connection, chunk("Hello, how "), chunk("are you?"))
+        time.sleep(0.3)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
+
+    gateway = front(to(scripted(script)))
+    with gateway.http.stream("POST", ADMIN, json=CHAT | {"stream": True}) as answer:
+        text = answer.read().decode()
+        trace_id = answer.headers["x-tollgate-trace-id"]
+    assert "[DONE]" not in text and '"code":"backend_error"' in text
+    attributes = gateway.root_span(trace_id)["attributes"]
+    assert attributes["tollgate.outcome"] == "failed" and attributes["tollgate.cost.status"] == "estimated"
+    assert attributes["llm.completion_tokens"] == 6
+
+
+def test_a_client_that_leaves_closes_the_call_and_is_billed(front, scripted):
+    closed = threading.Event()
+
+    def script(connection, _):
+        begin_events(connection)
+        try:
+            for _ in range(600):
+                connection.sendall(chunk("word "))
+                time.sleep(0.02)
+        except OSError:
+            closed.set()
+
+    gateway = front(to(scripted(script)))
+    with gateway.http.stream("POST", ADMIN, json=CHAT | {"stream": True}) as answer:
+        trace_id = answer.headers["x-tollgate-trace-id"]
+        next(answer.iter_lines())
+    assert closed.wait(10), "the backend goes on for nobody"
+    attributes = gateway.root_span(trace_id)["attributes"]
+    assert attributes["tollgate.outcome"] == "client_gone" and attributes["tollgate.usage.source"] == "estimated"
+    assert attributes["llm.completion_tokens"] >= 1 and attributes["tollgate.cost.status"] == "estimated"
+
+
+def test_a_backend_that_hangs_is_given_up(front, scripted):
+    server = scripted(lambda connection, _: time.sleep(30))
+    gateway = front(to(server, **{"first-byte-timeout-ms": 300}))
+    answer = gateway.http.post(ADMIN, json=CHAT)
+    assert answer.status_code == 504 and answer.json()["error"]["code"] == "backend_timeout"
+
+
+def test_backends_change_while_running(front, second, tmp_path):
+    gateway = front(to(refuses(), "away"))
+    assert gateway.http.post(ADMIN, json=CHAT).status_code in (502, 503)
+    backends(tmp_path, to(second))
+    until(lambda: gateway.http.post(ADMIN, json=CHAT).status_code == 200, what="the new backend")
+    replace_file(tmp_path / "backends.toml", "[[backend]]\nnme = 1\n")
+    until(lambda: "the backends stay as they were" in gateway.log(), what="a line about the bad file")
+    assert gateway.http.post(ADMIN, json=CHAT).status_code == 200
+
+
+def test_models_of_all_places_are_listed(front, second):
+    gateway = front(to(second), arguments=["--model", "demo"])
+    models = {model.id: model for model in gateway.openai.models.list()}
+    assert models["gpt-4o-mini"].owned_by == "other" and models["llama-3-8b"].owned_by == "tollgate"
+
+
+def test_embeddings_and_unknown_paths_are_passed_through(front, scripted):
+    def script(connection, body):
+        value = json.loads(body) if body else {}
+        if "input" in value:
+            vector = {"object": "embedding", "index": 0, "embedding": [0.25]}
+            send_json(connection, {"object": "list", "data": [vector], "model": "e", "usage": {"prompt_tokens": 3, "total_tokens": 3}})
+        else:
+            send_json(connection, {"id": "file-1"})
+
+    server = scripted(script)
+    gateway = front(to(server, models=["*"]))
+    answer = gateway.openai.embeddings.create(model="gpt-4o-mini", input="Hello", encoding_format="float")
+    assert answer.data[0].embedding == [0.25] and answer.usage.prompt_tokens == 3
+    answer = gateway.http.post("/v1/moderate/things?a=b", json={"model": "gpt-4o-mini"})
+    assert answer.json()["id"] == "file-1" and answer.headers["x-tollgate-cost-status"] == "unpriced"
+    assert server.heads[-1][0].startswith("POST /v1/moderate/things?a=b ")
+    attributes = gateway.root_span(answer.headers["x-tollgate-trace-id"])["attributes"]
+    assert attributes["tollgate.cost.reason"] == "unknown_operation" and attributes["http.route"] == "/v1/{*path}"
+
+
+def test_a_killed_gateway_bills_what_was_forwarded(front, scripted, tmp_path):
+    def script(connection, _):
+        begin_events(connection)
+        for _ in range(600):
+            connection.sendall(chunk("some words "))
+            time.sleep(0.02)
+
+    gateway = front(to(scripted(script)))
+    with gateway.http.stream("POST", ADMIN, json=CHAT | {"stream": True}) as answer:
+        trace_id = answer.headers["x-tollgate-trace-id"]
+        lines = answer.iter_lines()
+        for _ in range(20):
+            next(lines)
+        gateway.kill()
+    again = front(to(refuses(), "away"))
+    attributes = again.root_span(trace_id)["attributes"]
+    assert attributes["tollgate.outcome"] == "aborted" and attributes["tollgate.cost.status"] == "estimated"
+    assert attributes["llm.completion_tokens"] > 0
