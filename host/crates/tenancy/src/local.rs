@@ -62,7 +62,7 @@ pub(crate) struct Spend {
     /// What was spent and reserved here and is not in `shared`.
     pub local: i128,
     /// Of `shared`: what is learned from an earlier answer is old.
-    version: i64,
+    pub version: i64,
     /// Milliseconds since the epoch at which it can be forgotten; zero: never.
     until: u64,
 }

@@ -25,7 +25,7 @@ use crate::secret;
 use connection::Connection;
 pub use connection::RedisTrouble;
 pub(crate) use scripts::Owed;
-use scripts::{Place, Scripts};
+use scripts::{Place, Scripts, Stand};
 
 /// Requests that have ended and wait for Redis; some 20 MB.
 const QUEUE: usize = 16_384;
@@ -174,8 +174,8 @@ impl SharedStore {
         if book.connection.is_away() {
             return Answer::Trouble { trouble: RedisTrouble::Away, asked: false };
         }
-        let floors = book.floors(ask);
-        let call = book.scripts.reserve(ask, id, &floors);
+        let known = book.known(ask);
+        let call = book.scripts.reserve(ask, id, &known);
         // Whoever goes away while Redis is asked gives back what it may have taken.
         let mut given_up = GivenUp { store: self, ask: Some(ask), id };
         let answer = book.connection.run(&call).await;
@@ -265,9 +265,13 @@ impl Book {
         self.merged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn floors(&self, ask: &Ask) -> Vec<i128> {
-        let floor = |asked: &AskedBudget| self.local.spend(&ask.tag, &asked.name).floor();
-        ask.budgets.iter().map(floor).collect()
+    /// What Redis should begin with, were it empty.
+    fn known(&self, ask: &Ask) -> Vec<Stand> {
+        let known = |asked: &AskedBudget| {
+            let spend = self.local.spend(&ask.tag, &asked.name);
+            Stand { spent: spend.floor(), version: spend.version }
+        };
+        ask.budgets.iter().map(known).collect()
     }
 
     /// Adds up what has no room. Its mark cannot be asked any more, so an estimate that Redis may
