@@ -349,8 +349,22 @@ fn scripts_and_counts_that_redis_forgot_are_told_again() {
         let held = ask("0").await.unwrap();
         assert_eq!(stands(&held), usd("0.3"));
         flight.settle(draw(1, Some("0.15")), now());
+        drop(held);
         assert!(limiter.drain(PATIENCE).await);
         assert_eq!(stands(&ask("0").await.unwrap()), usd("0.45"));
+        assert!(limiter.drain(PATIENCE).await);
+
+        // A replica that was behind takes over.
+        let names: Vec<String> =
+            redis::cmd("KEYS").arg("tollgate:{acme}:b:*").query(&mut connection).unwrap();
+        let [name] = &names[..] else { panic!("{names:?}") };
+        let copy: Vec<String> = redis::cmd("HGETALL").arg(name).query(&mut connection).unwrap();
+        ask("0").await.unwrap().settle(draw(1, Some("0.25")), now());
+        assert!(limiter.drain(PATIENCE).await);
+        let put: redis::RedisResult<()> =
+            redis::cmd("HSET").arg(name).arg(copy).query(&mut connection);
+        put.unwrap();
+        assert_eq!(stands(&ask("0").await.unwrap()), usd("0.7"));
     });
 }
 

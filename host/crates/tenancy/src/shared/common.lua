@@ -67,7 +67,11 @@ local function budget(key, units, pico, known, now)
   end
   for i = 1, 6 do held[i] = tonumber(held[i]) end
   local b = {u = held[1], p = held[2], v = held[3], begun = held[4], bu = held[5], bp = held[6]}
-  if known > 0 and known < b.begun and less(b.bu, b.bp, units, pico) then
+  if known > b.v then
+    -- It went back to an earlier state: an old copy, a replica that was behind.
+    if less(b.u, b.p, units, pico) then b.u, b.p = units, pico end
+    b.begun, b.bu, b.bp = math.max(known + 1, now * 1000), b.u, b.p
+  elseif known > 0 and known < b.begun and less(b.bu, b.bp, units, pico) then
     b.u, b.p = add(b.u, b.p, units - b.bu, pico - b.bp)
     b.bu, b.bp = units, pico
   end
