@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 use support::{Redis, draw, keys, now, principal, until, usd};
 use tollgate_domain::Money;
 use tollgate_tenancy::{
-    Degraded, Limiter, RedisPolicy, RedisSettings, RedisTrouble, Refusal, Reservation, What,
+    Degraded, Limiter, RedisPolicy, RedisSettings, RedisTrouble, Refusal, Reservation,
+    TenancyError, What,
 };
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -421,6 +422,10 @@ fn what_ends_while_redis_is_away_is_owed_to_the_last_digit_however_much_it_is() 
 
 #[test]
 fn an_address_that_is_none_is_an_error_and_is_not_shown() {
+    let nowhere = Limiter::shared(&RedisSettings::new("redis://host".to_owned()));
+    assert!(matches!(nowhere, Err(TenancyError::NoRuntime(_))));
+    let runtime = runtime();
+    let _within = runtime.enter();
     let error = Limiter::shared(&RedisSettings::new("http://user:hunter2@host".to_owned()));
     let error = error.map(|_| ()).unwrap_err().to_string();
     assert!(!error.contains("hunter2"), "{error}");

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use crate::admission::{Ask, AskedBudget, Seen, judge};
@@ -148,6 +149,7 @@ pub(crate) enum Answer {
 impl SharedStore {
     /// Starts the worker; needs a runtime. Does not wait for a connection.
     pub fn new(settings: &RedisSettings, local: Arc<Local>) -> Result<Self, TenancyError> {
+        let runtime = Handle::try_current().map_err(TenancyError::NoRuntime)?;
         let connection = Connection::new(&settings.url, settings.timeout)?;
         let scripts = Scripts::new(&settings.prefix, settings.lease, settings.given_clock);
         let gateway = secret::random(10)?;
@@ -160,7 +162,7 @@ impl SharedStore {
             waiting: AtomicUsize::new(0),
         });
         let (queue, owed) = mpsc::channel(QUEUE);
-        tokio::spawn(worker::run(Arc::clone(&book), owed, format!("{gateway}-m")));
+        runtime.spawn(worker::run(Arc::clone(&book), owed, format!("{gateway}-m")));
         Ok(Self { book, queue, policy: settings.policy, gateway, next: AtomicU64::new(0) })
     }
 
