@@ -41,6 +41,9 @@ pub enum TenancyError {
     /// The system gives no random numbers.
     #[error("the system gives no random numbers: {0}")]
     Random(getrandom::Error),
+    /// Redis is used from a runtime, and there is none.
+    #[error("Redis needs a runtime: {0}")]
+    NoRuntime(tokio::runtime::TryCurrentError),
     /// The address of Redis is none.
     #[error("the address of Redis: {0}")]
     Redis(redis::RedisError),
@@ -65,7 +68,9 @@ impl TenancyError {
             Self::Configuration { .. } | Self::NoSuchKey { .. } | Self::Redis(_) => {
                 TenancyErrorKind::Configuration
             }
-            Self::Busy { .. } | Self::Random(_) => TenancyErrorKind::Unavailable,
+            Self::Busy { .. } | Self::Random(_) | Self::NoRuntime(_) => {
+                TenancyErrorKind::Unavailable
+            }
             Self::File { .. } => TenancyErrorKind::Storage,
         }
     }

@@ -11,7 +11,8 @@
 //!   cost beyond their estimates, all together. A request counts to the period that it came in.
 //! - *All or nothing.* A request that one scope refuses takes nothing of any other.
 //!
-//! All of that is per gateway while Redis is away and the policy is `local`.
+//! While Redis is away and the policy is `local` all of that holds for each gateway by itself; what
+//! was admitted then does not take places of what is admitted afterwards.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -104,10 +105,9 @@ impl Limiter {
     }
 
     /// One that shares its counts with all others that use the same Redis. Does not wait for it.
-    /// Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// The address is none.
+    /// The address is none, or it is called outside of a tokio runtime.
     pub fn shared(settings: &RedisSettings) -> Result<Self, TenancyError> {
         let local = Arc::new(Local::new());
         let shared = SharedStore::new(settings, Arc::clone(&local))?;

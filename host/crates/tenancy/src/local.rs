@@ -62,7 +62,7 @@ pub(crate) struct Spend {
     /// What was spent and reserved here and is not in `shared`.
     pub local: i128,
     /// Of `shared`: what is learned from an earlier answer is old.
-    version: i64,
+    pub version: i64,
     /// Milliseconds since the epoch at which it can be forgotten; zero: never.
     until: u64,
 }
@@ -124,7 +124,7 @@ impl Local {
         let more = i64::try_from(i128::from(tokens) - i128::from(ask.tokens)).unwrap_or(i64::MAX);
         for (name, asked) in places.0.iter().zip(&ask.scopes) {
             let mut counts = shard.scopes.get(name).copied().unwrap_or_default();
-            if more != 0 {
+            if more != 0 && asked.limits.tokens_per_minute.is_some() {
                 counts = shard.counts(name, &asked.limits, now);
                 counts.tokens = corrected(counts.tokens, asked.limits.tokens_per_minute, more);
             }

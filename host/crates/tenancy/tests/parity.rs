@@ -12,9 +12,22 @@ use tollgate_tenancy::{
 #[derive(Clone, Debug)]
 enum Act {
     Wait(u64),
-    Ask { who: usize, model: usize, tokens: u64, cost: Option<i64> },
-    Settle { which: usize, tokens: u64, cost: Option<i64> },
-    Drop { which: usize },
+    /// The clock is set back.
+    Back(u64),
+    Ask {
+        who: usize,
+        model: usize,
+        tokens: u64,
+        cost: Option<i64>,
+    },
+    Settle {
+        which: usize,
+        tokens: u64,
+        cost: Option<i64>,
+    },
+    Drop {
+        which: usize,
+    },
 }
 
 fn cost() -> impl Strategy<Value = Option<i64>> {
@@ -24,6 +37,7 @@ fn cost() -> impl Strategy<Value = Option<i64>> {
 fn acts() -> impl Strategy<Value = Vec<Act>> {
     let act = prop_oneof![
         2 => prop_oneof![0u64..40_000, 0u64..20, Just(86_400_000)].prop_map(Act::Wait),
+        1 => prop_oneof![0u64..100, 0u64..300_000].prop_map(Act::Back),
         6 => (0usize..3, 0usize..3, prop_oneof![0u64..700, Just(1_001), Just(u64::MAX)], cost())
             .prop_map(|(who, model, tokens, cost)| Act::Ask { who, model, tokens, cost }),
         4 => (any::<usize>(), prop_oneof![0u64..900, Just(u64::MAX)], cost())
@@ -117,10 +131,11 @@ fn local_equals_redis() {
             })
             .unwrap();
             let (mut here, mut there) = (Vec::new(), Vec::new());
-            let mut time = 0;
+            let mut time = 1_000_000u64;
             for act in acts {
                 match act {
                     Act::Wait(milliseconds) => time += milliseconds,
+                    Act::Back(milliseconds) => time = time.saturating_sub(milliseconds),
                     Act::Ask { who, model, tokens, cost } => {
                         let who = &everybody[who];
                         let model = ["m1", "m2", "other"][model];

@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 use support::{Redis, draw, keys, now, principal, until, usd};
 use tollgate_domain::Money;
 use tollgate_tenancy::{
-    Degraded, Limiter, RedisPolicy, RedisSettings, RedisTrouble, Refusal, Reservation, What,
+    Degraded, Limiter, RedisPolicy, RedisSettings, RedisTrouble, Refusal, Reservation,
+    TenancyError, What,
 };
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -349,8 +350,22 @@ fn scripts_and_counts_that_redis_forgot_are_told_again() {
         let held = ask("0").await.unwrap();
         assert_eq!(stands(&held), usd("0.3"));
         flight.settle(draw(1, Some("0.15")), now());
+        drop(held);
         assert!(limiter.drain(PATIENCE).await);
         assert_eq!(stands(&ask("0").await.unwrap()), usd("0.45"));
+        assert!(limiter.drain(PATIENCE).await);
+
+        // A replica that was behind takes over.
+        let names: Vec<String> =
+            redis::cmd("KEYS").arg("tollgate:{acme}:b:*").query(&mut connection).unwrap();
+        let [name] = &names[..] else { panic!("{names:?}") };
+        let copy: Vec<String> = redis::cmd("HGETALL").arg(name).query(&mut connection).unwrap();
+        ask("0").await.unwrap().settle(draw(1, Some("0.25")), now());
+        assert!(limiter.drain(PATIENCE).await);
+        let put: redis::RedisResult<()> =
+            redis::cmd("HSET").arg(name).arg(copy).query(&mut connection);
+        put.unwrap();
+        assert_eq!(stands(&ask("0").await.unwrap()), usd("0.7"));
     });
 }
 
@@ -407,6 +422,10 @@ fn what_ends_while_redis_is_away_is_owed_to_the_last_digit_however_much_it_is() 
 
 #[test]
 fn an_address_that_is_none_is_an_error_and_is_not_shown() {
+    let nowhere = Limiter::shared(&RedisSettings::new("redis://host".to_owned()));
+    assert!(matches!(nowhere, Err(TenancyError::NoRuntime(_))));
+    let runtime = runtime();
+    let _within = runtime.enter();
     let error = Limiter::shared(&RedisSettings::new("http://user:hunter2@host".to_owned()));
     let error = error.map(|_| ()).unwrap_err().to_string();
     assert!(!error.contains("hunter2"), "{error}");

@@ -42,17 +42,10 @@ local function keep(key, requests, tokens, at)
   redis.call('PEXPIRE', key, 2 * MINUTE + 10000)
 end
 
--- What is spent of a budget, and its version; if the server knows nothing of it, what the gateway
--- does.
-local function spent(key, units, pico)
-  local held = redis.call('HMGET', key, 'u', 'p', 'v')
-  if held[1] and held[2] then return tonumber(held[1]), tonumber(held[2]), tonumber(held[3]) or 0 end
-  return units, pico, 0
-end
-
 local function add(units, pico, more_units, more_pico)
   units, pico = units + more_units, pico + more_pico
   if pico >= PICO then return units + 1, pico - PICO end
+  if pico < 0 then return units - 1, pico + PICO end
   return units, pico
 end
 
@@ -60,11 +53,34 @@ local function less(units, pico, other_units, other_pico)
   return units < other_units or (units == other_units and pico < other_pico)
 end
 
--- A version tells a gateway which of two answers is the later one, also after the server has lost
--- what it knew: it counts changes, but is never behind the clock's microseconds.
-local function spend(key, units, pico, version, now, ends)
-  version = math.max(version + 1, now * 1000)
-  redis.call('HSET', key, 'u', text(units), 'p', text(pico), 'v', text(version))
-  if ends > 0 then redis.call('PEXPIREAT', key, ends) end
-  return version
+-- What a budget stands at. A version tells a gateway which of two answers is the later one: it
+-- counts changes, but is never behind the clock's microseconds.
+--
+-- If the server knows nothing of it, it begins with what the gateway knew. Others may have known
+-- more before the server lost it: what is known from before the beginning replaces what it began
+-- with if it is more. A gateway that has not heard of it here (version 0) knows it from its own
+-- ledger only, which is not held against what is there.
+local function budget(key, units, pico, known, now)
+  local held = redis.call('HMGET', key, 'u', 'p', 'v', 'begun', 'bu', 'bp')
+  if not held[1] then
+    return {u = units, p = pico, v = 0, begun = math.max(known + 1, now * 1000), bu = units, bp = pico}
+  end
+  for i = 1, 6 do held[i] = tonumber(held[i]) end
+  local b = {u = held[1], p = held[2], v = held[3], begun = held[4], bu = held[5], bp = held[6]}
+  if known > b.v then
+    -- It went back to an earlier state: an old copy, a replica that was behind.
+    if less(b.u, b.p, units, pico) then b.u, b.p = units, pico end
+    b.begun, b.bu, b.bp = math.max(known + 1, now * 1000), b.u, b.p
+  elseif known > 0 and known < b.begun and less(b.bu, b.bp, units, pico) then
+    b.u, b.p = add(b.u, b.p, units - b.bu, pico - b.bp)
+    b.bu, b.bp = units, pico
+  end
+  return b
+end
+
+local function spend(key, b, now, ends)
+  b.v = math.max(b.v + 1, now * 1000, b.begun)
+  redis.call('HSET', key, 'u', text(b.u), 'p', text(b.p), 'v', text(b.v),
+    'begun', text(b.begun), 'bu', text(b.bu), 'bp', text(b.bp))
+  if ends > 0 then redis.call('PEXPIREAT', key, text(ends)) end
 end

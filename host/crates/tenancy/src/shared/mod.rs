@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use crate::admission::{Ask, AskedBudget, Seen, judge};
@@ -25,7 +26,7 @@ use crate::secret;
 use connection::Connection;
 pub use connection::RedisTrouble;
 pub(crate) use scripts::Owed;
-use scripts::{Place, Scripts};
+use scripts::{Place, Scripts, Stand};
 
 /// Requests that have ended and wait for Redis; some 20 MB.
 const QUEUE: usize = 16_384;
@@ -148,6 +149,7 @@ pub(crate) enum Answer {
 impl SharedStore {
     /// Starts the worker; needs a runtime. Does not wait for a connection.
     pub fn new(settings: &RedisSettings, local: Arc<Local>) -> Result<Self, TenancyError> {
+        let runtime = Handle::try_current().map_err(TenancyError::NoRuntime)?;
         let connection = Connection::new(&settings.url, settings.timeout)?;
         let scripts = Scripts::new(&settings.prefix, settings.lease, settings.given_clock);
         let gateway = secret::random(10)?;
@@ -160,7 +162,7 @@ impl SharedStore {
             waiting: AtomicUsize::new(0),
         });
         let (queue, owed) = mpsc::channel(QUEUE);
-        tokio::spawn(worker::run(Arc::clone(&book), owed, format!("{gateway}-m")));
+        runtime.spawn(worker::run(Arc::clone(&book), owed, format!("{gateway}-m")));
         Ok(Self { book, queue, policy: settings.policy, gateway, next: AtomicU64::new(0) })
     }
 
@@ -174,8 +176,8 @@ impl SharedStore {
         if book.connection.is_away() {
             return Answer::Trouble { trouble: RedisTrouble::Away, asked: false };
         }
-        let floors = book.floors(ask);
-        let call = book.scripts.reserve(ask, id, &floors);
+        let known = book.known(ask);
+        let call = book.scripts.reserve(ask, id, &known);
         // Whoever goes away while Redis is asked gives back what it may have taken.
         let mut given_up = GivenUp { store: self, ask: Some(ask), id };
         let answer = book.connection.run(&call).await;
@@ -265,9 +267,13 @@ impl Book {
         self.merged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn floors(&self, ask: &Ask) -> Vec<i128> {
-        let floor = |asked: &AskedBudget| self.local.spend(&ask.tag, &asked.name).floor();
-        ask.budgets.iter().map(floor).collect()
+    /// What Redis should begin with, were it empty.
+    fn known(&self, ask: &Ask) -> Vec<Stand> {
+        let known = |asked: &AskedBudget| {
+            let spend = self.local.spend(&ask.tag, &asked.name);
+            Stand { spent: spend.floor(), version: spend.version }
+        };
+        ask.budgets.iter().map(known).collect()
     }
 
     /// Adds up what has no room. Its mark cannot be asked any more, so an estimate that Redis may

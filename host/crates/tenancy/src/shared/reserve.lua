@@ -3,7 +3,8 @@
 -- KEYS: the request's mark; per scope its bucket and its places; per budget what is spent.
 -- ARGV: time or '', milliseconds that a place and the mark hold, the request's id, tokens, number
 --   of scopes, number of budgets; per scope: requests, tokens and places (-1: not limited);
---   per budget: hard or not, amount, estimate, what to begin with (two numbers each), its end.
+--   per budget: hard or not, amount, estimate, what to begin with (two numbers each), the
+--   version that is known, its end.
 -- Returns: 1 or 0, then per scope requests, tokens and places used, then per budget what is
 --   spent (two numbers) and its version.
 
@@ -32,14 +33,14 @@ for n = 1, scopes do
 end
 for n = 1, budgets do
   local a = {}
-  for i = 0, 7 do a[i] = tonumber(ARGV[argument + i]) end
-  argument = argument + 8
-  local units, pico, version = spent(KEYS[1 + 2 * scopes + n], a[5], a[6])
-  local after_units, after_pico = add(units, pico, a[3], a[4])
-  if a[0] == 1 and (not less(units, pico, a[1], a[2]) or less(a[1], a[2], after_units, after_pico)) then
+  for i = 0, 8 do a[i] = tonumber(ARGV[argument + i]) end
+  argument = argument + 9
+  local b = budget(KEYS[1 + 2 * scopes + n], a[5], a[6], a[7], now)
+  local units, pico = add(b.u, b.p, a[3], a[4])
+  if a[0] == 1 and (not less(b.u, b.p, a[1], a[2]) or less(a[1], a[2], units, pico)) then
     admitted = false
   end
-  costs[n] = {units, pico, version, after_units, after_pico, a[7]}
+  costs[n] = {b, units, pico, a[8]}
 end
 
 -- A request that has a mark was settled before it came here: its gateway gave up waiting.
@@ -58,9 +59,9 @@ if admitted and not late then
     end
   end
   for n = 1, budgets do
-    local c = costs[n]
-    c[1], c[2] = c[4], c[5]
-    c[3] = spend(KEYS[1 + 2 * scopes + n], c[1], c[2], c[3], now, c[6])
+    local b = costs[n][1]
+    b.u, b.p = costs[n][2], costs[n][3]
+    spend(KEYS[1 + 2 * scopes + n], b, now, costs[n][4])
   end
 end
 
@@ -69,6 +70,7 @@ for n = 1, scopes do
   for i = 4, 7 do if i ~= 6 then reply[#reply + 1] = found[n][i] end end
 end
 for n = 1, budgets do
-  for i = 1, 3 do reply[#reply + 1] = costs[n][i] end
+  local b = costs[n][1]
+  for _, value in ipairs({b.u, b.p, b.v}) do reply[#reply + 1] = value end
 end
 return reply

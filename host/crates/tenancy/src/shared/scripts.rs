@@ -47,7 +47,7 @@ pub(crate) struct Owed {
     pub refusals: u32,
 }
 
-/// What a budget stands at in Redis.
+/// What a budget stands at in Redis, or is known to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stand {
     /// Pico-units spent and reserved by all.
@@ -77,8 +77,8 @@ impl Scripts {
         }
     }
 
-    /// `floors`: for each budget what it begins with if Redis knows nothing of it.
-    pub fn reserve(&self, ask: &Ask, id: &str, floors: &[i128]) -> ScriptInvocation<'_> {
+    /// `known`: for each budget what it begins with if Redis knows nothing of it.
+    pub fn reserve(&self, ask: &Ask, id: &str, known: &[Stand]) -> ScriptInvocation<'_> {
         let mut call = self.reserve.prepare_invoke();
         self.keys(&mut call, ask, id);
         call.arg(self.clock(ask.at)).arg(whole_milliseconds(self.lease));
@@ -89,12 +89,12 @@ impl Scripts {
             call.arg(limit(limits.requests_per_minute)).arg(limit(limits.tokens_per_minute));
             call.arg(limit(limits.concurrent));
         }
-        for (asked, floor) in ask.budgets.iter().zip(floors) {
+        for (asked, known) in ask.budgets.iter().zip(known) {
             call.arg(u8::from(asked.budget.hard));
             money(&mut call, asked.budget.amount.pico);
             money(&mut call, asked.estimate);
-            money(&mut call, *floor);
-            call.arg(ends(asked.period.end));
+            money(&mut call, known.spent);
+            call.arg(known.version).arg(ends(asked.period.end));
         }
         call
     }
@@ -120,7 +120,7 @@ impl Scripts {
         Some((*admitted == 1, Seen { scopes, budgets }, stands))
     }
 
-    pub fn settle(&self, owed: &Owed, floors: &[i128]) -> ScriptInvocation<'_> {
+    pub fn settle(&self, owed: &Owed, known: &[Stand]) -> ScriptInvocation<'_> {
         let Owed { id, ask, tokens, spent, at, .. } = owed;
         let mut call = self.settle.prepare_invoke();
         self.keys(&mut call, ask, id);
@@ -131,11 +131,11 @@ impl Scripts {
             let limits = &asked.limits;
             call.arg(limit(limits.requests_per_minute)).arg(limit(limits.tokens_per_minute));
         }
-        for ((asked, spent), floor) in ask.budgets.iter().zip(spent).zip(floors) {
+        for ((asked, spent), known) in ask.budgets.iter().zip(spent).zip(known) {
             money(&mut call, *spent);
             money(&mut call, spent.saturating_sub(asked.estimate));
-            money(&mut call, *floor);
-            call.arg(ends(asked.period.end));
+            money(&mut call, known.spent);
+            call.arg(known.version).arg(ends(asked.period.end));
         }
         call
     }

@@ -7,7 +7,7 @@
 -- KEYS: as for reserving. ARGV: time or '', milliseconds that the mark holds, id, tokens used,
 --   tokens estimated, number of scopes, number of budgets; per scope: requests and tokens (-1: not
 --   limited); per budget: spent, spent less the estimate, what to begin with (two numbers each),
---   its end.
+--   the version that is known, its end.
 -- Returns: 1, or 0 if it was settled before; then per budget what is spent (two
 --   numbers) and its version.
 
@@ -36,20 +36,18 @@ for n = 1, scopes do
 end
 for n = 1, budgets do
   local a = {}
-  for i = 0, 6 do a[i] = tonumber(ARGV[argument + i]) end
-  argument = argument + 7
+  for i = 0, 7 do a[i] = tonumber(ARGV[argument + i]) end
+  argument = argument + 8
   local key = KEYS[1 + 2 * scopes + n]
-  local units, pico, version = spent(key, a[4], a[5])
+  local b = budget(key, a[4], a[5], a[6], now)
   if new then
     if held then
-      units, pico = add(units, pico, a[2], a[3])
+      b.u, b.p = add(b.u, b.p, a[2], a[3])
     else
-      units, pico = add(units, pico, a[0], a[1])
+      b.u, b.p = add(b.u, b.p, a[0], a[1])
     end
-    version = spend(key, units, pico, version, now, a[6])
+    spend(key, b, now, a[7])
   end
-  reply[#reply + 1] = units
-  reply[#reply + 1] = pico
-  reply[#reply + 1] = version
+  for _, value in ipairs({b.u, b.p, b.v}) do reply[#reply + 1] = value end
 end
 return reply

@@ -74,8 +74,8 @@ pub(super) async fn run(book: Arc<Book>, mut queue: mpsc::Receiver<Owed>, name: 
 /// Tells a batch; what comes back was not taken.
 async fn tell(book: &Book, batch: Vec<Owed>) -> Vec<Owed> {
     let answers = join_all(batch.iter().map(|owed| async move {
-        let floors = book.floors(&owed.ask);
-        book.connection.run_behind(&book.scripts.settle(owed, &floors)).await
+        let known = book.known(&owed.ask);
+        book.connection.run_behind(&book.scripts.settle(owed, &known)).await
     }))
     .await;
     let mut rest = Vec::new();

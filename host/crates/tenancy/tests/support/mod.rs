@@ -16,8 +16,8 @@ use tollgate_domain::{Currency, Money, UnixNanos};
 use tollgate_tenancy::{Digest, Draw, Keys, Principal, RedisPolicy, RedisSettings};
 
 pub const SECOND: u64 = 1_000_000_000;
-/// Noon of some day.
-pub const NOON: UnixNanos = UnixNanos(1_800_014_400 * SECOND);
+/// Noon of the first day of 2100: Redis deletes at once what ended before its own time.
+pub const NOON: UnixNanos = UnixNanos(4_102_488_000 * SECOND);
 
 pub fn at(milliseconds: u64) -> UnixNanos {
     UnixNanos(NOON.0 + milliseconds * 1_000_000)
