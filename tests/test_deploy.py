@@ -1,0 +1,268 @@
+"""What `host/deploy` hands to operators, as far as it can be tried without a container engine and without a cluster: files
+against the published shapes and the tools that read them, names against the real program, the root file system of the image
+by starting the program in it."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+from compose_spec import PyCompose
+
+from conftest import BUNDLED, PROGRAM, ROOT, component, environment, free_port, until
+from test_admin import TOKEN
+
+DEPLOY = ROOT / "host/deploy"
+COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+CONFIG = DEPLOY / "config"
+UNIT = DEPLOY / "systemd/tollgate.service"
+DOCKERFILE = DEPLOY / "Dockerfile"
+
+
+def help_text():
+    return subprocess.run([PROGRAM, "serve", "--help"], capture_output=True, text=True, check=True, env=environment()).stdout
+
+
+def without_comments(path):
+    text = path.read_text()
+    return text if path.suffix == ".md" else re.sub(r"(?m)(^|\s)#.*$", "", text)
+
+
+def deploy_files():
+    return [path for path in DEPLOY.rglob("*") if path.is_file() and "secrets" not in path.parts]
+
+
+# Names.
+
+
+def test_settings_are_those_of_the_program():
+    known = set(re.findall(r"\[env: (TOLLGATE_\w+)=", help_text())) | {"TOLLGATE_ADMIN_TOKEN"}
+    assert len(known) > 20
+    used = {path: set(re.findall(r"\bTOLLGATE_\w+", without_comments(path))) for path in deploy_files()}
+    assert set().union(*used.values()) >= {"TOLLGATE_ADMIN_TOKEN_FILE", "TOLLGATE_DATA_DIR", "TOLLGATE_PLUGINS"}
+    unknown = {str(path.relative_to(ROOT)): names - known for path, names in used.items() if names - known}
+    assert not unknown
+
+
+def test_flags_are_those_of_the_program():
+    known = set(re.findall(r"(?m)^\s+(?:-\w, )?(--[\w-]+)", help_text()))
+    after = [rest for path in deploy_files() for rest in re.findall(r"\bserve\b(.*)", path.read_text())]
+    used = set(re.findall(r"(?<!\w)--[\w-]+", "\n".join(after)))
+    assert "--config" in used and used <= known
+
+
+@pytest.mark.parametrize("path", sorted(DEPLOY.rglob("*.toml")), ids=lambda path: path.name)
+def test_keys_of_settings_files_are_those_of_the_program(path):
+    flags = set(re.findall(r"--([\w-]+)", help_text()))
+    assert set(tomllib.loads(path.read_text())) <= flags | {"exporter"}
+
+
+@pytest.mark.parametrize("where", ["compose", "systemd"])
+def test_the_program_starts_with_what_is_set_there(start_gateway, tmp_path, where):
+    arguments = []
+    if where == "compose":
+        env = dict(COMPOSE["services"]["tollgate"]["environment"])
+    else:
+        env = dict(line.split("=", 1) for line in re.findall(r"(?m)^Environment=(.*)$", UNIT.read_text()))
+        arguments = ["--config", DEPLOY / "systemd/tollgate.toml"]
+    starts_with(start_gateway, tmp_path, env, arguments)
+
+
+def starts_with(start_gateway, tmp_path, env, arguments):
+    """Only addresses, folders and the place of the token are the test's own."""
+    token, port = tmp_path / "token", free_port()
+    token.write_text(TOKEN)
+    arguments = [*arguments, "--admin-listen", f"127.0.0.1:{port}", "--admin-token-file", token]
+    gateway = start_gateway(env=env, arguments=arguments)
+    gateway.still_serves()
+    answer = httpx.get(f"http://127.0.0.1:{port}/metrics", headers={"authorization": f"Bearer {TOKEN}"}, trust_env=False)
+    assert answer.status_code == 200
+
+
+def test_images_have_a_version():
+    chart = yaml.safe_load((DEPLOY / "helm/tollgate/Chart.yaml").read_text())
+    images = [service["image"] for service in COMPOSE["services"].values()]
+    images += re.findall(r"(?m)^FROM (?!scratch)(\S+)", DOCKERFILE.read_text())
+    images.append(f"tollgate:{chart['appVersion']}")
+    assert len(images) >= 9
+    loose = [image for image in images if not re.search(r":v?\d+\.\d+(\.\d+)*[-\w.]*$", image)]
+    assert not loose
+    version = re.search(r'(?m)^version = "(.*)"', (ROOT / "Cargo.toml").read_text())[1]
+    assert {image for image in images if image.startswith("tollgate:")} == {f"tollgate:{version}"}
+
+
+# The image.
+
+
+def test_hadolint_takes_the_dockerfile():
+    program = Path(sys.executable).with_name("hadolint")
+    if not program.is_file():
+        pytest.skip("hadolint has no package for this platform")
+    done = subprocess.run([program, DOCKERFILE], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_image_builds_with_the_toolchain_of_the_repository():
+    channel = tomllib.loads((ROOT / "rust-toolchain.toml").read_text())["toolchain"]["channel"]
+    text = DOCKERFILE.read_text()
+    assert f"FROM rust:{channel}-" in text and f"RUSTUP_TOOLCHAIN={channel} " in text
+
+
+ENTER = """
+set -e
+mkdir -p "$1/proc" "$1/dev"
+mount --bind "$1" "$1"
+mount -t proc proc "$1/proc"
+mount --rbind /dev "$1/dev"
+mount --bind "$2" "$1/data"
+mount -o remount,bind,ro "$1"
+exec chroot --userspec=10001:10001 "$1" /usr/bin/tollgate serve
+"""
+
+
+def test_the_root_of_the_image_is_enough_for_the_program(tmp_path):
+    """Read only, as user 10001, with nothing to write to but /data, which belongs to root and that group, as a volume of
+    Kubernetes does."""
+    namespace = ["unshare", "--mount", "--propagation", "private"]
+    if os.geteuid() != 0 or shutil.which("unshare") is None or subprocess.run([*namespace, "true"]).returncode != 0:
+        pytest.skip("this needs a mount namespace, and so root")
+    plugins, root, data = tmp_path / "plugins", tmp_path / "root", tmp_path / "data"
+    for folder in (plugins, data):
+        folder.mkdir()
+    for name in BUNDLED:
+        shutil.copyfile(component(name), plugins / f"{name}.wasm")
+    subprocess.run([DEPLOY / "rootfs.sh", PROGRAM, plugins, root], check=True, timeout=60)
+    os.chown(data, 0, 10001)
+    data.chmod(0o2775)
+
+    port = free_port()
+    env = dict(re.findall(r"\b([A-Z_]+)=(\S+)", DOCKERFILE.read_text().split("FROM scratch")[1]))
+    env |= {"TOLLGATE_LISTEN": f"127.0.0.1:{port}", "PATH": os.environ["PATH"]}
+    command = [*namespace, "sh", "-c", ENTER, "sh", root, data]
+    for start in ("the first", "the second"):
+        with (tmp_path / "log.txt").open("ab") as log:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env)
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False) as client:
+
+                def is_ready(process=process, client=client):
+                    assert process.poll() is None, (tmp_path / "log.txt").read_text()
+                    try:
+                        return client.get("/ready").status_code == 200
+                    except httpx.TransportError:
+                        return False
+
+                until(is_ready, 120, f"/ready at {start} start")
+                body = {"model": "mistral-7b", "prompt": "What is a span?", "max_tokens": 2}
+                assert client.post("/v1/completions", json=body).json()["cost"]["status"] == "priced"
+            process.terminate()
+            assert process.wait(60) == 0, (tmp_path / "log.txt").read_text()
+        finally:
+            process.kill()
+            process.wait()
+    assert {path.name for path in data.iterdir()} == {"ledger", "plugins", "spans.ndjson"}
+    assert "is not kept" not in (tmp_path / "log.txt").read_text()
+
+
+# compose.yaml and the files beside it.
+
+
+def test_compose_fits_the_specification():
+    whole = PyCompose.from_yaml(yaml.safe_dump(COMPOSE))
+    assert {"tollgate", "otel-collector", "tempo", "prometheus", "grafana", "redis", "vllm"} == set(whole.service_names())
+    misspelt = yaml.safe_dump({"services": {"a": {"image": "a:1.0", "read-only": True}}})
+    with pytest.raises(ValueError, match="read-only"):
+        PyCompose.from_yaml(misspelt)
+
+
+def test_compose_names_what_there_is():
+    for name, service in COMPOSE["services"].items():
+        for volume in service.get("volumes", []):
+            source = volume.split(":")[0]
+            assert (DEPLOY / source).exists() if source.startswith(".") else source in COMPOSE["volumes"], f"{name}: {volume}"
+        assert set(service.get("secrets", [])) <= set(COMPOSE["secrets"]), name
+        assert set(service.get("depends_on", [])) <= set(COMPOSE["services"]), name
+    assert (DEPLOY / COMPOSE["services"]["tollgate"]["build"]["context"] / "host/deploy/Dockerfile").resolve() == DOCKERFILE
+    ignored = subprocess.run(["git", "check-ignore", "-q", "host/deploy/secrets/admin-token"], cwd=ROOT)
+    assert ignored.returncode == 0 or not (ROOT / ".git").exists(), "secrets are kept out of the repository"
+
+
+def test_compose_gives_away_nothing():
+    for name, service in COMPOSE["services"].items():
+        assert service["cap_drop"] == ["ALL"] and service["security_opt"] == ["no-new-privileges:true"], name
+        assert service.get("read_only") or name == "vllm", name
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), name
+
+
+def test_services_reach_each_other_under_their_names():
+    listening = {
+        "tollgate": {8080, 9090},
+        "otel-collector": {4317, 4318, 8888, 8889},
+        "tempo": {3200, 4317},
+        "prometheus": {9090},
+        "vllm": {8000},
+    }
+    texts = [yaml.safe_dump(yaml.safe_load(path.read_text())) for path in CONFIG.rglob("*.y*ml")] + [yaml.safe_dump(COMPOSE)]
+    named = re.findall(rf"(?<![\w.-])({'|'.join(listening)}):(\d+)\b(?!\.)", "\n".join(texts))
+    assert len(named) >= 6
+    assert not [(name, port) for name, port in named if int(port) not in listening[name]]
+
+
+def test_promtool_takes_the_configuration_of_prometheus(tmp_path):
+    program = shutil.which("promtool")
+    if program is None:
+        pytest.skip("promtool is not installed; Debian has it in the package prometheus")
+    text = (CONFIG / "prometheus.yml").read_text()
+    mounts = {target: source for source, target, *_ in (v.split(":") for v in COMPOSE["services"]["prometheus"]["volumes"])}
+    rules = "/etc/prometheus/rules/alerts.yml"
+    (tmp_path / "token").write_text(TOKEN)
+    for place, here in ((rules, (DEPLOY / mounts[rules]).resolve()), ("/run/secrets/admin-token", tmp_path / "token")):
+        assert place in text
+        text = text.replace(place, str(here))
+    (tmp_path / "prometheus.yml").write_text(text)
+    command = [program, "check", "config", tmp_path / "prometheus.yml"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "rules found" in done.stdout, done.stdout + done.stderr
+
+
+def test_the_collector_uses_what_it_defines():
+    """Its own `validate` is not to be had from a package registry, so this is all that is checked: that names agree."""
+    config = yaml.safe_load((CONFIG / "otel-collector.yaml").read_text())
+    service = config["service"]
+    assert set(config) == {"extensions", "receivers", "processors", "exporters", "service"}
+    assert set(service["extensions"]) == set(config["extensions"])
+    for kind in ("receivers", "processors", "exporters"):
+        used = [name for pipeline in service["pipelines"].values() for name in pipeline[kind]]
+        assert set(used) == set(config[kind]), kind
+    stored = {e["sending_queue"]["storage"] for e in config["exporters"].values() if "sending_queue" in (e or {})}
+    assert stored <= set(config["extensions"])
+    assert {"file", "otlp/tempo"} <= set(service["pipelines"]["traces"]["exporters"])
+    mounted = [volume.split(":")[1] for volume in COMPOSE["services"]["otel-collector"]["volumes"]]
+    for path in (config["exporters"]["file"]["path"], config["extensions"]["file_storage"]["directory"]):
+        assert any(path.startswith(f"{place}/") for place in mounted), path
+
+
+# systemd.
+
+
+def test_systemd_takes_the_unit(tmp_path):
+    program = shutil.which("systemd-analyze")
+    if program is None:
+        pytest.skip("systemd-analyze is not installed")
+    text = UNIT.read_text()
+    assert "\nExecStart=/usr/bin/tollgate " in text
+    unit = tmp_path / "tollgate.service"
+    unit.write_text(text.replace("/usr/bin/tollgate", str(PROGRAM)))
+    done = subprocess.run([program, "verify", unit], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "Unknown" not in done.stderr, done.stdout + done.stderr
+    command = [program, "security", "--offline=true", "--threshold=20", unit]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    if "unrecognized option" in done.stderr:
+        pytest.skip("this systemd-analyze cannot judge a unit that is not loaded")
+    assert done.returncode == 0, done.stdout[-300:] + done.stderr
