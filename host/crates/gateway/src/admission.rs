@@ -13,7 +13,7 @@ use tollgate_tenancy::{
     BudgetStanding, Draw, Keys, Limited, Limiter, Per, Reservation, Scope, What,
 };
 
-use crate::call::{Caller, Refusal};
+use crate::call::{Caller, LimitReached, Refusal};
 use crate::metrics::RequestMeters;
 use crate::request::Request;
 
@@ -108,7 +108,7 @@ fn limit_reached(limited: &Limited) -> Refusal {
         What::Budget => ErrorKind::BudgetExhausted,
         What::Requests | What::Tokens | What::Concurrent => ErrorKind::RateLimited,
     };
-    let limit = LimitApplied {
+    let applied = LimitApplied {
         scope: limited.scope.name().to_owned(),
         what: limited.what.name().to_owned(),
         limit: match (&limited.budget, limited.what) {
@@ -118,8 +118,7 @@ fn limit_reached(limited: &Limited) -> Refusal {
         },
     };
     let mut refusal = Refusal::new(kind, sentence(&limited.to_string()));
-    refusal.headers = limited_headers(limited);
-    refusal.limit = Some(Box::new(limit));
+    refusal.limit = Some(Box::new(LimitReached { headers: limited_headers(limited), applied }));
     refusal
 }
 

@@ -46,7 +46,7 @@ pub(crate) enum Work {
         failed: Option<Box<Failed>>,
     },
     /// Another server answers it.
-    Elsewhere { exchange: Exchange, question: Box<Question> },
+    Elsewhere { exchange: Box<Exchange>, question: Box<Question> },
     /// No server answered, or the client did not wait for it.
     Nowhere { failed: Option<Box<Failed>> },
 }
@@ -78,7 +78,7 @@ impl Work {
                 tap::engine::run(generation, prompt_tokens, device, tap).await
             }
             Self::Elsewhere { exchange, question } => {
-                tap::upstream::run(exchange, &question, tap).await
+                tap::upstream::run(*exchange, &question, tap).await
             }
             Self::Nowhere { failed } => unanswered(failed.map(|failed| forward::refusal(&failed))),
         }
@@ -201,7 +201,7 @@ impl Inner {
                     forward,
                     prompt_tokens: most.0,
                 };
-                Work::Elsewhere { exchange, question: Box::new(question) }
+                Work::Elsewhere { exchange: Box::new(exchange), question: Box::new(question) }
             }
             (Ok(None), _) => Work::Nowhere { failed: None },
             (Err(failed), Some((local, prompt, card))) => {

@@ -248,12 +248,19 @@ pub struct Refusal {
     pub param: Option<Box<str>>,
     /// When another try makes sense.
     pub retry_after: Option<Duration>,
-    /// Headers that say how much of its limits is left.
-    pub headers: Vec<(&'static str, String)>,
-    /// The limit that was reached.
-    pub(crate) limit: Option<Box<LimitApplied>>,
+    /// The limit that was reached, if it is one.
+    pub limit: Option<Box<LimitReached>>,
     /// Set once the refusal is on record.
-    pub recorded: Option<(RequestId, TraceId)>,
+    pub recorded: Option<Box<(RequestId, TraceId)>>,
+}
+
+/// The limit that a request has met.
+#[derive(Clone, Debug)]
+pub struct LimitReached {
+    /// Headers that say how much is left, and when to come again.
+    pub headers: Vec<(&'static str, String)>,
+    /// What goes on record.
+    pub(crate) applied: LimitApplied,
 }
 
 impl Refusal {
@@ -265,7 +272,6 @@ impl Refusal {
             message: message.into(),
             param: None,
             retry_after: None,
-            headers: Vec::new(),
             limit: None,
             recorded: None,
         }

@@ -71,6 +71,11 @@ impl Request {
         }
     }
 
+    /// What it is on record under.
+    pub(crate) fn ids(&self) -> (RequestId, TraceId) {
+        (self.id.clone(), self.trace.trace_id)
+    }
+
     /// What its lines in the log are joined by.
     pub(crate) fn log_span(&self) -> tracing::Span {
         log::span(self.trace.trace_id, &self.id)
@@ -104,7 +109,7 @@ impl Request {
         let cost = CostOutcome::Unpriced { reason: UnpricedReason::NotServed };
         let mut record = self.record(self.no_phases(), outcome, None, cost);
         if let Some(limit) = &refusal.limit {
-            record.admission.get_or_insert_default().limit = Some((**limit).clone());
+            record.admission.get_or_insert_default().limit = Some(limit.applied.clone());
         }
         record
     }

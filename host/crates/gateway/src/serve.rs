@@ -127,7 +127,7 @@ async fn tell(
         return;
     };
     let mut refusal = ending.result.err().unwrap_or_else(cut_off);
-    refusal.recorded.get_or_insert_with(|| (request.id.clone(), request.trace.trace_id));
+    refusal.recorded.get_or_insert_with(|| Box::new(request.ids()));
     let _ = reply.send(Err(refusal));
 }
 
@@ -159,7 +159,7 @@ impl Inner {
         let record = request.refused(&refusal);
         self.requests.count(&record, None);
         match self.ledger.refused(&record).await {
-            Ok(_) => refusal.recorded = Some((request.id.clone(), request.trace.trace_id)),
+            Ok(_) => refusal.recorded = Some(Box::new(request.ids())),
             Err(error) if refusal.kind != ErrorKind::RecordUnavailable => {
                 return unrecorded(&error);
             }

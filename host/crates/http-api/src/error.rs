@@ -18,10 +18,12 @@ pub(crate) fn response(refusal: &Refusal, account: Option<&Account<'_>>) -> Resp
     let status = StatusCode::from_u16(refusal.kind.http_status())
         .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = (status, response::json(body(refusal, account))).into_response();
-    if let Some((id, trace_id)) = &refusal.recorded {
+    if let Some((id, trace_id)) = refusal.recorded.as_deref() {
         headers::set_ids(response.headers_mut(), id, *trace_id);
     }
-    headers::set_all(response.headers_mut(), &refusal.headers);
+    if let Some(limit) = &refusal.limit {
+        headers::set_all(response.headers_mut(), &limit.headers);
+    }
     if let Some(wait) = refusal.retry_after {
         // The header counts whole seconds; too late is better than too early.
         let seconds = wait.as_secs_f64().ceil().max(1.0);
@@ -33,7 +35,7 @@ pub(crate) fn response(refusal: &Refusal, account: Option<&Account<'_>>) -> Resp
 
 /// Its body, which is also the event that ends a stream that fails.
 pub(crate) fn body(refusal: &Refusal, account: Option<&Account<'_>>) -> String {
-    let (request_id, trace_id) = match &refusal.recorded {
+    let (request_id, trace_id) = match refusal.recorded.as_deref() {
         Some((id, trace_id)) => (Some(id), Some(trace_id.to_string())),
         None => (None, None),
     };
@@ -111,7 +113,7 @@ mod tests {
         let mut refusal = Refusal::new(ErrorKind::InvalidRequest, "`n` must be 1.").param("n");
         let error = r#""error":{"message":"`n` must be 1.","type":"invalid_request_error","param":"n","code":"invalid_request"}"#;
         assert_eq!(body(&refusal, None), format!("{{{error}}}"));
-        refusal.recorded = Some((RequestId("r1".to_owned()), TraceId(7)));
+        refusal.recorded = Some(Box::new((RequestId("r1".to_owned()), TraceId(7))));
         let ids = r#""request_id":"r1","trace_id":"00000000000000000000000000000007""#;
         assert_eq!(body(&refusal, None), format!("{{{error},{ids}}}"));
         let cost = CostOutcome::Unpriced { reason: UnpricedReason::NoCostPlugin };
@@ -128,7 +130,7 @@ mod tests {
     fn the_head_says_when_to_try_again() {
         let mut refusal =
             Refusal::new(ErrorKind::Overloaded, "Full.").retry_after(Duration::from_millis(1_200));
-        refusal.recorded = Some((RequestId("r1".to_owned()), TraceId(7)));
+        refusal.recorded = Some(Box::new((RequestId("r1".to_owned()), TraceId(7))));
         let response = response(&refusal, None);
         assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
         let header = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok());

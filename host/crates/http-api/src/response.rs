@@ -39,7 +39,7 @@ impl Head {
 
     /// `failure` under the ids of this answer, if it has none of its own.
     pub(crate) fn on_record(&self, mut failure: Refusal) -> Refusal {
-        failure.recorded.get_or_insert_with(|| (self.id.clone(), self.trace_id));
+        failure.recorded.get_or_insert_with(|| Box::new((self.id.clone(), self.trace_id)));
         failure
     }
 
