@@ -15,6 +15,8 @@ use tollgate_engine::Engine;
 use tollgate_ledger::Ledger;
 use tollgate_plugin_host::{ControlError, PluginHost, PluginMeter, PluginStatus, chain};
 use tollgate_telemetry::metrics::{Exposition, Snapshot, TextFormat};
+use tollgate_tenancy::Limiter;
+use tollgate_upstream::{BackendStatus, Upstreams};
 
 use crate::Gateway;
 use crate::call::Refusal;
@@ -34,6 +36,8 @@ pub struct Admin {
     shadow: Arc<Shadow>,
     ledger: Ledger,
     exporters: Vec<Arc<ExporterMeter>>,
+    upstreams: Option<Upstreams>,
+    limiter: Limiter,
 }
 
 impl Gateway {
@@ -49,6 +53,8 @@ impl Gateway {
             shadow: Arc::clone(&inner.shadow),
             ledger: inner.ledger.clone(),
             exporters: inner.exporters.clone(),
+            upstreams: inner.upstreams.clone(),
+            limiter: inner.tenancy.limiter.clone(),
         }
     }
 }
@@ -139,6 +145,12 @@ impl Admin {
         self.command(tried).await?.map_err(|error| refused(&error))
     }
 
+    /// How all other servers do, in the order of their file.
+    #[must_use]
+    pub fn backends(&self) -> Vec<BackendStatus> {
+        self.upstreams.as_ref().map(Upstreams::status).unwrap_or_default()
+    }
+
     /// What shadow plugins would have billed, since the gateway began.
     #[must_use]
     pub fn shadow(&self) -> Vec<ShadowSeries> {
@@ -167,6 +179,8 @@ impl Admin {
             shadow: &self.shadow(),
             ledger: Some(&LedgerCounts::from(self.ledger.state())),
             exporters: &exporters,
+            backends: &self.backends(),
+            limits: self.limiter.status(),
         })
     }
 

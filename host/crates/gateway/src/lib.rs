@@ -36,8 +36,8 @@ use tollgate_engine::Engine;
 use tollgate_ledger::{Ledger, LedgerError, Opened};
 use tollgate_plugin_host::PluginHost;
 use tollgate_telemetry::Exporter;
-pub use tollgate_upstream::Form as ForwardedForm;
 use tollgate_upstream::Upstreams;
+pub use tollgate_upstream::{BackendStatus, Form as ForwardedForm, HealthState};
 
 pub use admin::Admin;
 pub use admission::Tenancy;

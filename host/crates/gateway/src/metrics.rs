@@ -8,6 +8,7 @@
 //! Invariant: what clients call models and themselves makes a bounded number of series. The first
 //! names have series of their own, the rest is counted as `other` ([`bounded`]).
 
+mod backends;
 mod bounded;
 mod conventions;
 mod engine;
@@ -20,6 +21,8 @@ mod spending;
 
 use tollgate_plugin_host::PluginMeter;
 use tollgate_telemetry::metrics::{Family, Snapshot, names};
+use tollgate_tenancy::LimiterStatus;
+use tollgate_upstream::BackendStatus;
 
 pub(crate) use engine::EngineLoad;
 pub use exporters::ExporterCounts;
@@ -45,6 +48,8 @@ pub(crate) struct Sources<'a> {
     pub(crate) shadow: &'a [ShadowSeries],
     pub(crate) ledger: Option<&'a LedgerCounts>,
     pub(crate) exporters: &'a [ExporterCounts],
+    pub(crate) backends: &'a [BackendStatus],
+    pub(crate) limits: LimiterStatus,
 }
 
 /// Everything that is counted, as it is now.
@@ -64,6 +69,8 @@ pub(crate) fn snapshot(sources: &Sources<'_>) -> Snapshot {
         ledger::of_ledger(counts, &mut snapshot);
     }
     exporters::of_exporters(sources.exporters, &mut snapshot);
+    backends::of_backends(sources.backends, &mut snapshot);
+    backends::of_limits(sources.limits, &mut snapshot);
     let left_out = Family::of(&names::tollgate::SERIES_LEFT_OUT);
     let lost = double(snapshot.left_out());
     snapshot.gauges.push(left_out.with([], lost));

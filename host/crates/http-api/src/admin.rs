@@ -14,12 +14,14 @@
 //! | `POST /admin/plugins/{file}/enable` | the plugin |
 //! | `POST /admin/plugins/{file}/rollback` | the plugin, from its last good content; 409 if there is none |
 //! | `POST /admin/plugins/{file}/price` | a dry run on the posted usage (`price`); never recorded or billed |
+//! | `GET /admin/backends` | how other servers do (`backends`) |
 //! | `GET /admin/shadow` | what shadow plugins would have billed (`shadow`) |
 //! | `GET /metrics` | OpenMetrics if `Accept` names it, else Prometheus' text format 0.0.4 |
 //! | `GET /health` | `{"status": "ok"}` |
 //!
 //! A plugin is a [`PluginView`]. Amounts are exact decimal strings, times RFC 3339 in UTC.
 
+mod backends;
 mod guard;
 mod price;
 mod routes;

@@ -12,7 +12,7 @@ use tollgate_telemetry::metrics::{Family, Histogram, Snapshot, Unit};
 use super::double;
 
 /// The names of all states of a breaker.
-const BREAKER_STATES: [&str; 3] = ["closed", "open", "half_open"];
+pub(super) const BREAKER_STATES: [&str; 3] = ["closed", "open", "half_open"];
 
 /// What is told of a file of the plugin folder.
 pub(crate) struct File<'a> {

@@ -15,6 +15,7 @@ use tollgate_domain::{
     TokenUsage, TraceId, UnixNanos, Usage,
 };
 use tollgate_telemetry::metrics::TextFormat;
+use tollgate_tenancy::LimiterStatus;
 
 use super::{RequestMeters, Sources, snapshot};
 
@@ -30,6 +31,8 @@ fn nothing(requests: &RequestMeters) -> Sources<'_> {
         shadow: &[],
         ledger: None,
         exporters: &[],
+        backends: &[],
+        limits: LimiterStatus::default(),
     }
 }
 

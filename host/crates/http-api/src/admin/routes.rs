@@ -11,7 +11,7 @@ use tollgate_gateway::{Admin, PluginStatus, Refusal};
 
 use super::guard::{Guard, guard};
 use super::view::{PluginView, PluginsView};
-use super::{price, shadow};
+use super::{backends, price, shadow};
 use crate::routes::{health, no_such_method, no_such_route};
 use crate::{HttpSettings, body, error};
 
@@ -28,6 +28,7 @@ pub(super) fn router(admin: Admin, guarded_by: Guard) -> Router {
         .route("/admin/plugins/{file}/enable", post(enable))
         .route("/admin/plugins/{file}/rollback", post(roll_back))
         .route("/admin/plugins/{file}/price", post(try_price))
+        .route("/admin/backends", get(other_servers))
         .route("/admin/shadow", get(shadows))
         .route("/metrics", get(metrics))
         .with_state(admin);
@@ -55,6 +56,10 @@ fn all(admin: &Admin) -> PluginsView {
 async fn plugin(State(admin): State<Admin>, Path(file): Path<String>) -> Response {
     let found = admin.plugin(&file);
     answer(found.map(|status| PluginView::whole(&status, &admin.meters())))
+}
+
+async fn other_servers(State(admin): State<Admin>) -> Response {
+    Json(backends::view(&admin.backends())).into_response()
 }
 
 async fn reload(State(admin): State<Admin>) -> Response {

@@ -5,6 +5,8 @@ use std::time::Duration;
 use tollgate_telemetry::metrics::Histogram;
 
 use super::*;
+use tollgate_upstream::{BackendStatus, HealthState};
+
 use crate::metrics::{ExporterCounts, LedgerCounts};
 
 fn seconds() -> Histogram {
@@ -89,4 +91,44 @@ fn an_exporters_counts_reconcile() {
         ],
     );
     assert!(!text.contains(r#"last_error_age_seconds{exporter="console"}"#));
+}
+
+#[test]
+fn backends_and_limits_are_told_as_they_count_themselves() {
+    let backend = BackendStatus {
+        name: "a".into(),
+        url: "http://a/v1".to_owned(),
+        kind: tollgate_upstream::Kind::Openai,
+        provider: "vllm".to_owned(),
+        weight: 1,
+        in_flight: 3,
+        max_in_flight: None,
+        breaker: tollgate_upstream::BreakerState::HalfOpen,
+        breaker_openings: 1,
+        health: HealthState::Unhealthy { problem: "status 500".to_owned() },
+        attempts: 10,
+        answered: 7,
+        refused: 2,
+        failed: 1,
+        broken: 0,
+    };
+    let limits = LimiterStatus { local_scopes: 4, redis_away: true, waiting: 2 };
+    let requests = RequestMeters::default();
+    requests.unauthorized("unknown");
+    let text = written(&Sources { backends: &[backend], limits, ..nothing(&requests) });
+    assert_lines(
+        &text,
+        &[
+            r#"tollgate_backend_attempts_total{backend="a",result="answered"} 7"#,
+            r#"tollgate_backend_attempts_total{backend="a",result="failed"} 1"#,
+            r#"tollgate_backend_in_flight{backend="a"} 3.0"#,
+            r#"tollgate_backend_healthy{backend="a"} 0.0"#,
+            r#"tollgate_backend_breaker{backend="a",state="half_open"} 1.0"#,
+            r#"tollgate_backend_breaker{backend="a",state="closed"} 0.0"#,
+            "tollgate_limits_scopes 4.0",
+            "tollgate_limits_unsettled 2.0",
+            "tollgate_limits_redis_away 1.0",
+            r#"tollgate_requests_unauthorized_total{reason="unknown"} 1"#,
+        ],
+    );
 }
