@@ -119,7 +119,11 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
     );
     let engine = Engine::start(
         model,
-        EngineOptions { max_running: settings.max_running, max_queued: settings.max_queued },
+        EngineOptions {
+            max_running: settings.max_running,
+            max_queued: settings.max_queued,
+            ..EngineOptions::default()
+        },
     )
     .map_err(StartError::Engine)?;
 

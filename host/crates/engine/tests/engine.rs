@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use tollgate_domain::record::FinishReason;
 use tollgate_engine::{
-    End, Engine, EngineError, EngineOptions, Event, GenerateRequest, Generation, SamplingOptions,
-    SubmitError,
+    End, Engine, EngineError, EngineOptions, Event, Facts, GenerateRequest, Generation,
+    SamplingOptions, SubmitError,
 };
 use tollgate_model::fixture::{self, Shape};
 use tollgate_model::{ChatMessage, Model, ModelSource, Sampler};
@@ -21,11 +21,13 @@ fn tiny(context_length: usize) -> Model {
 }
 
 fn engine(max_running: usize, max_queued: usize) -> Engine {
-    Engine::start(tiny(4096), EngineOptions { max_running, max_queued }).unwrap()
+    let options = EngineOptions { max_running, max_queued, ..EngineOptions::default() };
+    Engine::start(tiny(4096), options).unwrap()
 }
 
 fn request(prompt: &[u32], max_tokens: u32, sampling: SamplingOptions) -> GenerateRequest {
-    GenerateRequest { prompt_tokens: prompt.to_vec(), max_tokens, sampling, stop: Vec::new() }
+    let prompt_tokens = prompt.to_vec();
+    GenerateRequest { prompt_tokens, max_tokens, sampling, ..GenerateRequest::default() }
 }
 
 /// One that keeps the engine busy until it is cancelled: the seed's noise has no end token early.
@@ -39,12 +41,18 @@ struct Answer {
     end: End,
     output_tokens: u32,
     kinds: String,
+    facts: Facts,
 }
 
 /// Reads to the end and checks what holds for every generation.
 async fn answer(mut generation: Generation) -> Answer {
-    let mut answer =
-        Answer { text: String::new(), end: End::Cancelled, output_tokens: 0, kinds: String::new() };
+    let mut answer = Answer {
+        text: String::new(),
+        end: End::Cancelled,
+        output_tokens: 0,
+        kinds: String::new(),
+        facts: Facts::default(),
+    };
     let mut last = None;
     while let Some(event) = generation.next().await {
         let (kind, when) = match event {
@@ -55,9 +63,9 @@ async fn answer(mut generation: Generation) -> Answer {
                 answer.text.push_str(&text);
                 ('t', at)
             }
-            Event::Ended { end, output_tokens, device_time, at } => {
+            Event::Ended { end, output_tokens, device_time, facts, at } => {
                 assert!(output_tokens == 0 || device_time > Duration::ZERO);
-                (answer.end, answer.output_tokens) = (end, output_tokens);
+                (answer.end, answer.output_tokens, answer.facts) = (end, output_tokens, facts);
                 ('e', at)
             }
         };
@@ -94,7 +102,7 @@ async fn events_come_in_order_and_the_text_is_the_models() {
     let model = tiny(4096);
     // Longer than the chunk in which prompts are read.
     let prompt: Vec<u32> = (0..600u32).map(|i| i * 31 % 256).collect();
-    let (mut sequence, mut sampler) = (model.start_sequence(), Sampler::new(GREEDY));
+    let (mut sequence, mut sampler) = (model.start_sequence().unwrap(), Sampler::new(GREEDY));
     let mut logits = model.forward(&mut sequence, &prompt).unwrap();
     let mut tokens = Vec::new();
     while tokens.len() < 40 {
@@ -113,7 +121,11 @@ async fn events_come_in_order_and_the_text_is_the_models() {
 async fn the_token_that_ends_the_text_counts() {
     let model = Model::load(&ModelSource::Demo).unwrap();
     let tokenizer = model.tokenizer();
-    let engine = Engine::start(model, EngineOptions { max_running: 1, max_queued: 1 }).unwrap();
+    let engine = Engine::start(
+        model,
+        EngineOptions { max_running: 1, max_queued: 1, ..EngineOptions::default() },
+    )
+    .unwrap();
     let message = ChatMessage { role: "user".into(), content: "What is Tollgate?".into() };
     let prompt = tokenizer.render_chat(&[message]).unwrap();
     let prompt = tokenizer.encode(&prompt, false).unwrap();
@@ -142,7 +154,7 @@ async fn a_stop_string_ends_the_text_before_itself() {
 
 #[tokio::test]
 async fn the_context_ends_a_text_and_a_prompt_that_does_not_fit_fails() {
-    let options = EngineOptions { max_running: 2, max_queued: 8 };
+    let options = EngineOptions { max_running: 2, max_queued: 8, ..EngineOptions::default() };
     let engine = Engine::start(tiny(32), options).unwrap();
     let answer = ask(&engine, request(&[1; 30], 100, GREEDY)).await;
     // Two positions are left to read tokens at; what is sampled after the last needs none.

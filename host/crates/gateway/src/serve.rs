@@ -160,6 +160,7 @@ impl Inner {
                 max_tokens: wanted.min(room),
                 sampling: sampling(call),
                 stop: call.stop.clone(),
+                ..GenerateRequest::default()
             })
             .map_err(|error| busy(&error))?;
         Ok(Admitted {
@@ -260,6 +261,7 @@ fn sampling(call: &Call) -> SamplingOptions {
         top_p: call.top_p.map_or(1.0, narrow),
         top_k: call.top_k.map(|k| k as usize),
         seed: call.seed.unwrap_or_else(rand::random),
+        ..SamplingOptions::default()
     }
 }
 

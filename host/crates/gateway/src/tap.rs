@@ -7,7 +7,7 @@ use tollgate_domain::record::{FinishReason, Phases};
 use tollgate_domain::time::{Interval, nanos};
 use tollgate_domain::usage::{ComputeUsage, Phase};
 use tollgate_domain::{ErrorKind, Outcome, TokenUsage, Usage};
-use tollgate_engine::{End, Engine, Event, Generation};
+use tollgate_engine::{End, Engine, Event, Facts, Generation};
 use tollgate_ledger::Ticket;
 
 use crate::call::{AnswerEvent, Moment, Refusal};
@@ -20,6 +20,7 @@ pub(crate) struct Tapped {
     pub(crate) reason: Option<FinishReason>,
     output_tokens: u32,
     device_time: Duration,
+    facts: Facts,
     started: Option<Instant>,
     prefilled: Option<Instant>,
     first_text: Option<Instant>,
@@ -79,8 +80,9 @@ pub(crate) async fn run(
                     generation.cancel();
                 }
             }
-            Event::Ended { end, output_tokens, device_time, at } => {
+            Event::Ended { end, output_tokens, device_time, facts, at } => {
                 tapped.output_tokens = output_tokens;
+                tapped.facts = facts;
                 tapped.device_time = device_time;
                 tapped.ended = Some(at);
                 match end {
@@ -134,13 +136,14 @@ impl Tapped {
             tokens: TokenUsage {
                 // A prompt that the model never got to read used nothing.
                 input: if was_read { prompt_tokens } else { 0 },
+                input_cache_read: if was_read { u64::from(self.facts.cached_tokens) } else { 0 },
                 output: u64::from(self.output_tokens),
                 ..TokenUsage::default()
             },
             compute: Some(ComputeUsage {
                 device: engine.info().device.to_string(),
                 device_time_nanos: nanos(self.device_time),
-                share_ppm: 1_000_000,
+                share_ppm: self.facts.device_share_ppm,
                 energy_millijoules: None,
             }),
             ..base

@@ -40,6 +40,10 @@ pub struct LlamaConfig {
     pub rope_scaling: RopeScaling,
     /// Whether the output head is the embedding table.
     pub tied_embeddings: bool,
+    /// Whether queries, keys and values have a bias (Qwen2).
+    pub qkv_bias: bool,
+    /// Whether each head's queries and keys are normed before they are turned (Qwen3).
+    pub head_norms: bool,
 }
 
 /// How rotary frequencies are stretched beyond the context a model was first trained with.
@@ -138,6 +142,8 @@ impl LlamaConfig {
             rope_theta: raw.rope_theta(),
             rope_scaling: raw.rope_scaling()?,
             tied_embeddings: raw.tie_word_embeddings,
+            qkv_bias: false,
+            head_norms: false,
         };
         config.check()?;
         Ok(config)
