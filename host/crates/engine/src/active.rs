@@ -22,10 +22,14 @@ pub(crate) struct Active {
 }
 
 impl Active {
-    pub(crate) fn new(mut job: Job, tokenizer: Tokenizer) -> Self {
+    pub(crate) fn new(mut job: Job, tokenizer: &Tokenizer) -> Self {
         let writer = Writer::new(&mut job.request, tokenizer);
         let zero = Duration::ZERO;
         Self { job, writer, started: false, prefilled: false, device_time: zero, passes: zero }
+    }
+
+    pub(crate) fn job_mut(&mut self) -> &mut Job {
+        &mut self.job
     }
 
     /// What to log about.
@@ -77,10 +81,11 @@ impl Active {
         }
     }
 
-    pub(crate) fn end(self, end: End, met: &tollgate_scheduler::Facts) {
+    pub(crate) fn end(mut self, end: End, met: &tollgate_scheduler::Facts) {
         self.job.emit(Event::Ended {
             end,
             output_tokens: self.writer.output_tokens(),
+            logprobs: self.writer.take_logprobs(),
             device_time: self.device_time,
             facts: Facts::new(met, self.device_time, self.passes),
             at: Instant::now(),

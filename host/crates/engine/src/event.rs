@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use tollgate_domain::record::FinishReason;
-use tollgate_model::ModelError;
+use tollgate_model::{ModelError, TokenLogprobs};
 
 /// What happens to a request, in this order; `Ended` is always the last, and the only one of a
 /// request that is cancelled before it starts.
@@ -25,6 +25,9 @@ pub enum Event {
         text: String,
         /// Tokens sampled so far.
         output_tokens: u32,
+        /// How likely the tokens since the last text were, if the options ask. A text may end within
+        /// a token, and a token may have no text.
+        logprobs: Vec<TokenLogprobs>,
         /// When it was ready.
         at: Instant,
     },
@@ -34,6 +37,8 @@ pub enum Event {
         end: End,
         /// Tokens sampled; the one that ended the text counts, as it does with vLLM.
         output_tokens: u32,
+        /// How likely the tokens after the last text were, the one that ended it included.
+        logprobs: Vec<TokenLogprobs>,
         /// Its part, by tokens, of the time that the device took for the passes it was in.
         device_time: Duration,
         /// What else it met.

@@ -22,7 +22,7 @@ pub use event::{End, EngineError, Event, Facts};
 pub use options::EngineOptions;
 use tokio::sync::mpsc;
 use tollgate_model::Model;
-pub use tollgate_model::{ModelError, ModelInfo, SamplingOptions, Tokenizer};
+pub use tollgate_model::{ModelError, ModelInfo, SamplingOptions, TokenLogprobs, Tokenizer};
 use tollgate_scheduler::Scheduler;
 
 use crate::worker::Worker;
@@ -72,6 +72,12 @@ pub struct GenerateRequest {
     pub sampling: SamplingOptions,
     /// Strings that end the text and do not appear in it.
     pub stop: Vec<String>,
+    /// Tokens that end the text and do not appear in it, beside the model's own.
+    pub stop_token_ids: Vec<u32>,
+    /// Whether the model's own end tokens do not end the text.
+    pub ignore_eos: bool,
+    /// Tokens that come before anything but the limit may end the text.
+    pub min_tokens: u32,
     /// Whose turn it uses, and with whose prompts it shares what was computed; all without a name
     /// are one.
     pub tenant: Option<Arc<str>>,

@@ -109,14 +109,14 @@ impl Worker {
     }
 
     /// Puts a request before the scheduler, or ends it if it can never run.
-    fn take(&mut self, mut job: Job) {
+    fn take(&mut self, job: Job) {
         self.next_id += 1;
         let id = JobId(self.next_id);
-        let submitted = self.plan(id, &mut job).and_then(|planned| {
+        let mut active = Active::new(job, &self.model.tokenizer());
+        let submitted = self.plan(id, active.job_mut()).and_then(|planned| {
             let refused = |error: scheduler::SubmitError| ModelError::Input(error.to_string());
             self.scheduler.submit(planned).map_err(refused)
         });
-        let mut active = Active::new(job, self.model.tokenizer());
         if let Err(error) = submitted {
             self.shared.queued.fetch_sub(1, Ordering::AcqRel);
             active.start();
@@ -239,7 +239,8 @@ impl Worker {
         for part in parts {
             let error = match error {
                 EngineError::Panic(message) => EngineError::Panic(message.clone()),
-                other => EngineError::Pass(other.to_string()),
+                EngineError::Pass(message) => EngineError::Pass(message.clone()),
+                EngineError::Model(error) => EngineError::Pass(error.to_string()),
             };
             self.end(part.id, End::Failed(error));
         }

@@ -67,7 +67,7 @@ pub(crate) async fn run(
                 tapped.prefilled = Some(at);
                 ticket.progress(prompt_tokens, 0);
             }
-            Event::Text { text, output_tokens, at } => {
+            Event::Text { text, output_tokens, at, .. } => {
                 tapped.first_text.get_or_insert(at);
                 ticket.progress(prompt_tokens, u64::from(output_tokens));
                 if let Some(content) = content {
@@ -80,7 +80,7 @@ pub(crate) async fn run(
                     generation.cancel();
                 }
             }
-            Event::Ended { end, output_tokens, device_time, facts, at } => {
+            Event::Ended { end, output_tokens, device_time, facts, at, .. } => {
                 tapped.output_tokens = output_tokens;
                 tapped.facts = facts;
                 tapped.device_time = device_time;

@@ -53,6 +53,11 @@ pub(crate) trait Source {
 
     /// A vector.
     fn vector(&mut self, name: &str, length: usize) -> Result<Vec<f32>, Self::Error>;
+
+    /// What each rotary frequency is divided by, where a file has that.
+    fn rope_factors(&mut self, _count: usize) -> Result<Option<Vec<f32>>, Self::Error> {
+        Ok(None)
+    }
 }
 
 /// Tokens of one sequence in a batch.
@@ -112,7 +117,8 @@ impl Decoder {
             true => None,
             false => Some(from.matrix("lm_head.weight", c.vocabulary, c.hidden)?),
         };
-        Ok(Self { embeddings, layers, norm, head, rope: Rope::new(c), config })
+        let rope = Rope::new(c).divided_by(from.rope_factors(c.head_dim / 2)?);
+        Ok(Self { embeddings, layers, norm, head, rope, config })
     }
 
     pub(crate) fn config(&self) -> &LlamaConfig {

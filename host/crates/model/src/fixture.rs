@@ -4,6 +4,8 @@
 //! Every byte is a token (0 to 255 in the order of the bytes), then come the five special tokens of
 //! the demo model. What it says is noise, but the same noise for the same seed.
 
+pub mod gguf;
+
 use std::collections::HashMap;
 use std::path::Path;
 

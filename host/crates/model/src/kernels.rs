@@ -10,4 +10,5 @@ pub(crate) mod linear;
 pub(crate) mod pack;
 pub(crate) mod panel;
 pub(crate) mod pointwise;
+pub(crate) mod quantised;
 pub(crate) mod simd;

@@ -35,7 +35,7 @@ pub use decoder::Row;
 pub use error::{ErrorKind, ModelError};
 pub use kv::{BLOCK_TOKENS, KvStore};
 pub use model::{Model, ModelInfo};
-pub use sample::{Sampler, SamplingOptions};
+pub use sample::{Sampler, SamplingOptions, TokenLogprobs};
 pub use sequence::Sequence;
 pub use source::ModelSource;
 pub use text_stream::TextStream;

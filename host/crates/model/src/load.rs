@@ -34,23 +34,32 @@ pub(crate) fn decoder(config: LlamaConfig, files: &[WeightFile]) -> Result<Loade
     Ok(Loaded { decoder, parameters: tensors.parameters, stored_dtype })
 }
 
+/// A tensor of either kind of file.
+enum Stored {
+    Plain(Tensor),
+    Gguf(gguf::Packed),
+}
+
 /// What the files hold and the model has not asked for yet.
 struct Tensors {
-    tensors: HashMap<String, Tensor>,
+    tensors: HashMap<String, Stored>,
     parameters: u64,
 }
 
 impl Tensors {
-    fn take(&mut self, name: &str, shape: &[usize]) -> Result<Tensor, ModelError> {
+    fn take(&mut self, name: &str, shape: &[usize]) -> Result<Stored, ModelError> {
         let tensor = self.tensors.remove(name).ok_or_else(|| {
             ModelError::malformed("weights", format!("no tensor `{name}` in any file"))
         })?;
-        if tensor.dims() != shape {
-            let reason =
-                format!("tensor `{name}` is {:?}, config.json says {shape:?}", tensor.dims());
+        let dims = match &tensor {
+            Stored::Plain(tensor) => tensor.dims(),
+            Stored::Gguf(packed) => packed.dims(),
+        };
+        if dims != shape {
+            let reason = format!("tensor `{name}` is {dims:?}, config.json says {shape:?}");
             return Err(ModelError::malformed("weights", reason));
         }
-        self.parameters += tensor.elem_count() as u64;
+        self.parameters += shape.iter().product::<usize>() as u64;
         Ok(tensor)
     }
 }
@@ -59,12 +68,33 @@ impl Source for Tensors {
     type Error = ModelError;
 
     fn matrix(&mut self, name: &str, outputs: usize, inputs: usize) -> Result<Linear, ModelError> {
-        let tensor = self.take(name, &[outputs, inputs])?;
-        Ok(Linear::new(inputs, outputs, weights(&tensor, inputs)?))
+        let weights = match self.take(name, &[outputs, inputs])? {
+            Stored::Plain(tensor) => weights(&tensor, inputs)?,
+            Stored::Gguf(packed) => packed.matrix(outputs, inputs)?.ok_or_else(|| {
+                let reason = format!("tensor `{name}` has scales that are no numbers");
+                ModelError::malformed("weights", reason)
+            })?,
+        };
+        Ok(Linear::new(inputs, outputs, weights))
     }
 
     fn vector(&mut self, name: &str, length: usize) -> Result<Vec<f32>, ModelError> {
-        Ok(self.take(name, &[length])?.to_dtype(DType::F32)?.to_vec1()?)
+        match self.take(name, &[length])? {
+            Stored::Plain(tensor) => Ok(tensor.to_dtype(DType::F32)?.to_vec1()?),
+            Stored::Gguf(packed) => packed.vector(),
+        }
+    }
+
+    fn rope_factors(&mut self, count: usize) -> Result<Option<Vec<f32>>, ModelError> {
+        if !self.tensors.contains_key(gguf::FREQUENCIES) {
+            return Ok(None);
+        }
+        let factors = self.vector(gguf::FREQUENCIES, count)?;
+        self.parameters -= count as u64;
+        match factors.iter().all(|factor| factor.is_finite() && *factor > 0.0) {
+            true => Ok(Some(factors)),
+            false => Err(ModelError::malformed("weights", "rotary factors that are no numbers")),
+        }
     }
 }
 
@@ -89,7 +119,7 @@ fn weights(matrix: &Tensor, inputs: usize) -> Result<Weights, ModelError> {
 }
 
 fn read_into(
-    tensors: &mut HashMap<String, Tensor>,
+    tensors: &mut HashMap<String, Stored>,
     file: &WeightFile,
     stored_dtype: &mut String,
 ) -> Result<(), ModelError> {
@@ -107,7 +137,8 @@ fn read_into(
         }
         WeightFile::Gguf(path) => {
             let (unpacked, packing) = gguf::tensors(path)?;
-            tensors.extend(unpacked);
+            let stored = unpacked.into_iter().map(|(name, tensor)| (name, Stored::Gguf(tensor)));
+            tensors.extend(stored);
             *stored_dtype = packing;
             return Ok(());
         }
@@ -128,7 +159,7 @@ fn read_into(
                 });
             }
         }
-        tensors.insert(tensor_name, tensor);
+        tensors.insert(tensor_name, Stored::Plain(tensor));
     }
     Ok(())
 }

@@ -21,6 +21,14 @@ impl Rope {
         Self { frequencies }
     }
 
+    /// With each frequency divided by its factor, as GGUF has it for Llama 3.1 and later.
+    pub(crate) fn divided_by(mut self, factors: Option<Vec<f32>>) -> Self {
+        for (frequency, factor) in self.frequencies.iter_mut().zip(factors.unwrap_or_default()) {
+            *frequency /= f64::from(factor);
+        }
+        self
+    }
+
     /// Cosines and sines of some positions' angles, `[positions, head_dim / 2]` each. Computed anew
     /// for each pass, which costs less than a table of a long context.
     pub(crate) fn angles(&self, positions: impl Iterator<Item = usize>) -> (Vec<f32>, Vec<f32>) {

@@ -11,6 +11,7 @@
 use rayon::prelude::*;
 
 use super::panel::{Bf16, Columns, F16, multiply, unpack};
+use super::quantised::{Packing, Quantised};
 use super::simd::{self, Kernel, LANES, Lanes, Simd};
 
 /// Columns that are multiplied before the next rows' turn: what stays in the first-level cache.
@@ -37,6 +38,7 @@ pub(crate) enum Weights {
     F32(Vec<Lanes>),
     F16(Vec<[u16; LANES]>),
     Bf16(Vec<[u16; LANES]>),
+    Quantised(Quantised),
 }
 
 impl Linear {
@@ -52,27 +54,30 @@ impl Linear {
         self
     }
 
-    pub(crate) fn outputs(&self) -> usize {
-        self.outputs
-    }
-
     /// Bytes that the weights take.
     pub(crate) fn bytes(&self) -> usize {
         match &self.weights {
             Weights::F32(all) => size_of_val(all.as_slice()),
             Weights::F16(all) | Weights::Bf16(all) => size_of_val(all.as_slice()),
+            Weights::Quantised(all) => all.bytes(),
         }
     }
 
     /// Row `row` as floats: an embedding.
     pub(crate) fn row(&self, row: usize, to: &mut [f32]) {
-        let panel = row / LANES;
-        let panel = (panel * self.inputs, (panel + 1) * self.inputs);
-        let lane = row % LANES;
+        let (number, lane) = (row / LANES, row % LANES);
+        let panel = (number * self.inputs, (number + 1) * self.inputs);
         match &self.weights {
             Weights::F32(all) => pick(&all[panel.0..panel.1], lane, to),
             Weights::F16(all) => pick(F16(&all[panel.0..panel.1]), lane, to),
             Weights::Bf16(all) => pick(Bf16(&all[panel.0..panel.1]), lane, to),
+            Weights::Quantised(all) => match all.packing() {
+                Packing::Q4_0 => pick(all.q4(number), lane, to),
+                Packing::Q8_0 => pick(all.q8(number), lane, to),
+                Packing::Q4K => pick(all.q4k(number), lane, to),
+                Packing::Q5K => pick(all.q5k(number), lane, to),
+                Packing::Q6K => pick(all.q6k(number), lane, to),
+            },
         }
     }
 
@@ -83,6 +88,13 @@ impl Linear {
             Weights::F32(all) => self.products(x, |panel| &all[panel * n..(panel + 1) * n]),
             Weights::F16(all) => self.products(x, |panel| F16(&all[panel * n..(panel + 1) * n])),
             Weights::Bf16(all) => self.products(x, |panel| Bf16(&all[panel * n..(panel + 1) * n])),
+            Weights::Quantised(all) => match all.packing() {
+                Packing::Q4_0 => self.products(x, |panel| all.q4(panel)),
+                Packing::Q8_0 => self.products(x, |panel| all.q8(panel)),
+                Packing::Q4K => self.products(x, |panel| all.q4k(panel)),
+                Packing::Q5K => self.products(x, |panel| all.q5k(panel)),
+                Packing::Q6K => self.products(x, |panel| all.q6k(panel)),
+            },
         }
     }
 
@@ -159,8 +171,6 @@ impl<C: Columns, P: Fn(usize) -> C> Kernel for Share<'_, P> {
         match self.tokens {
             1 => self.few::<S, 1, 4>(simd),
             2 => self.few::<S, 2, 2>(simd),
-            3 => self.few::<S, 3, 2>(simd),
-            4 => self.few::<S, 4, 1>(simd),
             _ => self.many(simd),
         }
     }
@@ -205,9 +215,17 @@ impl<C: Columns, P: Fn(usize) -> C> Share<'_, P> {
                 let (columns, sums) = (panel(first + at), &mut sums[block.clone()]);
                 let x = &x[block.start * inputs..block.end * inputs];
                 for from in (0..inputs).step_by(CHUNK) {
-                    let floats = &mut floats[..CHUNK.min(inputs - from)];
-                    unpack(simd, columns, from, floats);
-                    rows(simd, x, inputs, from, floats, sums);
+                    let count = CHUNK.min(inputs - from);
+                    let floats = match columns.floats(from, count) {
+                        Some(floats) => floats,
+                        None => {
+                            let floats = &mut floats[..count];
+                            unpack(simd, columns, from, floats);
+                            floats
+                        }
+                    };
+                    // By itself, so that it is compiled once and not for every packing.
+                    simd::run(Rows { x, inputs, from, columns: floats, sums });
                 }
             }
         }
@@ -215,31 +233,37 @@ impl<C: Columns, P: Fn(usize) -> C> Share<'_, P> {
 }
 
 /// Adds the products of some columns, from `from` on, to the sums of all rows of `x`.
-#[inline(always)]
-fn rows<S: Simd>(
-    simd: S,
-    x: &[f32],
+struct Rows<'a> {
+    x: &'a [f32],
     inputs: usize,
     from: usize,
-    columns: &[Lanes],
-    sums: &mut [[f32; LANES]],
-) {
-    let mut x = x.chunks_exact(inputs).map(|row| &row[from..]);
-    let (sixes, rest) = sums.as_chunks_mut::<6>();
-    let mut next = || x.next().unwrap_or_default();
-    for sums in sixes {
-        tile::<S, 6>(simd, std::array::from_fn(|_| next()), columns, sums);
-    }
-    let (fours, rest) = rest.as_chunks_mut::<4>();
-    for sums in fours {
-        tile::<S, 4>(simd, std::array::from_fn(|_| next()), columns, sums);
-    }
-    let (twos, rest) = rest.as_chunks_mut::<2>();
-    for sums in twos {
-        tile::<S, 2>(simd, std::array::from_fn(|_| next()), columns, sums);
-    }
-    for sums in rest {
-        tile::<S, 1>(simd, [next()], columns, std::array::from_mut(sums));
+    columns: &'a [Lanes],
+    sums: &'a mut [[f32; LANES]],
+}
+
+impl Kernel for Rows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self { x, inputs, from, columns, sums } = self;
+        let mut x = x.chunks_exact(inputs).map(|row| &row[from..]);
+        let mut next = || x.next().unwrap_or_default();
+        let (sixes, rest) = sums.as_chunks_mut::<6>();
+        for sums in sixes {
+            tile::<S, 6>(simd, std::array::from_fn(|_| next()), columns, sums);
+        }
+        let (fours, rest) = rest.as_chunks_mut::<4>();
+        for sums in fours {
+            tile::<S, 4>(simd, std::array::from_fn(|_| next()), columns, sums);
+        }
+        let (twos, rest) = rest.as_chunks_mut::<2>();
+        for sums in twos {
+            tile::<S, 2>(simd, std::array::from_fn(|_| next()), columns, sums);
+        }
+        for sums in rest {
+            tile::<S, 1>(simd, [next()], columns, std::array::from_mut(sums));
+        }
     }
 }
 

@@ -20,6 +20,11 @@ pub(crate) trait Columns: Copy {
     /// Its first `to` columns: whoever says so first saves a check at each of them.
     fn until(self, to: usize) -> Self;
 
+    /// Some columns, if they are floats in memory.
+    fn floats(&self, _from: usize, _count: usize) -> Option<&[Lanes]> {
+        None
+    }
+
     /// Scale and offset of a group.
     fn group<S: Simd>(self, simd: S, group: usize) -> [S::F; 2];
 
@@ -33,6 +38,11 @@ const FLOATS: usize = 1 << 40;
 /// Floats as they are.
 impl Columns for &[Lanes] {
     const GROUP: usize = FLOATS;
+
+    #[inline(always)]
+    fn floats(&self, from: usize, count: usize) -> Option<&[Lanes]> {
+        self.get(from..from + count)
+    }
 
     #[inline(always)]
     fn until(self, to: usize) -> Self {
@@ -89,7 +99,7 @@ impl Columns for F16<'_> {
 
     #[inline(always)]
     fn column<S: Simd, const ODD: bool>(self, simd: S, column: usize, _: [S::F; 2]) -> S::F {
-        simd.from_f16(&self.0[column])
+        simd.of_f16(&self.0[column])
     }
 }
 
@@ -112,7 +122,7 @@ impl Columns for Bf16<'_> {
 
     #[inline(always)]
     fn column<S: Simd, const ODD: bool>(self, simd: S, column: usize, _: [S::F; 2]) -> S::F {
-        simd.from_bf16(&self.0[column])
+        simd.of_bf16(&self.0[column])
     }
 }
 
@@ -169,6 +179,7 @@ fn step<S: Simd, const R: usize, const P: usize>(
 /// Columns `from..` of a panel as floats, as many as `to` has room for.
 #[inline(always)]
 pub(crate) fn unpack<S: Simd, C: Columns>(simd: S, panel: C, from: usize, to: &mut [Lanes]) {
+    let panel = panel.until(from + to.len());
     let mut done = 0;
     while done < to.len() {
         let end = to.len().min(done.saturating_add(C::GROUP));

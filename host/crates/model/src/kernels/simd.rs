@@ -31,15 +31,15 @@ pub(crate) trait Simd: Copy {
     /// As [`Simd::mul_add`], of one number.
     fn mul_add_one(self, a: f32, b: f32, c: f32) -> f32;
     /// Whole numbers as floats.
-    fn from_i8(self, from: &[i8; LANES]) -> Self::F;
+    fn of_i8(self, from: &[i8; LANES]) -> Self::F;
     /// Whole numbers as floats.
-    fn from_u8(self, from: &[u8; LANES]) -> Self::F;
+    fn of_u8(self, from: &[u8; LANES]) -> Self::F;
     /// Bits 4 to 7 (`HIGH`) or 0 to 3 of each byte as floats.
-    fn from_nibbles<const HIGH: bool>(self, from: &[u8; LANES]) -> Self::F;
+    fn of_nibbles<const HIGH: bool>(self, from: &[u8; LANES]) -> Self::F;
     /// Half-precision numbers, finite ones, from their bits.
-    fn from_f16(self, from: &[u16; LANES]) -> Self::F;
+    fn of_f16(self, from: &[u16; LANES]) -> Self::F;
     /// bfloat16 numbers from their bits.
-    fn from_bf16(self, from: &[u16; LANES]) -> Self::F;
+    fn of_bf16(self, from: &[u16; LANES]) -> Self::F;
 }
 
 /// What [`run`] runs.
@@ -65,29 +65,34 @@ pub(crate) fn run<K: Kernel>(kernel: K) -> K::Output {
     kernel.run(Portable)
 }
 
-/// What every processor has; compilers make vectors of it.
+/// What every processor has; compilers make vectors of it. On x86 it is for processors of before 2013,
+/// and kept small rather than fast.
 #[derive(Clone, Copy)]
 struct Portable;
 
 impl Simd for Portable {
     type F = [f32; LANES];
 
-    #[inline(always)]
+    #[cfg_attr(target_arch = "x86_64", inline(never))]
+    #[cfg_attr(not(target_arch = "x86_64"), inline(always))]
     fn splat(self, value: f32) -> Self::F {
         [value; LANES]
     }
 
-    #[inline(always)]
+    #[cfg_attr(target_arch = "x86_64", inline(never))]
+    #[cfg_attr(not(target_arch = "x86_64"), inline(always))]
     fn load(self, from: &[f32; LANES]) -> Self::F {
         *from
     }
 
-    #[inline(always)]
+    #[cfg_attr(target_arch = "x86_64", inline(never))]
+    #[cfg_attr(not(target_arch = "x86_64"), inline(always))]
     fn store(self, value: Self::F, to: &mut [f32; LANES]) {
         *to = value;
     }
 
-    #[inline(always)]
+    #[cfg_attr(target_arch = "x86_64", inline(never))]
+    #[cfg_attr(not(target_arch = "x86_64"), inline(always))]
     fn mul_add(self, a: Self::F, b: Self::F, mut c: Self::F) -> Self::F {
         for ((c, a), b) in c.iter_mut().zip(a).zip(b) {
             *c = self.mul_add_one(a, b, *c);
@@ -95,40 +100,47 @@ impl Simd for Portable {
         c
     }
 
-    #[inline(always)]
+    #[cfg_attr(target_arch = "x86_64", inline(never))]
+    #[cfg_attr(not(target_arch = "x86_64"), inline(always))]
     fn mul(self, mut a: Self::F, b: Self::F) -> Self::F {
         a.iter_mut().zip(b).for_each(|(a, b)| *a *= b);
         a
     }
 
-    #[inline(always)]
+    #[cfg_attr(target_arch = "x86_64", inline(never))]
+    #[cfg_attr(not(target_arch = "x86_64"), inline(always))]
     fn mul_add_one(self, a: f32, b: f32, c: f32) -> f32 {
         // On x86 without the instruction it would be a call of a function.
         if cfg!(target_arch = "x86_64") { a * b + c } else { a.mul_add(b, c) }
     }
 
-    #[inline(always)]
-    fn from_i8(self, from: &[i8; LANES]) -> Self::F {
+    #[cfg_attr(target_arch = "x86_64", inline(never))]
+    #[cfg_attr(not(target_arch = "x86_64"), inline(always))]
+    fn of_i8(self, from: &[i8; LANES]) -> Self::F {
         from.map(f32::from)
     }
 
-    #[inline(always)]
-    fn from_u8(self, from: &[u8; LANES]) -> Self::F {
+    #[cfg_attr(target_arch = "x86_64", inline(never))]
+    #[cfg_attr(not(target_arch = "x86_64"), inline(always))]
+    fn of_u8(self, from: &[u8; LANES]) -> Self::F {
         from.map(f32::from)
     }
 
-    #[inline(always)]
-    fn from_nibbles<const HIGH: bool>(self, from: &[u8; LANES]) -> Self::F {
+    #[cfg_attr(target_arch = "x86_64", inline(never))]
+    #[cfg_attr(not(target_arch = "x86_64"), inline(always))]
+    fn of_nibbles<const HIGH: bool>(self, from: &[u8; LANES]) -> Self::F {
         from.map(|byte| f32::from(if HIGH { byte >> 4 } else { byte & 15 }))
     }
 
-    #[inline(always)]
-    fn from_f16(self, from: &[u16; LANES]) -> Self::F {
+    #[cfg_attr(target_arch = "x86_64", inline(never))]
+    #[cfg_attr(not(target_arch = "x86_64"), inline(always))]
+    fn of_f16(self, from: &[u16; LANES]) -> Self::F {
         from.map(f16_to_f32)
     }
 
-    #[inline(always)]
-    fn from_bf16(self, from: &[u16; LANES]) -> Self::F {
+    #[cfg_attr(target_arch = "x86_64", inline(never))]
+    #[cfg_attr(not(target_arch = "x86_64"), inline(always))]
+    fn of_bf16(self, from: &[u16; LANES]) -> Self::F {
         from.map(|bits| f32::from_bits(u32::from(bits) << 16))
     }
 }
@@ -202,7 +214,7 @@ mod avx2 {
         }
 
         #[inline(always)]
-        fn from_i8(self, from: &[i8; LANES]) -> Two {
+        fn of_i8(self, from: &[i8; LANES]) -> Two {
             let (avx, avx2, sse2) = (self.0.avx, self.0.avx2, self.0.sse2);
             let bytes = bytemuck::cast(*from);
             let float = |bytes| avx._mm256_cvtepi32_ps(avx2._mm256_cvtepi8_epi32(bytes));
@@ -210,7 +222,7 @@ mod avx2 {
         }
 
         #[inline(always)]
-        fn from_u8(self, from: &[u8; LANES]) -> Two {
+        fn of_u8(self, from: &[u8; LANES]) -> Two {
             let (avx, avx2, sse2) = (self.0.avx, self.0.avx2, self.0.sse2);
             let bytes = bytemuck::cast(*from);
             let float = |bytes| avx._mm256_cvtepi32_ps(avx2._mm256_cvtepu8_epi32(bytes));
@@ -218,16 +230,16 @@ mod avx2 {
         }
 
         #[inline(always)]
-        fn from_nibbles<const HIGH: bool>(self, from: &[u8; LANES]) -> Two {
+        fn of_nibbles<const HIGH: bool>(self, from: &[u8; LANES]) -> Two {
             let sse2 = self.0.sse2;
             let bytes: __m128i = bytemuck::cast(*from);
             let moved = if HIGH { sse2._mm_srli_epi16::<4>(bytes) } else { bytes };
             let nibbles = sse2._mm_and_si128(moved, sse2._mm_set1_epi8(15));
-            self.from_u8(&bytemuck::cast(nibbles))
+            self.of_u8(&bytemuck::cast(nibbles))
         }
 
         #[inline(always)]
-        fn from_f16(self, from: &[u16; LANES]) -> Two {
+        fn of_f16(self, from: &[u16; LANES]) -> Two {
             let (avx, avx2) = (self.0.avx, self.0.avx2);
             let float = |bits| {
                 let bits = avx2._mm256_cvtepu16_epi32(bits);
@@ -242,7 +254,7 @@ mod avx2 {
         }
 
         #[inline(always)]
-        fn from_bf16(self, from: &[u16; LANES]) -> Two {
+        fn of_bf16(self, from: &[u16; LANES]) -> Two {
             let avx2 = self.0.avx2;
             let float = |bits| {
                 bytemuck::cast(avx2._mm256_slli_epi32::<16>(avx2._mm256_cvtepu16_epi32(bits)))
