@@ -1,4 +1,4 @@
-"""Small Llama models with random weights as Hugging Face folders, and what MLX computes with them.
+"""Small models (Llama, Qwen2, Qwen3) with random weights as Hugging Face folders, and what MLX computes with them.
 
 MLX is another implementation in every part: other kernels, other rotary code, another reader of the same files.
 """
@@ -11,7 +11,7 @@ os.environ.setdefault("MLX_DISABLE_COMPILE", "1")
 import gguf
 import mlx.core as mx
 import numpy as np
-from mlx_lm.models import llama
+from mlx_lm.models import llama, qwen2, qwen3
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 
@@ -53,7 +53,11 @@ SHAPES = {
     "wide-heads": {"head_dim": 32, "num_key_value_heads": 2, "rms_norm_eps": 1e-6},
     "llama3-positions": {"num_key_value_heads": 2, "rope_theta": 500000.0, "rope_scaling": LLAMA3_ROPE},
     "linear-positions": {"rope_scaling": {"type": "linear", "rope_type": "linear", "factor": 4.0}},
+    "qwen2": {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "num_key_value_heads": 2},
+    "qwen3": {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "num_key_value_heads": 2, "head_dim": 32},
 }
+
+FAMILIES = {"llama": llama, "qwen2": qwen2, "qwen3": qwen3}
 
 
 def write_folder(folder, shape):
@@ -81,7 +85,8 @@ def write_gguf(folder, path, packing):
     """The same model as GGUF, by llama.cpp's own writer. The folder then holds what is left of the weights once packed."""
     config = json.loads((folder / "config.json").read_text())
     kind = gguf.GGMLQuantizationType[packing]
-    writer = gguf.GGUFWriter(path, "llama")
+    family = config["model_type"]
+    writer = gguf.GGUFWriter(path, family)
     head = config.get("head_dim", config["hidden_size"] // config["num_attention_heads"])
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(config["hidden_size"])
@@ -98,19 +103,19 @@ def write_gguf(folder, path, packing):
     tokens = ["<s>", "</s>", "\u0120", *(chr(code) for code in range(33, 127)), "th", "the"]
     tokens += [f"<unused{i}>" for i in range(config["vocab_size"] - len(tokens))]
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
+    writer.add_tokenizer_pre("gpt-2" if family == "llama" else "qwen2")
     writer.add_token_list(tokens)
     writer.add_token_types([3 if token.startswith("<") and len(token) > 1 else 1 for token in tokens])
     writer.add_token_merges(["t h", "th e"])
     writer.add_bos_token_id(0)
     writer.add_eos_token_id(1)
 
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config["num_hidden_layers"])
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[family.upper()], config["num_hidden_layers"])
     weights = load_file(folder / "model.safetensors")
     for name, value in weights.items():
-        target = names.get_name(name, try_suffixes=(".weight",))
+        target = names.get_name(name, try_suffixes=(".weight", ".bias"))
         heads = {"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}
-        turned = heads.get(name.split(".")[-2])
+        turned = heads.get(name.split(".")[-2]) if family == "llama" else None
         data = side_by_side(value, turned) if turned else value
         if value.ndim == 1:
             writer.add_tensor(target, data)
@@ -146,8 +151,8 @@ def random_weights(config):
     def matrix(out, into):
         return (random.standard_normal((out, into)) / np.sqrt(into)).astype(np.float32)
 
-    def norm():
-        return (1 + 0.1 * random.standard_normal(hidden)).astype(np.float32)
+    def norm(size=hidden):
+        return (1 + 0.1 * random.standard_normal(size)).astype(np.float32)
 
     weights = {"model.embed_tokens.weight": matrix(vocabulary, hidden)}
     for layer in range(config["num_hidden_layers"]):
@@ -164,6 +169,13 @@ def random_weights(config):
             weights[f"model.layers.{layer}.{name}.weight"] = matrix(*shape)
         for name in ("input_layernorm", "post_attention_layernorm"):
             weights[f"model.layers.{layer}.{name}.weight"] = norm()
+        if config["model_type"] == "qwen2":
+            for name, size in (("q_proj", queries), ("k_proj", keys), ("v_proj", keys)):
+                bias = random.standard_normal(size).astype(np.float32)
+                weights[f"model.layers.{layer}.self_attn.{name}.bias"] = bias
+        if config["model_type"] == "qwen3":
+            for name in ("q_norm", "k_norm"):
+                weights[f"model.layers.{layer}.self_attn.{name}.weight"] = norm(head)
     weights["model.norm.weight"] = norm()
     if not config["tie_word_embeddings"]:
         weights["lm_head.weight"] = matrix(vocabulary, hidden)
@@ -175,7 +187,8 @@ class Independent:
 
     def __init__(self, folder):
         config = json.loads((folder / "config.json").read_text())
-        self.model = llama.Model(llama.ModelArgs.from_dict(config))
+        family = FAMILIES[config["model_type"]]
+        self.model = family.Model(family.ModelArgs.from_dict(config))
         weights = {name: mx.array(value) for name, value in load_file(folder / "model.safetensors").items()}
         self.model.load_weights(list(self.model.sanitize(weights).items()), strict=True)
 

@@ -279,8 +279,12 @@ fn start_engine(source: &ModelSource, settings: &Settings) -> Result<Engine, Sta
         device = info.device,
         "model loaded"
     );
-    let options =
-        EngineOptions { max_running: settings.max_running, max_queued: settings.max_queued };
+    let options = EngineOptions {
+        max_running: settings.max_running,
+        max_queued: settings.max_queued,
+        kv_memory: settings.kv_memory,
+        max_step_tokens: settings.max_step_tokens,
+    };
     Engine::start(model, options).map_err(StartError::Engine)
 }
 

@@ -89,6 +89,7 @@ pub(super) fn record(tenant: &str, model: &str, began: u64, cost: CostOutcome) -
         }),
         cost,
         admission: None,
+        engine: None,
         upstream: None,
         content: None,
     }

@@ -28,6 +28,11 @@ const BENCHES: &[Bench] = &[
         about: "what a streamed event costs: framing, reading, stripping, the account; and a round trip",
     },
     Bench {
+        name: "engine",
+        targets: &[("tollgate-engine", "engine")],
+        about: "prompts read, tokens written by 1, 4 and 16 sequences, first token; --model FILE --packings f32,q4_k",
+    },
+    Bench {
         name: "attribute-shapes",
         targets: &[("tollgate-plugin-host", "attribute_shapes")],
         about: "ways for span attributes to cross into a plugin and edits to come back",

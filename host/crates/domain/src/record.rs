@@ -123,6 +123,29 @@ pub struct Phases {
     pub first_token: Option<UnixNanos>,
 }
 
+/// What a request met on its way through the engine of this process. Zero for what did not happen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct EngineFacts {
+    /// Pieces in which its prompt was read.
+    pub prefill_chunks: u32,
+    /// Tokens of the prompt whose keys and values were there already.
+    pub cached_tokens: u32,
+    /// Forward passes that it was in.
+    pub passes: u32,
+    /// Sequences in these passes on average, itself included.
+    pub batch_mean: f64,
+    /// Sequences in the largest of them.
+    pub batch_max: u32,
+    /// Most blocks of keys and values that it held at a time.
+    pub kv_blocks_peak: u32,
+    /// Times that its memory was given to others.
+    pub preemptions: u32,
+    /// Tokens that were computed again because of that.
+    pub recomputed_tokens: u32,
+    /// Nanoseconds that it waited again because of that.
+    pub requeued_nanos: u64,
+}
+
 /// Why generation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -249,6 +272,9 @@ pub struct Record {
     /// On what terms it was let in, where keys or limits say so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admission: Option<Admission>,
+    /// What it met in the engine of this process, where that served it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<EngineFacts>,
     /// The call to another server, where one served it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upstream: Option<UpstreamCall>,

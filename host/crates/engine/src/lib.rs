@@ -1,30 +1,31 @@
 //! One thread that owns a model: submit a request, get a stream of events.
 //!
-//! Running sequences take turns, one token each, so that a short answer does not wait for a long
-//! one. The engine never waits for a reader: a generation's queue has room for its whole answer.
+//! Running sequences share forward passes, as `tollgate-scheduler` plans them: a token of each that
+//! writes, and pieces of prompts. Memory for keys and values has a limit that is held; sequences of
+//! one tenant that begin alike share it. What a sequence writes does not depend on what else runs.
+//! The engine never waits for a reader: a generation's queue has room for its whole answer.
 
-mod sequence;
+mod active;
+mod event;
+mod options;
 mod stop;
 mod worker;
+mod writer;
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+pub use event::{End, EngineError, Event, Facts};
+pub use options::EngineOptions;
 use tokio::sync::mpsc;
-use tollgate_domain::record::FinishReason;
 use tollgate_model::Model;
-pub use tollgate_model::{ModelError, ModelInfo, SamplingOptions, Tokenizer};
+pub use tollgate_model::{ModelError, ModelInfo, SamplingOptions, TokenLogprobs, Tokenizer};
+use tollgate_scheduler::Scheduler;
 
-/// How much the engine takes on.
-#[derive(Clone, Copy, Debug)]
-pub struct EngineOptions {
-    /// Sequences that take turns; at least 1.
-    pub max_running: usize,
-    /// Requests that may wait; one more is refused. At least 1: every request waits for a moment.
-    pub max_queued: usize,
-}
+use crate::worker::Worker;
 
 /// Handle to the engine's thread.
 #[derive(Clone)]
@@ -43,10 +44,24 @@ struct Shared {
     /// Raised by `submit`, lowered by the thread when the request starts or is given up.
     queued: AtomicUsize,
     running: AtomicUsize,
+    kv_total: AtomicUsize,
+    kv_held: AtomicUsize,
+    kv_cached: AtomicUsize,
 }
 
-/// What to generate.
-#[derive(Clone, Debug)]
+/// Where the blocks for keys and values are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KvUse {
+    /// Blocks there are.
+    pub total: usize,
+    /// At least one running sequence needs them.
+    pub held: usize,
+    /// Nobody needs them now, but a prompt that begins alike will find them.
+    pub cached: usize,
+}
+
+/// What to generate. The default is an empty prompt, which no model takes, for no tenant.
+#[derive(Clone, Debug, Default)]
 pub struct GenerateRequest {
     /// The prompt, at least one token, shorter than the context.
     pub prompt_tokens: Vec<u32>,
@@ -57,6 +72,17 @@ pub struct GenerateRequest {
     pub sampling: SamplingOptions,
     /// Strings that end the text and do not appear in it.
     pub stop: Vec<String>,
+    /// Tokens that end the text and do not appear in it, beside the model's own.
+    pub stop_token_ids: Vec<u32>,
+    /// Whether the model's own end tokens do not end the text.
+    pub ignore_eos: bool,
+    /// Tokens that come before anything but the limit may end the text.
+    pub min_tokens: u32,
+    /// Whose turn it uses, and with whose prompts it shares what was computed; all without a name
+    /// are one.
+    pub tenant: Option<Arc<str>>,
+    /// The higher, the sooner, from -100 to 100.
+    pub priority: i32,
 }
 
 /// Why a request was not taken.
@@ -68,64 +94,6 @@ pub enum SubmitError {
     /// The engine is shutting down, or its thread has died.
     #[error("the engine has stopped")]
     Stopped,
-}
-
-/// What happens to a request, in this order; `Ended` is always the last, and the only one of a
-/// request that is cancelled before it starts.
-#[derive(Debug)]
-pub enum Event {
-    /// It left the queue.
-    Started {
-        /// When.
-        at: Instant,
-    },
-    /// The model has read the prompt.
-    Prefilled {
-        /// When.
-        at: Instant,
-    },
-    /// More text; whole characters, never part of a stop string.
-    Text {
-        /// The text, not empty.
-        text: String,
-        /// Tokens sampled so far.
-        output_tokens: u32,
-        /// When it was ready.
-        at: Instant,
-    },
-    /// It is over.
-    Ended {
-        /// How.
-        end: End,
-        /// Tokens sampled; the one that ended the text counts, as it does with vLLM.
-        output_tokens: u32,
-        /// Time that the device worked on this request.
-        device_time: Duration,
-        /// When.
-        at: Instant,
-    },
-}
-
-/// How a generation ended.
-#[derive(Debug)]
-pub enum End {
-    /// The text is whole.
-    Finished(FinishReason),
-    /// It was cancelled.
-    Cancelled,
-    /// The model failed.
-    Failed(EngineError),
-}
-
-/// How the model failed.
-#[derive(Debug, thiserror::Error)]
-pub enum EngineError {
-    /// It reported an error.
-    #[error(transparent)]
-    Model(#[from] ModelError),
-    /// It panicked, which is a bug; the engine goes on with other requests.
-    #[error("the model panicked: {0}")]
-    Panic(String),
 }
 
 /// A request under way. Dropping it cancels it.
@@ -140,6 +108,7 @@ struct Job {
     request: GenerateRequest,
     /// What was being logged about when it was submitted.
     log: tracing::Span,
+    submitted: Instant,
     events: mpsc::Sender<Event>,
     cancelled: Arc<AtomicBool>,
 }
@@ -148,25 +117,23 @@ impl Engine {
     /// Starts the thread; it ends when the last handle is dropped or after [`Engine::shutdown`].
     ///
     /// # Errors
-    /// The system refused another thread.
-    pub fn start(model: Model, options: EngineOptions) -> std::io::Result<Self> {
+    /// The system refused another thread or the memory, or the options make no sense.
+    pub fn start(model: Model, options: EngineOptions) -> io::Result<Self> {
         let max_queued = options.max_queued.max(1);
         let (jobs, queue) = sync_channel(max_queued);
+        let store = model.kv_store(options.kv_bytes(&model)).map_err(io::Error::other)?;
+        let limits = options.limits(store.blocks());
+        let scheduler = Scheduler::new(limits).map_err(io::Error::other)?;
         let shared = Arc::new(Shared::default());
-        let engine = Self {
-            jobs,
-            shared: Arc::clone(&shared),
-            max_queued,
-            info: Arc::new(model.info().clone()),
-            tokenizer: model.tokenizer(),
-        };
-        std::thread::Builder::new()
-            .name("engine".to_owned())
-            .spawn(move || worker::run(&model, &queue, options.max_running.max(1), &shared))?;
-        Ok(engine)
+        let (mut info, tokenizer) = (model.info().clone(), model.tokenizer());
+        let worker = Worker::new(model, store, scheduler, Arc::clone(&shared));
+        info.context_length = worker.context_length();
+        std::thread::Builder::new().name("engine".to_owned()).spawn(move || worker.run(&queue))?;
+        Ok(Self { jobs, shared, max_queued, info: Arc::new(info), tokenizer })
     }
 
-    /// Facts about the model.
+    /// Facts about the model. Its context is shorter than the model's own where memory for keys and
+    /// values holds no more.
     #[must_use]
     pub fn info(&self) -> &ModelInfo {
         &self.info
@@ -189,10 +156,13 @@ impl Engine {
         self.take_place()?;
         // A text for each token, and beside them Started, Prefilled, what was held back for
         // unfinished characters and for stop strings, and Ended.
-        let (sender, events) = mpsc::channel(request.max_tokens.max(1) as usize + 5);
+        let most = (request.max_tokens.max(1) as usize).min(self.info.context_length);
+        let (sender, events) = mpsc::channel(most + 5);
         let cancelled = Arc::new(AtomicBool::new(false));
         let log = tracing::Span::current();
-        let job = Job { request, log, events: sender, cancelled: Arc::clone(&cancelled) };
+        let submitted = Instant::now();
+        let cancelled_too = Arc::clone(&cancelled);
+        let job = Job { request, log, submitted, events: sender, cancelled: cancelled_too };
         // The channel has as many places as may be taken: it refuses only when the thread is gone.
         self.jobs.try_send(job).map_err(|_| SubmitError::Stopped)?;
         Ok(Generation { events, cancelled })
@@ -204,10 +174,18 @@ impl Engine {
         self.shared.queued.load(Ordering::Acquire)
     }
 
-    /// Requests that take turns.
+    /// Requests that share forward passes.
     #[must_use]
     pub fn running(&self) -> usize {
         self.shared.running.load(Ordering::Acquire)
+    }
+
+    /// Where the blocks for keys and values are.
+    #[must_use]
+    pub fn kv_use(&self) -> KvUse {
+        let read = |count: &AtomicUsize| count.load(Ordering::Acquire);
+        let Shared { kv_total, kv_held, kv_cached, .. } = &*self.shared;
+        KvUse { total: read(kv_total), held: read(kv_held), cached: read(kv_cached) }
     }
 
     /// Refuses new requests and cancels those that wait or run.

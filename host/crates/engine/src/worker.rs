@@ -1,101 +1,313 @@
-//! The thread's loop: take requests in, give each running sequence one step, let the ended go.
+//! The thread's loop: take requests in, let the scheduler plan a pass, compute it, hand out what came
+//! of it.
 
 use std::any::Any;
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
-use tollgate_model::Model;
+use tollgate_model::{BLOCK_TOKENS, KvStore, Model, ModelError, Row};
+use tollgate_scheduler::{self as scheduler, JobId, Next, Outcome, Prefixes, Scheduler, Step};
 
-use crate::sequence::{Progress, Running};
-use crate::{End, EngineError, Event, Job, Shared};
+use crate::active::Active;
+use crate::{End, EngineError, GenerateRequest, Job, Shared};
 
 /// How often an idle thread looks whether it should stop.
 const IDLE_LOOK: Duration = Duration::from_millis(50);
 
-/// Runs until every handle is dropped or `stopping` is set, and all requests have ended.
-pub(crate) fn run(model: &Model, queue: &Receiver<Job>, max_running: usize, shared: &Shared) {
-    let mut waiting: VecDeque<Job> = VecDeque::new();
-    let mut running: Vec<Running> = Vec::new();
-    loop {
-        let stop = shared.stopping.load(Ordering::Acquire);
-        let idle = running.is_empty() && waiting.is_empty() && !stop;
-        let more_may_come = take_in(queue, &mut waiting, idle);
-        if stop {
-            waiting.iter().for_each(Job::cancel);
-            running.iter().for_each(Running::cancel);
+/// What the thread owns.
+pub(crate) struct Worker {
+    model: Model,
+    store: KvStore,
+    scheduler: Scheduler,
+    /// Everybody who waits or runs.
+    active: BTreeMap<JobId, Active>,
+    next_id: u64,
+    /// What the scheduler's time counts from.
+    origin: Instant,
+    /// Positions that a sequence can have.
+    context_length: usize,
+    shared: std::sync::Arc<Shared>,
+}
+
+/// The logits of whoever wants them, in the order of the rows.
+type Passed = Result<Vec<Option<Vec<f32>>>, ModelError>;
+
+/// One sequence's part of a pass.
+struct Part {
+    id: JobId,
+    start: usize,
+    tokens: Vec<u32>,
+    blocks: Vec<u32>,
+    samples: bool,
+}
+
+impl Worker {
+    pub(crate) fn new(
+        model: Model,
+        store: KvStore,
+        scheduler: Scheduler,
+        shared: std::sync::Arc<Shared>,
+    ) -> Self {
+        let room = store.blocks().saturating_mul(BLOCK_TOKENS);
+        let context_length = model.info().context_length.min(room);
+        let worker = Self {
+            model,
+            store,
+            scheduler,
+            active: BTreeMap::new(),
+            next_id: 0,
+            origin: Instant::now(),
+            context_length,
+            shared,
+        };
+        worker.report();
+        worker
+    }
+
+    /// Positions that a sequence can have.
+    pub(crate) fn context_length(&self) -> usize {
+        self.context_length
+    }
+
+    /// Runs until every handle is dropped or the engine is to stop, and all requests have ended.
+    pub(crate) fn run(mut self, queue: &Receiver<Job>) {
+        loop {
+            let stop = self.shared.stopping.load(Ordering::Acquire);
+            let more_may_come = self.take_in(queue, self.active.is_empty() && !stop);
+            if stop {
+                self.active.values().for_each(Active::cancel);
+            }
+            self.let_go();
+            if !self.active.is_empty() {
+                self.step(|model, store, rows| model.forward_batch(store, rows));
+            } else if stop || !more_may_come {
+                return;
+            }
         }
-        // Whoever gave up while waiting makes room for others at once.
-        waiting.retain(|job| still_waits(job, shared));
-        while running.len() < max_running
-            && let Some(job) = waiting.pop_front()
-        {
-            // Before the request hears that it started: whoever asks then gets the right numbers.
-            shared.queued.fetch_sub(1, Ordering::AcqRel);
-            shared.running.store(running.len() + 1, Ordering::Release);
-            running.push(Running::start(job, model));
+    }
+
+    /// Takes what was submitted, after a short sleep if there is nothing else to do; whether more
+    /// may come.
+    fn take_in(&mut self, queue: &Receiver<Job>, idle: bool) -> bool {
+        if idle {
+            match queue.recv_timeout(IDLE_LOOK) {
+                Ok(job) => self.take(job),
+                Err(RecvTimeoutError::Timeout) => return true,
+                Err(RecvTimeoutError::Disconnected) => return false,
+            }
         }
-        if running.is_empty() && (stop || !more_may_come) {
+        loop {
+            match queue.try_recv() {
+                Ok(job) => self.take(job),
+                Err(TryRecvError::Empty) => return true,
+                Err(TryRecvError::Disconnected) => return false,
+            }
+        }
+    }
+
+    /// Puts a request before the scheduler, or ends it if it can never run.
+    fn take(&mut self, job: Job) {
+        self.next_id += 1;
+        let id = JobId(self.next_id);
+        let mut active = Active::new(job, &self.model.tokenizer());
+        let submitted = self.plan(id, active.job_mut()).and_then(|planned| {
+            let refused = |error: scheduler::SubmitError| ModelError::Input(error.to_string());
+            self.scheduler.submit(planned).map_err(refused)
+        });
+        if let Err(error) = submitted {
+            self.shared.queued.fetch_sub(1, Ordering::AcqRel);
+            active.start();
+            active.end(End::Failed(error.into()), &scheduler::Facts::default());
             return;
         }
-        // Every sequence has one turn; `retain` keeps their order, so turns stay fair.
-        running.retain_mut(|sequence| keeps_running(sequence, model));
-        shared.running.store(running.len(), Ordering::Release);
+        self.active.insert(id, active);
+    }
+
+    /// What the scheduler has to know of a request; why it cannot run, if so.
+    fn plan(&self, id: JobId, job: &mut Job) -> Result<scheduler::Job, ModelError> {
+        let GenerateRequest { prompt_tokens, max_tokens, tenant, priority, .. } = &mut job.request;
+        let (wanted, context_length) = (prompt_tokens.len(), self.context_length);
+        let vocabulary = self.model.info().vocabulary;
+        if wanted == 0 {
+            return Err(ModelError::Input("the prompt has no token".to_owned()));
+        }
+        if wanted > context_length {
+            return Err(ModelError::ContextExceeded { wanted, context_length });
+        }
+        if let Some(token) = prompt_tokens.iter().find(|token| **token as usize >= vocabulary) {
+            let problem = format!("token {token} is outside the vocabulary of {vocabulary}");
+            return Err(ModelError::Input(problem));
+        }
+        // What is sampled at the last position needs no position of its own.
+        let room = context_length - wanted + 1;
+        let arrived = job.submitted.saturating_duration_since(self.origin);
+        Ok(scheduler::Job {
+            id,
+            prompt: std::mem::take(prompt_tokens).into(),
+            max_tokens: (*max_tokens as usize).clamp(1, room),
+            tenant: tenant.clone(),
+            priority: *priority,
+            arrived: nanos(arrived),
+            prefixes: tenant.clone().map_or(Prefixes::Shared, Prefixes::Within),
+        })
+    }
+
+    /// Ends those that were given up, wherever they are: their memory is free at once.
+    fn let_go(&mut self) {
+        let given_up = self.active.iter().filter(|(_, active)| active.is_cancelled());
+        let given_up: Vec<JobId> = given_up.map(|(id, _)| *id).collect();
+        for id in given_up {
+            self.end(id, End::Cancelled);
+        }
+        self.report();
+    }
+
+    /// One pass for all that run.
+    fn step(&mut self, forward: impl FnOnce(&Model, &mut KvStore, &[Row<'_>]) -> Passed) {
+        let step = self.scheduler.plan(self.now());
+        self.let_in(&step);
+        let parts = parts(step);
+        let rows: Vec<Row<'_>> = parts.iter().map(Part::row).collect();
+        let began = Instant::now();
+        let (model, store) = (&self.model, &mut self.store);
+        let passed = caught(|| forward(model, store, &rows));
+        let (took, all) = (began.elapsed(), parts.iter().map(|part| part.tokens.len()).sum());
+        for part in &parts {
+            if let Some(active) = self.active.get_mut(&part.id) {
+                active.charge(took, part.tokens.len(), all);
+            }
+        }
+        match passed.and_then(|passed| passed.map_err(|error| EngineError::Pass(error.to_string())))
+        {
+            Ok(logits) => self.hand_out(&parts, logits),
+            Err(error) => self.fail(&parts, &error),
+        }
+    }
+
+    /// Tells whoever left the queue, once whoever asks gets the right numbers.
+    fn let_in(&mut self, step: &Step) {
+        self.shared.running.store(self.scheduler.running(), Ordering::Release);
+        for admission in &step.admitted {
+            if let Some(active) = self.active.get_mut(&admission.id) {
+                if active.waits() {
+                    self.shared.queued.fetch_sub(1, Ordering::AcqRel);
+                }
+                active.start();
+            }
+        }
+        self.report();
+    }
+
+    /// Samples for those whose turn it is; an error, or a panic, ends the one it happens to.
+    fn hand_out(&mut self, parts: &[Part], logits: Vec<Option<Vec<f32>>>) {
+        for (part, logits) in parts.iter().zip(logits) {
+            let end = match caught(|| self.go_on(part.id, logits)) {
+                Ok(end) => end,
+                Err(error) => Some(End::Failed(error)),
+            };
+            if let Some(end) = end {
+                self.end(part.id, end);
+            }
+        }
+    }
+
+    /// Records what a pass was to a sequence; how it ends, if it does.
+    fn go_on(&mut self, id: JobId, logits: Option<Vec<f32>>) -> Option<End> {
+        let active = self.active.get_mut(&id)?;
+        let sampled = match logits {
+            None => None,
+            Some(mut logits) => {
+                active.prefilled();
+                match active.writer.sample(&mut logits) {
+                    Ok(token) => Some(token),
+                    Err(error) => return Some(End::Failed(error.into())),
+                }
+            }
+        };
+        let outcome = sampled.map_or(Outcome::Read, Outcome::Sampled);
+        match self.scheduler.record(id, outcome) {
+            Ok(next) => active.write(sampled?, next == Next::AtLimit),
+            Err(error) => Some(End::Failed(EngineError::Pass(error.to_string()))),
+        }
+    }
+
+    /// A pass came to nothing: whoever was in it ends, and nobody else.
+    fn fail(&mut self, parts: &[Part], error: &EngineError) {
+        for part in parts {
+            let error = match error {
+                EngineError::Panic(message) => EngineError::Panic(message.clone()),
+                EngineError::Pass(message) => EngineError::Pass(message.clone()),
+                EngineError::Model(error) => EngineError::Pass(error.to_string()),
+            };
+            self.end(part.id, End::Failed(error));
+        }
+    }
+
+    fn end(&mut self, id: JobId, end: End) {
+        let met = self.scheduler.remove(id, self.now()).unwrap_or_default();
+        let Some(active) = self.active.remove(&id) else { return };
+        if active.waits() {
+            self.shared.queued.fetch_sub(1, Ordering::AcqRel);
+        }
+        if let End::Failed(error @ EngineError::Panic(_)) = &end {
+            active.log().in_scope(|| tracing::error!(%error, "a sequence ended by a panic"));
+        }
+        self.report();
+        active.end(end, &met);
+    }
+
+    /// Lets the handles know.
+    fn report(&self) {
+        let blocks = self.scheduler.block_use();
+        let shared = &self.shared;
+        shared.running.store(self.scheduler.running(), Ordering::Release);
+        shared.kv_total.store(blocks.total, Ordering::Release);
+        shared.kv_held.store(blocks.held, Ordering::Release);
+        shared.kv_cached.store(blocks.cached, Ordering::Release);
+    }
+
+    fn now(&self) -> u64 {
+        nanos(self.origin.elapsed())
     }
 }
 
-/// Moves what was submitted into `waiting`, after a short sleep if there is nothing else to do;
-/// whether more may come.
-fn take_in(queue: &Receiver<Job>, waiting: &mut VecDeque<Job>, idle: bool) -> bool {
-    if idle {
-        match queue.recv_timeout(IDLE_LOOK) {
-            Ok(job) => waiting.push_back(job),
-            Err(RecvTimeoutError::Timeout) => return true,
-            Err(RecvTimeoutError::Disconnected) => return false,
-        }
-    }
-    loop {
-        match queue.try_recv() {
-            Ok(job) => waiting.push_back(job),
-            Err(TryRecvError::Empty) => return true,
-            Err(TryRecvError::Disconnected) => return false,
-        }
+impl Part {
+    fn row(&self) -> Row<'_> {
+        let Self { start, tokens, blocks, samples, .. } = self;
+        Row { blocks, start: *start, tokens, logits: *samples }
     }
 }
 
-fn still_waits(job: &Job, shared: &Shared) -> bool {
-    if !job.is_cancelled() {
-        return true;
-    }
-    shared.queued.fetch_sub(1, Ordering::AcqRel);
-    job.emit(Event::Ended {
-        end: End::Cancelled,
-        output_tokens: 0,
-        device_time: Duration::ZERO,
-        at: Instant::now(),
+/// Everybody's part of a step.
+fn parts(step: Step) -> Vec<Part> {
+    let numbers = |blocks: Vec<scheduler::BlockId>| blocks.into_iter().map(|id| id.0).collect();
+    let decodes = step.decodes.into_iter().map(|decode| Part {
+        id: decode.id,
+        start: decode.position,
+        tokens: vec![decode.token],
+        blocks: numbers(decode.blocks),
+        samples: true,
     });
-    false
+    let prefills = step.prefills.into_iter().map(|piece| Part {
+        id: piece.id,
+        start: piece.start,
+        tokens: piece.tokens,
+        blocks: numbers(piece.blocks),
+        samples: piece.samples,
+    });
+    decodes.chain(prefills).collect()
 }
 
-/// One step. A panic ends the sequence it happened in and no other.
-fn keeps_running(sequence: &mut Running, model: &Model) -> bool {
-    match caught(|| sequence.step(model)) {
-        Ok(Progress::Goes) => true,
-        Ok(Progress::Ended) => false,
-        Err(error) => {
-            let log = || tracing::error!(%error, "a sequence ended by a panic");
-            sequence.log().in_scope(log);
-            sequence.end(End::Failed(error));
-            false
-        }
-    }
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// What `step` returns, or its panic as an error.
-fn caught<T>(step: impl FnOnce() -> T) -> Result<T, EngineError> {
-    catch_unwind(AssertUnwindSafe(step)).map_err(|panic| EngineError::Panic(message(&*panic)))
+/// What `run` returns, or its panic as an error.
+fn caught<T>(run: impl FnOnce() -> T) -> Result<T, EngineError> {
+    catch_unwind(AssertUnwindSafe(run)).map_err(|panic| EngineError::Panic(message(&*panic)))
 }
 
 fn message(panic: &(dyn Any + Send)) -> String {
@@ -104,20 +316,4 @@ fn message(panic: &(dyn Any + Send)) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_panic_becomes_an_error_with_its_message() {
-        let panics: [(fn(), &str); 3] = [
-            (|| panic!("plain"), "plain"),
-            (|| panic!("with {}", 1), "with 1"),
-            (|| std::panic::panic_any(5), "no message"),
-        ];
-        for (step, expected) in panics {
-            let error = caught(step).unwrap_err();
-            assert_eq!(error.to_string(), format!("the model panicked: {expected}"));
-        }
-        assert_eq!(caught(|| 3).unwrap(), 3);
-    }
-}
+mod tests;

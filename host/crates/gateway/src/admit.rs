@@ -127,7 +127,7 @@ impl Inner {
         plugins: &PluginSet,
     ) -> Result<Admitted, Refusal> {
         plugins.admits(request.tenant(), &usage).map_err(|refused| unpriceable(&refused))?;
-        let prepared = local.prepare(call, prompt)?;
+        let prepared = local.prepare(call, request, prompt)?;
         let prompt_tokens = u64::from(prepared.prompt_tokens);
         let most = (prompt_tokens, u64::from(prepared.max_tokens()));
         let terms = self.reserve(request, plugins, &usage, most).await?;

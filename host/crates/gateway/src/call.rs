@@ -126,8 +126,47 @@ pub struct Call {
     pub user: Option<String>,
     /// The prompt, if the model in this process can answer it.
     pub prompt: Option<Prompt>,
+    /// How that model is to generate, beyond what goes on record.
+    pub tuning: Tuning,
     /// The request as another server gets it, if one can answer it.
     pub forward: Option<Forward>,
+}
+
+/// How the model in this process is to generate, beyond what goes on record. The default changes
+/// nothing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tuning {
+    /// Draw from tokens that are at least this likely, compared with the likeliest: 0 to 1.
+    pub min_p: f64,
+    /// What makes tokens less likely that the prompt or the answer has: above 0, 1 for nothing.
+    pub repetition_penalty: f64,
+    /// The same for each time that the answer has a token: -2 to 2.
+    pub frequency_penalty: f64,
+    /// The same for tokens that the answer has: -2 to 2.
+    pub presence_penalty: f64,
+    /// Added to the logits of these tokens: -100 to 100.
+    pub logit_bias: Vec<(u32, f64)>,
+    /// Tokens that end the text, beside the model's own.
+    pub stop_token_ids: Vec<u32>,
+    /// Whether the model's own end tokens do not end the text.
+    pub ignore_eos: bool,
+    /// Tokens before which nothing but the limit ends the text.
+    pub min_tokens: u32,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            frequency_penalty: 0.0,
+            presence_penalty: 0.0,
+            logit_bias: Vec::new(),
+            stop_token_ids: Vec::new(),
+            ignore_eos: false,
+            min_tokens: 0,
+        }
+    }
 }
 
 /// A request as another server gets it.

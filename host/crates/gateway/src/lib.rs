@@ -43,7 +43,7 @@ pub use admin::Admin;
 pub use admission::Tenancy;
 pub use call::{
     Answer, AnswerEvent, Arrival, Call, Caller, ChatMessage, Ending, Form, Forward, ForwardedHead,
-    Moment, Places, Prompt, Refusal,
+    Moment, Places, Prompt, Refusal, Tuning,
 };
 pub use content::CaptureSettings;
 pub use metrics::{ExporterCounts, FileState, LedgerCounts};

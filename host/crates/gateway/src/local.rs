@@ -1,5 +1,6 @@
 //! The model in this process: from a prompt to a generation.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tollgate_domain::ErrorKind;
@@ -7,8 +8,9 @@ use tollgate_domain::record::{Asked, Operation};
 use tollgate_domain::time::Interval;
 use tollgate_engine::{Engine, GenerateRequest, Generation, SamplingOptions, SubmitError};
 
-use crate::call::{Call, Prompt, Refusal};
+use crate::call::{Call, Prompt, Refusal, Tuning};
 use crate::models::Models;
+use crate::request::Request;
 
 /// Most tokens that `/v1/completions` generates when it is not told, as OpenAI does.
 const DEFAULT_COMPLETION_TOKENS: u32 = 16;
@@ -37,7 +39,12 @@ impl Prepared {
 
 impl Local {
     /// Makes tokens of the prompt and checks that there is room for an answer.
-    pub(crate) fn prepare(&self, call: &Call, prompt: &Prompt) -> Result<Prepared, Refusal> {
+    pub(crate) fn prepare(
+        &self,
+        call: &Call,
+        request: &Request,
+        prompt: &Prompt,
+    ) -> Result<Prepared, Refusal> {
         let began = Instant::now();
         let prompt_tokens = tokio::task::block_in_place(|| self.tokenize(prompt))?;
         let tokenize = call.arrival.at.interval(began, Instant::now());
@@ -50,8 +57,13 @@ impl Local {
         let work = GenerateRequest {
             prompt_tokens,
             max_tokens: wanted.min(room),
-            sampling: sampling(&call.asked),
+            sampling: sampling(&call.asked, &call.tuning),
             stop: call.asked.stop.clone(),
+            stop_token_ids: call.tuning.stop_token_ids.clone(),
+            ignore_eos: call.tuning.ignore_eos,
+            min_tokens: call.tuning.min_tokens,
+            tenant: request.tenant().map(Arc::from),
+            ..GenerateRequest::default()
         };
         Ok(Prepared { work, prompt_tokens: used, tokenize })
     }
@@ -102,7 +114,7 @@ fn room(used: u32, context: u32, prompt: &Prompt) -> Result<u32, Refusal> {
     Ok(context - used)
 }
 
-fn sampling(asked: &Asked) -> SamplingOptions {
+fn sampling(asked: &Asked, tuning: &Tuning) -> SamplingOptions {
     // Ranges were checked with the request; doubles are narrowed as the model computes in f32.
     #[expect(clippy::cast_possible_truncation, reason = "a temperature needs no double")]
     let narrow = |value: f64| value as f32;
@@ -110,6 +122,12 @@ fn sampling(asked: &Asked) -> SamplingOptions {
         temperature: asked.temperature.map_or(1.0, narrow),
         top_p: asked.top_p.map_or(1.0, narrow),
         top_k: asked.top_k.map(|k| k as usize),
+        min_p: narrow(tuning.min_p),
+        repetition_penalty: narrow(tuning.repetition_penalty),
+        frequency_penalty: narrow(tuning.frequency_penalty),
+        presence_penalty: narrow(tuning.presence_penalty),
+        logit_bias: tuning.logit_bias.iter().map(|(token, bias)| (*token, narrow(*bias))).collect(),
+        logprobs: None,
         seed: asked.seed.unwrap_or_else(rand::random),
     }
 }

@@ -3,7 +3,7 @@
 use rand::random;
 use tollgate_domain::admission::Admission;
 use tollgate_domain::record::{
-    Asked, Content, HttpExchange, Operation, Phases, Record, ServedBy, TracePlace,
+    Asked, Content, EngineFacts, HttpExchange, Operation, Phases, Record, ServedBy, TracePlace,
 };
 use tollgate_domain::time::Interval;
 use tollgate_domain::upstream::UpstreamCall;
@@ -41,6 +41,7 @@ pub(crate) struct End {
     pub(crate) content: Option<Content>,
     pub(crate) admission: Admission,
     pub(crate) upstream: Option<UpstreamCall>,
+    pub(crate) engine: Option<EngineFacts>,
     /// The model that has answered, by its own word.
     pub(crate) response_model: Option<String>,
 }
@@ -132,7 +133,7 @@ impl Request {
             by.model = model;
         }
         record.admission = Some(end.admission).filter(|admission| !admission.is_empty());
-        Record { content: end.content, upstream: end.upstream, ..record }
+        Record { content: end.content, engine: end.engine, upstream: end.upstream, ..record }
     }
 
     fn no_phases(&self) -> Phases {
@@ -178,6 +179,7 @@ impl Request {
             usage,
             cost,
             admission: key.map(|key| Admission { key: Some(key), ..Admission::default() }),
+            engine: None,
             upstream: None,
             content: None,
         }

@@ -106,6 +106,7 @@ async fn live(gateway: Arc<Inner>, call: Call, request: Request, mut reply: Repl
         content: content.map(|content| content.ended(tapped.reason)),
         admission,
         upstream: upstream.map(|call| tapped.complete(call, &request.arrived)),
+        engine: tapped.engine,
         response_model: tapped.response.model.take(),
     });
     let recorded = gateway.finished(ticket, &record).await;

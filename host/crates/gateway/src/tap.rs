@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
-use tollgate_domain::record::{FinishReason, Phases};
+use tollgate_domain::record::{EngineFacts, FinishReason, Phases};
 use tollgate_domain::time::Interval;
 use tollgate_domain::upstream::UpstreamCall;
 use tollgate_domain::usage::{ComputeUsage, Phase, UsageSource};
@@ -42,6 +42,8 @@ pub(crate) struct Tapped {
     pub(crate) tokens: TokenUsage,
     pub(crate) source: UsageSource,
     pub(crate) compute: Option<ComputeUsage>,
+    /// What it met in the engine, if that answered.
+    pub(crate) engine: Option<EngineFacts>,
     pub(crate) times: Times,
     pub(crate) response: Response,
     /// What is held back until the request is on record.

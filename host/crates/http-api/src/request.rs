@@ -10,11 +10,12 @@ mod chat;
 mod completion;
 mod fields;
 mod parameters;
+mod tuning;
 mod unserved;
 
 use tollgate_domain::ErrorKind;
 use tollgate_domain::record::{Asked, Operation};
-use tollgate_gateway::{Arrival, Call, Forward, Places, Prompt, Refusal};
+use tollgate_gateway::{Arrival, Call, Forward, Places, Prompt, Refusal, Tuning};
 
 use fields::{Fields, Invalid};
 use parameters::Parameters;
@@ -25,6 +26,8 @@ pub(crate) struct Request {
     parameters: Parameters,
     /// Set if the model in this process can answer it.
     prompt: Option<Prompt>,
+    /// How that model is to.
+    tuning: Tuning,
     /// Whether another server can answer it.
     forward: bool,
 }
@@ -62,8 +65,9 @@ pub(crate) fn parse(
     let places = places(&model, user.as_deref());
     let here = (places.here || !places.elsewhere).then(|| read(operation, &fields));
     match here {
-        Some(Ok((parameters, prompt))) => {
-            Ok(Request { parameters, prompt: Some(prompt), forward: places.elsewhere })
+        Some(Ok((parameters, prompt, tuning))) => {
+            let prompt = Some(prompt);
+            Ok(Request { parameters, prompt, tuning, forward: places.elsewhere })
         }
         Some(Err(invalid)) if !places.elsewhere => {
             let Parameters { asked, user, .. } = Parameters::glance(operation, &fields);
@@ -71,13 +75,16 @@ pub(crate) fn parse(
         }
         _ => {
             let parameters = Parameters::glance(operation, &fields);
-            Ok(Request { parameters, prompt: None, forward: true })
+            Ok(Request { parameters, prompt: None, tuning: Tuning::default(), forward: true })
         }
     }
 }
 
 /// Reads all of it, as the model in this process needs it.
-fn read(operation: Operation, fields: &Fields<'_>) -> Result<(Parameters, Prompt), Invalid> {
+fn read(
+    operation: Operation,
+    fields: &Fields<'_>,
+) -> Result<(Parameters, Prompt, Tuning), Invalid> {
     let prompt = match operation {
         Operation::Chat => Prompt::Chat(chat::messages(fields)?),
         Operation::TextCompletion => completion::prompt(fields)?,
@@ -88,9 +95,10 @@ fn read(operation: Operation, fields: &Fields<'_>) -> Result<(Parameters, Prompt
         }
     };
     let mut parameters = Parameters::read(operation, fields)?;
+    let tuning = tuning::read(fields, parameters.asked.max_tokens)?;
     unserved::check(fields)?;
     parameters.asked.prompt_characters = prompt.characters();
-    Ok((parameters, prompt))
+    Ok((parameters, prompt, tuning))
 }
 
 impl Request {
@@ -104,7 +112,7 @@ impl Request {
     pub(crate) fn into_call(self, arrival: Arrival, forward: Forward) -> Call {
         let Parameters { asked, include_usage: _, user } = self.parameters;
         let forward = self.forward.then_some(forward);
-        Call { arrival, asked, user, prompt: self.prompt, forward }
+        Call { arrival, asked, user, prompt: self.prompt, tuning: self.tuning, forward }
     }
 }
 

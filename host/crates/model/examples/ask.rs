@@ -51,7 +51,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             seed: options.seed,
             ..SamplingOptions::default()
         });
-        let mut sequence = model.start_sequence();
+        let mut sequence = model.start_sequence()?;
         let mut logits = model.forward(&mut sequence, &prompt)?;
         let prefill = start.elapsed();
         let mut answer = Vec::new();

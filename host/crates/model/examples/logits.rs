@@ -18,8 +18,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let prompt: Vec<u32> = serde_json::from_reader(std::io::stdin())?;
     let model = Model::load(&model.parse::<ModelSource>()?)?;
 
-    let logits = model.forward_all(&mut model.start_sequence(), &prompt)?;
-    let mut sequence = model.start_sequence();
+    let logits = model.forward_all(&mut model.start_sequence()?, &prompt)?;
+    let mut sequence = model.start_sequence()?;
     let mut sampler =
         Sampler::new(SamplingOptions { temperature: 0.0, ..SamplingOptions::default() });
     let mut next = model.forward(&mut sequence, &prompt)?;

@@ -1,5 +1,5 @@
-//! `config.json` of a Llama-family model: read, checked, and nothing assumed that the file does not
-//! say.
+//! `config.json` of a decoder of the Llama kind (Llama, Mistral, Qwen2, Qwen3): read, checked, and
+//! nothing assumed that the file does not say.
 //!
 //! A model whose configuration asks for something the forward pass does not do (biases, another
 //! activation, another way to scale rotary positions) is refused here with a reason: wrong text is
@@ -40,6 +40,10 @@ pub struct LlamaConfig {
     pub rope_scaling: RopeScaling,
     /// Whether the output head is the embedding table.
     pub tied_embeddings: bool,
+    /// Whether queries, keys and values have a bias (Qwen2).
+    pub qkv_bias: bool,
+    /// Whether each head's queries and keys are normed before they are turned (Qwen3).
+    pub head_norms: bool,
 }
 
 /// How rotary frequencies are stretched beyond the context a model was first trained with.
@@ -66,7 +70,11 @@ pub enum RopeScaling {
 }
 
 const FILE: &str = "config.json";
-const FAMILIES: &str = "the Llama family is (`LlamaForCausalLM`, `MistralForCausalLM`)";
+const FAMILIES: &str =
+    "`LlamaForCausalLM`, `MistralForCausalLM`, `Qwen2ForCausalLM` and `Qwen3ForCausalLM` are";
+
+/// Width of Qwen3's heads where its configuration does not say.
+const QWEN3_HEAD: usize = 128;
 
 #[derive(Deserialize)]
 struct Raw {
@@ -81,6 +89,9 @@ struct Raw {
     head_dim: Option<usize>,
     max_position_embeddings: usize,
     sliding_window: Option<usize>,
+    /// Qwen's: whether there is a window at all, and the first layer that has it.
+    use_sliding_window: Option<bool>,
+    max_window_layers: Option<usize>,
     rms_norm_eps: f64,
     rope_theta: Option<f64>,
     rope_scaling: Option<RawRope>,
@@ -121,7 +132,11 @@ impl LlamaConfig {
         let raw: Raw = serde_json::from_value(value)
             .map_err(|e| ModelError::malformed(FILE, e.to_string()))?;
         raw.refuse_what_is_not_run()?;
+        let sliding_window = raw.window(is_qwen(&architecture))?;
+        let own_head = (architecture == QWEN3).then_some(QWEN3_HEAD);
         let config = Self {
+            qkv_bias: architecture == QWEN2,
+            head_norms: architecture == QWEN3,
             architecture,
             vocabulary: raw.vocab_size,
             hidden: raw.hidden_size,
@@ -129,11 +144,12 @@ impl LlamaConfig {
             layers: raw.num_hidden_layers,
             heads: raw.num_attention_heads,
             kv_heads: raw.num_key_value_heads.unwrap_or(raw.num_attention_heads),
-            head_dim: raw.head_dim.unwrap_or(raw.hidden_size / raw.num_attention_heads.max(1)),
+            head_dim: raw
+                .head_dim
+                .or(own_head)
+                .unwrap_or(raw.hidden_size / raw.num_attention_heads.max(1)),
             context_length: raw.max_position_embeddings,
-            sliding_window: raw
-                .sliding_window
-                .filter(|window| *window < raw.max_position_embeddings),
+            sliding_window,
             norm_eps: raw.rms_norm_eps,
             rope_theta: raw.rope_theta(),
             rope_scaling: raw.rope_scaling()?,
@@ -185,12 +201,21 @@ impl LlamaConfig {
     }
 }
 
+const QWEN2: &str = "Qwen2ForCausalLM";
+const QWEN3: &str = "Qwen3ForCausalLM";
+
+fn is_qwen(architecture: &str) -> bool {
+    [QWEN2, QWEN3].contains(&architecture)
+}
+
 /// The first of `architectures`, looked at before anything else: a file of another family lacks
 /// other fields too, and naming those would mislead.
 fn architecture(value: &serde_json::Value) -> Result<String, ModelError> {
     let name = value.pointer("/architectures/0").and_then(serde_json::Value::as_str);
     match name {
-        Some(name @ ("LlamaForCausalLM" | "MistralForCausalLM")) => Ok(name.to_owned()),
+        Some(name @ ("LlamaForCausalLM" | "MistralForCausalLM" | QWEN2 | QWEN3)) => {
+            Ok(name.to_owned())
+        }
         Some(name) => Err(ModelError::Unsupported {
             what: format!("architecture `{name}`"),
             instead: FAMILIES.into(),
@@ -217,6 +242,24 @@ impl Raw {
         match self.hidden_act.as_deref() {
             None | Some("silu") => Ok(()),
             Some(other) => refuse(&format!("activation `{other}`"), "`silu` is"),
+        }
+    }
+
+    /// How far a token looks back, if not to the start.
+    fn window(&self, is_qwen: bool) -> Result<Option<usize>, ModelError> {
+        let window = self.sliding_window.filter(|window| *window < self.max_position_embeddings);
+        if !is_qwen || window.is_none() {
+            return Ok(window);
+        }
+        // Qwen's files name a window even where it is not used.
+        let first = self.max_window_layers.unwrap_or(0);
+        match self.use_sliding_window {
+            Some(true) if first == 0 => Ok(window),
+            Some(true) if first < self.num_hidden_layers => Err(ModelError::Unsupported {
+                what: format!("a sliding window from layer {first} on"),
+                instead: "one for all layers or for none is".to_owned(),
+            }),
+            _ => Ok(None),
         }
     }
 
@@ -288,6 +331,24 @@ mod tests {
     }
 
     #[test]
+    fn families_differ_in_biases_norms_and_windows() {
+        let of = |name: &str, window: serde_json::Value| {
+            let mut change = serde_json::json!({"architectures": [name], "sliding_window": 8});
+            change.as_object_mut().unwrap().extend(window.as_object().unwrap().clone());
+            let config = read(&change).unwrap();
+            (config.qkv_bias, config.head_norms, config.head_dim, config.sliding_window)
+        };
+        let (unsaid, used) =
+            (serde_json::json!({}), serde_json::json!({"use_sliding_window": true}));
+        let late = serde_json::json!({"use_sliding_window": true, "max_window_layers": 2});
+        assert_eq!(of("MistralForCausalLM", unsaid.clone()), (false, false, 4, Some(8)));
+        assert_eq!(of("Qwen2ForCausalLM", unsaid.clone()), (true, false, 4, None));
+        assert_eq!(of("Qwen2ForCausalLM", used), (true, false, 4, Some(8)));
+        assert_eq!(of("Qwen2ForCausalLM", late), (true, false, 4, None));
+        assert_eq!(of("Qwen3ForCausalLM", unsaid), (false, true, 128, None));
+    }
+
+    #[test]
     fn both_places_for_rotary_settings_are_read() {
         let old = serde_json::json!({"rope_theta": 5e5, "rope_scaling": {"type": "linear", "factor": 4.0}});
         let new = serde_json::json!({"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 5e5}});
@@ -313,6 +374,11 @@ mod tests {
             (serde_json::json!({"head_dim": 5}), "head_dim"),
             (serde_json::json!({"attention_bias": true}), "attention_bias"),
             (serde_json::json!({"hidden_act": "gelu"}), "gelu"),
+            (
+                serde_json::json!({"architectures": ["Qwen2ForCausalLM"], "sliding_window": 8,
+                    "use_sliding_window": true, "max_window_layers": 1}),
+                "layer 1",
+            ),
             (serde_json::json!({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}), "yarn"),
             (
                 serde_json::json!({"rope_scaling": {"rope_type": "llama3", "factor": 2.0}}),

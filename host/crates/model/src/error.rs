@@ -70,6 +70,14 @@ pub enum ModelError {
     /// A forward pass without a token, or with one outside the vocabulary.
     #[error("invalid input: {0}")]
     Input(String),
+    /// Memory for keys and values is too small for one block, or cannot be had.
+    #[error("{bytes} bytes for keys and values: {needed} are needed and must be free")]
+    KvMemory {
+        /// What was asked for.
+        bytes: usize,
+        /// What would do.
+        needed: usize,
+    },
     /// The model computed nothing that could be sampled from.
     #[error(
         "the model's output holds no number; its weights are damaged, or overflow the type that they are computed in"
@@ -103,6 +111,7 @@ impl ModelError {
             | Self::Read { .. }
             | Self::Malformed { .. }
             | Self::Unsupported { .. }
+            | Self::KvMemory { .. }
             | Self::NoNumbers => ErrorKind::Model,
             Self::Hub { .. } => ErrorKind::Unavailable,
             Self::ChatTemplate(_) | Self::ContextExceeded { .. } | Self::Input(_) => {

@@ -4,6 +4,8 @@
 //! Every byte is a token (0 to 255 in the order of the bytes), then come the five special tokens of
 //! the demo model. What it says is noise, but the same noise for the same seed.
 
+pub mod gguf;
+
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -14,7 +16,8 @@ use serde_json::{Value, json};
 
 use crate::ModelError;
 use crate::config::LlamaConfig;
-use crate::llama::{Kernels, Llama};
+use crate::decoder::{Decoder, Source};
+use crate::kernels::linear::{Linear, Weights};
 
 /// What to write.
 #[derive(Debug, Clone)]
@@ -85,18 +88,10 @@ pub fn write(folder: &Path, shape: &Shape) -> Result<(), ModelError> {
 }
 
 fn write_weights(folder: &Path, shape: &Shape, config: LlamaConfig) -> Result<(), ModelError> {
-    let mut rng = StdRng::seed_from_u64(shape.seed);
-    let mut tensors = Vec::new();
-    Llama::assemble(config, Kernels::Fused, |name, dims| {
-        let spread = if name.contains("norm") { 0.2 } else { 0.5 };
-        let middle = if name.contains("norm") { 1.0 } else { 0.0 };
-        let count = dims.iter().product();
-        let values: Vec<f32> =
-            (0..count).map(|_| middle + spread * (rng.random::<f32>() * 2.0 - 1.0)).collect();
-        let tensor = Tensor::from_vec(values, dims, &Device::Cpu)?;
-        tensors.push((name.to_owned(), tensor.to_dtype(shape.dtype)?));
-        Ok::<_, ModelError>(tensor)
-    })?;
+    let rng = StdRng::seed_from_u64(shape.seed);
+    let mut random = Random { rng, dtype: shape.dtype, tensors: Vec::new() };
+    Decoder::assemble(config, &mut random)?;
+    let tensors = random.tensors;
     if shape.shards <= 1 {
         let tensors: HashMap<_, _> = tensors.into_iter().collect();
         return Ok(candle_core::safetensors::save(&tensors, folder.join("model.safetensors"))?);
@@ -110,6 +105,39 @@ fn write_weights(folder: &Path, shape: &Shape, config: LlamaConfig) -> Result<()
     }
     let index = json!({ "metadata": {}, "weight_map": weight_map });
     write_file(&folder.join("model.safetensors.index.json"), index.to_string().as_bytes())
+}
+
+/// Makes up whatever it is asked for, and keeps it.
+struct Random {
+    rng: StdRng,
+    dtype: DType,
+    tensors: Vec<(String, Tensor)>,
+}
+
+impl Random {
+    fn make(&mut self, name: &str, dims: &[usize]) -> Result<(), ModelError> {
+        let spread = if name.contains("norm") { 0.2 } else { 0.5 };
+        let middle = if name.contains("norm") { 1.0 } else { 0.0 };
+        let mut draw = || middle + spread * (self.rng.random::<f32>() * 2.0 - 1.0);
+        let values: Vec<f32> = (0..dims.iter().product()).map(|_| draw()).collect();
+        let tensor = Tensor::from_vec(values, dims, &Device::Cpu)?;
+        self.tensors.push((name.to_owned(), tensor.to_dtype(self.dtype)?));
+        Ok(())
+    }
+}
+
+impl Source for Random {
+    type Error = ModelError;
+
+    fn matrix(&mut self, name: &str, outputs: usize, inputs: usize) -> Result<Linear, ModelError> {
+        self.make(name, &[outputs, inputs])?;
+        Ok(Linear::new(inputs, outputs, Weights::F32(Vec::new())))
+    }
+
+    fn vector(&mut self, name: &str, length: usize) -> Result<Vec<f32>, ModelError> {
+        self.make(name, &[length])?;
+        Ok(vec![0.0; length])
+    }
 }
 
 fn tokenizer() -> Value {

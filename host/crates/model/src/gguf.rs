@@ -1,8 +1,8 @@
-//! GGUF files of the Llama family, read as what a Hugging Face folder would hold: a configuration,
-//! a tokenizer and weights under their usual names.
+//! GGUF files of decoders (Llama, Qwen2, Qwen3), read as what a Hugging Face folder would hold: a
+//! configuration, a tokenizer and weights under their usual names.
 //!
-//! Weights are unpacked to f32 when they are read, whatever the file packs them in, so a model
-//! takes the memory of its f32 weights. A file whose tokenizer or rotary scaling cannot be
+//! Weights stay packed as the file has them ([`crate::kernels::quantised`]); types that have no
+//! kernel here are unpacked to f32, and a warning says so. A file whose tokenizer cannot be
 //! reproduced exactly is refused: wrong text is worse than no text.
 
 use std::collections::HashMap;
@@ -10,9 +10,10 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
+use candle_core::Device;
 use candle_core::quantized::gguf_file::{Content, Value};
 use candle_core::quantized::tokenizer::TokenizerFromGguf;
-use candle_core::{Device, Tensor};
+use candle_core::quantized::{GgmlDType, QTensor};
 use serde_json::json;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::digits::Digits;
@@ -20,9 +21,12 @@ use tokenizers::pre_tokenizers::sequence::Sequence;
 
 use crate::ModelError;
 use crate::files::{ModelFiles, WeightFile};
+use crate::kernels::linear::Weights;
+use crate::kernels::pack;
+use crate::kernels::quantised::{Packing, Quantised};
 
-/// Frequencies that Llama 3.1 and later have in place of a formula.
-const FREQUENCIES: &str = "rope_freqs.weight";
+/// Divisors of rotary frequencies that Llama 3.1 and later have in place of a formula.
+pub(crate) const FREQUENCIES: &str = "rope_freqs.weight";
 
 /// The files that a folder of this model would hold.
 pub(crate) fn files(path: &Path) -> Result<ModelFiles, ModelError> {
@@ -44,28 +48,113 @@ pub(crate) fn files(path: &Path) -> Result<ModelFiles, ModelError> {
     })
 }
 
-/// Every tensor of the file, unpacked, under the name it has in a folder; and how most are packed.
-pub(crate) fn tensors(path: &Path) -> Result<(HashMap<String, Tensor>, String), ModelError> {
+/// A tensor of a file.
+pub(crate) struct Packed {
+    tensor: QTensor,
+    /// Heads whose rotary pairs lie side by side, and half a head apart in folders.
+    turned: Option<usize>,
+}
+
+/// Every tensor of the file under the name it has in a folder; and how most are packed.
+pub(crate) fn tensors(path: &Path) -> Result<(HashMap<String, Packed>, String), ModelError> {
     let (content, mut reader) = open(path)?;
     let metadata = Metadata { content: &content, path };
     let heads = metadata.count("attention.head_count")?;
     let kv_heads = metadata.count("attention.head_count_kv").unwrap_or(heads);
+    let pairs_side_by_side = metadata.family() == Some(Family::Llama);
     let mut tensors = HashMap::new();
     let mut packings: HashMap<String, usize> = HashMap::new();
     for name in content.tensor_infos.keys() {
         let tensor = content.tensor(&mut reader, name, &Device::Cpu)?;
         *packings.entry(format!("{:?}", tensor.dtype())).or_default() +=
             tensor.shape().elem_count();
-        let tensor = tensor.dequantize(&Device::Cpu)?;
-        let tensor = match name.rsplit('.').nth(1) {
-            Some("attn_q") => halves(&tensor, heads)?,
-            Some("attn_k") => halves(&tensor, kv_heads)?,
-            _ => tensor,
+        let turned = match name.rsplit('.').nth(1) {
+            Some("attn_q") if pairs_side_by_side => Some(heads),
+            Some("attn_k") if pairs_side_by_side => Some(kv_heads),
+            _ => None,
         };
-        tensors.insert(folder_name(name).unwrap_or_else(|| name.clone()), tensor);
+        let name = folder_name(name).unwrap_or_else(|| name.clone());
+        tensors.insert(name, Packed { tensor, turned });
     }
     let packing = packings.into_iter().max_by_key(|(_, elements)| *elements);
     Ok((tensors, packing.map_or_else(String::new, |(name, _)| name.to_lowercase())))
+}
+
+impl Packed {
+    pub(crate) fn dims(&self) -> &[usize] {
+        self.tensor.shape().dims()
+    }
+
+    pub(crate) fn vector(&self) -> Result<Vec<f32>, ModelError> {
+        Ok(self.tensor.dequantize(&Device::Cpu)?.flatten_all()?.to_vec1()?)
+    }
+
+    /// The matrix for the kernels; none if its scales are no numbers.
+    pub(crate) fn matrix(
+        &self,
+        outputs: usize,
+        inputs: usize,
+    ) -> Result<Option<Weights>, ModelError> {
+        let packing = match self.tensor.dtype() {
+            GgmlDType::Q4_0 => Packing::Q4_0,
+            GgmlDType::Q8_0 => Packing::Q8_0,
+            GgmlDType::Q4K => Packing::Q4K,
+            GgmlDType::Q5K => Packing::Q5K,
+            GgmlDType::Q6K => Packing::Q6K,
+            other => return self.unpacked(other, outputs, inputs).map(Some),
+        };
+        let data = self.tensor.data()?;
+        let each = inputs / packing.block() * packing.bytes();
+        let row = |row: usize| {
+            let row = self.place(row, outputs);
+            data.get(row * each..(row + 1) * each)
+        };
+        Ok(Quantised::pack(packing, inputs, outputs, row).map(Weights::Quantised))
+    }
+
+    fn unpacked(
+        &self,
+        kind: GgmlDType,
+        outputs: usize,
+        inputs: usize,
+    ) -> Result<Weights, ModelError> {
+        if matches!(kind, GgmlDType::F16 | GgmlDType::BF16) {
+            let data = self.tensor.data()?;
+            let halves = data.as_chunks().0.iter().map(|bytes| u16::from_le_bytes(*bytes));
+            let halves = self.in_order(&halves.collect::<Vec<_>>(), outputs, inputs);
+            let finite = |half: &u16| half & 0x7c00 != 0x7c00;
+            match kind {
+                GgmlDType::BF16 => return Ok(Weights::Bf16(pack::halves(&halves, inputs))),
+                _ if halves.iter().all(finite) => {
+                    return Ok(Weights::F16(pack::halves(&halves, inputs)));
+                }
+                _ => {}
+            }
+        } else if kind != GgmlDType::F32 {
+            tracing::warn!(packing = ?kind, "weights of this packing are unpacked to f32");
+        }
+        let floats = self.in_order(&self.vector()?, outputs, inputs);
+        Ok(Weights::F32(pack::floats(&floats, inputs)))
+    }
+
+    /// Rows as folders have them.
+    fn in_order<T: Copy>(&self, matrix: &[T], outputs: usize, inputs: usize) -> Vec<T> {
+        let rows = (0..outputs).map(|row| self.place(row, outputs) * inputs);
+        let rows = rows.filter_map(|at| matrix.get(at..at + inputs));
+        rows.flatten().copied().collect()
+    }
+
+    /// Where a folder's row is in the file.
+    fn place(&self, row: usize, rows: usize) -> usize {
+        let Some(heads) = self.turned else { return row };
+        let head = rows / heads.max(1);
+        let half = head / 2;
+        if half == 0 {
+            return row;
+        }
+        let (start, row) = (row / head * head, row % head);
+        start + row % half * 2 + row / half
+    }
 }
 
 fn open(path: &Path) -> Result<(Content, BufReader<File>), ModelError> {
@@ -82,7 +171,16 @@ fn open(path: &Path) -> Result<(Content, BufReader<File>), ModelError> {
 enum Split {
     Gpt2,
     Llama3,
+    Qwen2,
     SmolLm,
+}
+
+/// What kind of model a file holds.
+#[derive(Clone, Copy, PartialEq)]
+enum Family {
+    Llama,
+    Qwen2,
+    Qwen3,
 }
 
 impl Split {
@@ -90,14 +188,15 @@ impl Split {
         match name {
             "gpt-2" => Some(Self::Gpt2),
             "llama-bpe" | "llama-v3" | "llama3" => Some(Self::Llama3),
+            "qwen2" => Some(Self::Qwen2),
             "smollm" => Some(Self::SmolLm),
             _ => None,
         }
     }
 }
 
-/// candle builds the tokenizer; it knows Llama 3's rule, by another name, and takes every rule it
-/// does not know for one that puts a space before the text.
+/// candle builds the tokenizer; it knows Qwen2's rule and Llama 3's, by another name, and takes every
+/// rule it does not know for one that puts a space before the text.
 fn tokenizer(
     content: &mut Content,
     split: Split,
@@ -111,7 +210,7 @@ fn tokenizer(
     let mut tokenizer = tokenizers::Tokenizer::from_gguf(content)?;
     let bytes = ByteLevel::new(false, true, true);
     match split {
-        Split::Llama3 => {}
+        Split::Llama3 | Split::Qwen2 => {}
         Split::Gpt2 => {
             tokenizer.with_pre_tokenizer(Some(bytes));
         }
@@ -123,14 +222,6 @@ fn tokenizer(
     Ok(tokenizer)
 }
 
-/// Rotary pairs lie side by side in GGUF, and half a head apart in folders.
-fn halves(tensor: &Tensor, heads: usize) -> Result<Tensor, ModelError> {
-    let (rows, columns) = tensor.dims2()?;
-    let half = rows / heads.max(1) / 2;
-    let apart = tensor.reshape((heads, half, 2, columns))?.transpose(1, 2)?;
-    Ok(apart.contiguous()?.reshape((rows, columns))?)
-}
-
 /// What a folder calls a tensor.
 fn folder_name(name: &str) -> Option<String> {
     match name {
@@ -140,7 +231,8 @@ fn folder_name(name: &str) -> Option<String> {
         _ => {}
     }
     let (layer, part) = name.strip_prefix("blk.")?.split_once('.')?;
-    let part = match part.strip_suffix(".weight")? {
+    let (part, kind) = part.rsplit_once('.')?;
+    let part = match part {
         "attn_q" => "self_attn.q_proj",
         "attn_k" => "self_attn.k_proj",
         "attn_v" => "self_attn.v_proj",
@@ -148,11 +240,13 @@ fn folder_name(name: &str) -> Option<String> {
         "ffn_gate" => "mlp.gate_proj",
         "ffn_up" => "mlp.up_proj",
         "ffn_down" => "mlp.down_proj",
+        "attn_q_norm" => "self_attn.q_norm",
+        "attn_k_norm" => "self_attn.k_norm",
         "attn_norm" => "input_layernorm",
         "ffn_norm" => "post_attention_layernorm",
         _ => return None,
     };
-    Some(format!("model.layers.{layer}.{part}.weight"))
+    Some(format!("model.layers.{layer}.{part}.{kind}"))
 }
 
 /// The key-value part of a file.
@@ -168,12 +262,10 @@ impl Metadata<'_> {
             Err(ModelError::Unsupported { what, instead: instead.to_owned() })
         };
         let file = file_name(self.path);
-        match self.text("general.architecture") {
-            Some("llama") => {}
-            other => {
-                let what = format!("architecture {other:?} ({file})");
-                return unsupported(what, "GGUF files of architecture \"llama\" are");
-            }
+        if self.family().is_none() {
+            let named = self.text("general.architecture");
+            let what = format!("architecture {named:?} ({file})");
+            return unsupported(what, "GGUF files of \"llama\", \"qwen2\" and \"qwen3\" are");
         }
         match self.text("tokenizer.ggml.model") {
             Some("gpt2") => {}
@@ -186,18 +278,28 @@ impl Metadata<'_> {
                 );
             }
         }
-        if self.content.tensor_infos.contains_key(FREQUENCIES) {
-            let what = format!("`{FREQUENCIES}` in a GGUF file ({file})");
-            return unsupported(what, "the same model as a folder with safetensors is");
-        }
         let pre = self.text("tokenizer.ggml.pre").unwrap_or("none");
         match Split::named(pre) {
             Some(split) => Ok(split),
             None => unsupported(
                 format!("pre-tokenizer `{pre}` in a GGUF file ({file})"),
-                "`llama-bpe`, `smollm` and `gpt-2` are, and the same model as a folder",
+                "`llama-bpe`, `qwen2`, `smollm` and `gpt-2` are, and the same model as a folder",
             ),
         }
+    }
+
+    fn family(&self) -> Option<Family> {
+        match self.text("general.architecture")? {
+            "llama" => Some(Family::Llama),
+            "qwen2" => Some(Family::Qwen2),
+            "qwen3" => Some(Family::Qwen3),
+            _ => None,
+        }
+    }
+
+    /// The name of a number of this kind of model.
+    fn key(&self, key: &str) -> String {
+        format!("{}.{key}", self.text("general.architecture").unwrap_or_default())
     }
 
     /// `config.json`, as the folder of this model has it.
@@ -209,12 +311,17 @@ impl Metadata<'_> {
             .get("token_embd.weight")
             .and_then(|info| info.shape.dims().first().copied())
             .ok_or_else(|| self.malformed("no tensor `token_embd.weight`"))?;
-        let scaling = match self.text("llama.rope.scaling.type") {
+        let architecture = match self.family() {
+            Some(Family::Qwen2) => "Qwen2ForCausalLM",
+            Some(Family::Qwen3) => "Qwen3ForCausalLM",
+            Some(Family::Llama) | None => "LlamaForCausalLM",
+        };
+        let scaling = match self.text(&self.key("rope.scaling.type")) {
             None | Some("none") => serde_json::Value::Null,
             Some(kind) => json!({"rope_type": kind, "factor": self.number("rope.scaling.factor")?}),
         };
         Ok(json!({
-            "architectures": ["LlamaForCausalLM"],
+            "architectures": [architecture],
             "vocab_size": vocabulary,
             "hidden_size": self.count("embedding_length")?,
             "intermediate_size": self.count("feed_forward_length")?,
@@ -255,20 +362,20 @@ impl Metadata<'_> {
     }
 
     fn count(&self, key: &str) -> Result<usize, ModelError> {
-        let value = self.content.metadata.get(&format!("llama.{key}"));
+        let value = self.content.metadata.get(&self.key(key));
         value
             .and_then(integer)
             .and_then(|value| usize::try_from(value).ok())
-            .ok_or_else(|| self.malformed(&format!("lacks the number `llama.{key}`")))
+            .ok_or_else(|| self.malformed(&format!("lacks the number `{}`", self.key(key))))
     }
 
     fn number(&self, key: &str) -> Result<f64, ModelError> {
-        let value = match self.content.metadata.get(&format!("llama.{key}")) {
+        let value = match self.content.metadata.get(&self.key(key)) {
             Some(Value::F32(value)) => Some(f64::from(*value)),
             Some(Value::F64(value)) => Some(*value),
             _ => None,
         };
-        value.ok_or_else(|| self.malformed(&format!("lacks the number `llama.{key}`")))
+        value.ok_or_else(|| self.malformed(&format!("lacks the number `{}`", self.key(key))))
     }
 
     fn malformed(&self, reason: &str) -> ModelError {

@@ -1,13 +1,15 @@
-//! candle behind one handle: load a model folder or GGUF file, tokenize, forward, sample.
+//! Models behind one handle: load a folder or GGUF file, tokenize, forward, sample.
 //!
 //! A [`Model`] comes from a [`ModelSource`] and belongs to one thread; its [`Tokenizer`] may go to
-//! any. What the forward pass runs is the Llama family (Llama, Mistral, TinyLlama, SmolLM);
-//! anything else is refused when it is loaded, with a reason. [`config`], [`llama`] and [`cache`]
-//! are public for the program that trains the demo model.
+//! any. One pass ([`Model::forward_batch`]) computes tokens of many sequences, whose keys and values
+//! are in a [`KvStore`]. What it runs is the Llama family (Llama, Mistral, TinyLlama, SmolLM);
+//! anything else is refused when it is loaded, with a reason. candle reads files and trains;
+//! inference has kernels of its own. [`config`] and [`llama`] are public for the program that trains
+//! the demo model.
 
-pub mod cache;
 mod chat;
 pub mod config;
+mod decoder;
 mod demo;
 mod error;
 pub mod estimate;
@@ -16,19 +18,25 @@ mod files;
 pub mod fixture;
 mod gguf;
 mod hub;
+mod kernels;
+mod kv;
 pub mod llama;
 mod load;
 mod model;
 mod rope;
 mod sample;
+mod sequence;
 mod source;
 mod text_stream;
 mod tokenizer;
 
 pub use chat::ChatMessage;
+pub use decoder::Row;
 pub use error::{ErrorKind, ModelError};
-pub use model::{Model, ModelInfo, Sequence};
-pub use sample::{Sampler, SamplingOptions};
+pub use kv::{BLOCK_TOKENS, KvStore};
+pub use model::{Model, ModelInfo};
+pub use sample::{Sampler, SamplingOptions, TokenLogprobs};
+pub use sequence::Sequence;
 pub use source::ModelSource;
 pub use text_stream::TextStream;
 pub use tokenizer::Tokenizer;

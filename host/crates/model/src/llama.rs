@@ -1,32 +1,19 @@
-//! The Llama forward pass over candle tensors: RMS norm, rotary positions, grouped-query attention,
-//! SwiGLU.
+//! The Llama forward pass over candle tensors, for training: composed of operations that have a
+//! backward pass, which candle's fused kernels have not. Inference is [`crate::decoder`], which the
+//! tests compare with this.
 //!
-//! One function serves inference and training. What differs is in [`Kernels`]: candle's fused
-//! kernels have no backward pass, the ones composed of plain operations have. Shapes are written as
-//! `[batch, heads, tokens, head_dim]`; a batch larger than one is for training, where all rows
-//! start at position 0.
+//! Shapes are written as `[batch, heads, tokens, head_dim]`; all rows start at position 0.
 
 use candle_core::{D, Result, Tensor};
 use candle_nn::{ops, rotary_emb};
 
-use crate::cache::KvCache;
 use crate::config::LlamaConfig;
 use crate::rope::Rope;
-
-/// Which kernels the forward pass uses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kernels {
-    /// Fused: fast, forward only.
-    Fused,
-    /// Composed of operations that have a backward pass: for training.
-    Differentiable,
-}
 
 /// A Llama-family model: weights and precomputed rotary tables.
 #[derive(Debug)]
 pub struct Llama {
     config: LlamaConfig,
-    kernels: Kernels,
     embeddings: Tensor,
     blocks: Vec<Block>,
     norm: Norm,
@@ -61,7 +48,6 @@ impl Llama {
     /// Whatever `tensor` returns, or a failure of the tensor library.
     pub fn assemble<E: From<candle_core::Error>>(
         config: LlamaConfig,
-        kernels: Kernels,
         mut tensor: impl FnMut(&str, &[usize]) -> std::result::Result<Tensor, E>,
     ) -> std::result::Result<Self, E> {
         let c = &config;
@@ -90,8 +76,8 @@ impl Llama {
             true => embeddings.clone(),
             false => tensor("lm_head.weight", &[c.vocabulary, c.hidden])?,
         };
-        let rope = Rope::new(c, embeddings.device())?;
-        Ok(Self { kernels, embeddings, blocks, norm, head, rope, config })
+        let rope = Rope::new(c);
+        Ok(Self { embeddings, blocks, norm, head, rope, config })
     }
 
     /// The model's shape.
@@ -100,35 +86,23 @@ impl Llama {
         &self.config
     }
 
-    /// Runs `tokens`, `[batch, tokens]` of ids, after the `cache`'s positions (from 0 without one)
-    /// and returns the normed hidden states `[batch, tokens, hidden]`.
+    /// The normed hidden states `[batch, tokens, hidden]` of `tokens`, `[batch, tokens]` of ids.
     ///
     /// # Errors
-    /// If an id is outside the vocabulary, the positions exceed the context, or a shape does not
-    /// fit.
-    pub fn hidden_states(
-        &self,
-        tokens: &Tensor,
-        mut cache: Option<&mut KvCache>,
-    ) -> Result<Tensor> {
+    /// If an id is outside the vocabulary, or a shape does not fit.
+    pub fn hidden_states(&self, tokens: &Tensor) -> Result<Tensor> {
         let (batch, count) = tokens.dims2()?;
-        let start = cache.as_ref().map_or(0, |cache| cache.len());
-        let mask = self.mask(start, count)?;
-        let rope = self.rope.positions(start, count)?;
+        let mask = self.mask(count)?;
+        let rope = self.rope.tensors(count, self.embeddings.device())?;
         let mut x = self.embeddings.index_select(&tokens.flatten_all()?, 0)?;
         x = x.reshape((batch, count, self.config.hidden))?;
-        for (layer, block) in self.blocks.iter().enumerate() {
-            let normed = self.norm(&x, &block.attention_norm)?;
-            let attended =
-                self.attention(&normed, block, layer, &rope, mask.as_ref(), cache.as_deref_mut())?;
-            x = (x + attended)?;
-            let normed = self.norm(&x, &block.feed_forward_norm)?;
+        for block in &self.blocks {
+            let normed = norm(&x, &block.attention_norm)?;
+            x = (&x + self.attention(&normed, block, &rope, &mask)?)?;
+            let normed = norm(&x, &block.feed_forward_norm)?;
             x = (x + feed_forward(&normed, block)?)?;
         }
-        if let Some(cache) = cache {
-            cache.advance(count);
-        }
-        self.norm(&x, &self.norm)
+        norm(&x, &self.norm)
     }
 
     /// Logits `[.., vocabulary]` of hidden states `[.., hidden]`.
@@ -143,77 +117,48 @@ impl Llama {
         &self,
         x: &Tensor,
         block: &Block,
-        layer: usize,
-        rope: &Rope,
-        mask: Option<&Tensor>,
-        cache: Option<&mut KvCache>,
+        (cos, sin): &(Tensor, Tensor),
+        mask: &Tensor,
     ) -> Result<Tensor> {
         let (batch, count, _) = x.dims3()?;
         let LlamaConfig { heads, kv_heads, head_dim, .. } = self.config;
         let split = |x: Tensor, heads: usize| {
             x.reshape((batch, count, heads, head_dim))?.transpose(1, 2)?.contiguous()
         };
-        let query = self.rotate(&split(project(x, &block.query)?, heads)?, rope)?;
-        let key = self.rotate(&split(project(x, &block.key)?, kv_heads)?, rope)?;
+        let rotate = |x: Tensor| rotary_emb::rope_slow(&x, cos, sin);
+        let query = rotate(split(project(x, &block.query)?, heads)?)?;
+        let key = rotate(split(project(x, &block.key)?, kv_heads)?)?;
         let value = split(project(x, &block.value)?, kv_heads)?;
-        let (key, value) = match cache {
-            Some(cache) => cache.append(layer, &key, &value)?,
-            None => (key, value),
-        };
         // Query heads that share a key head are stacked along the token axis, so keys and values
         // are never copied.
         let together = (heads / kv_heads) * count;
         let scale = 1.0 / (head_dim as f64).sqrt();
         let query = (query * scale)?.reshape((batch, kv_heads, together, head_dim))?;
         let scores = query.matmul(&key.transpose(2, 3)?)?;
-        let total = key.dim(2)?;
-        let scores = scores.reshape((batch, heads, count, total))?;
-        let scores = match mask {
-            Some(mask) => scores.broadcast_add(mask)?,
-            None => scores,
-        };
-        let weights = match self.kernels {
-            Kernels::Fused => ops::softmax_last_dim(&scores)?,
-            Kernels::Differentiable => ops::softmax(&scores, D::Minus1)?,
-        };
-        let mixed = weights.reshape((batch, kv_heads, together, total))?.matmul(&value)?;
+        let scores = scores.reshape((batch, heads, count, count))?.broadcast_add(mask)?;
+        let weights = ops::softmax(&scores, D::Minus1)?;
+        let mixed = weights.reshape((batch, kv_heads, together, count))?.matmul(&value)?;
         let mixed = mixed.reshape((batch, heads, count, head_dim))?.transpose(1, 2)?;
         project(&mixed.reshape((batch, count, heads * head_dim))?, &block.output)
     }
 
-    fn norm(&self, x: &Tensor, norm: &Norm) -> Result<Tensor> {
-        match self.kernels {
-            Kernels::Fused => ops::rms_norm(&x.contiguous()?, &norm.weight, norm.eps),
-            Kernels::Differentiable => ops::rms_norm_slow(x, &norm.weight, norm.eps),
-        }
-    }
-
-    fn rotate(&self, x: &Tensor, rope: &Rope) -> Result<Tensor> {
-        match self.kernels {
-            Kernels::Fused => rotary_emb::rope(x, &rope.cos, &rope.sin),
-            Kernels::Differentiable => rotary_emb::rope_slow(x, &rope.cos, &rope.sin),
-        }
-    }
-
-    /// `[count, start + count]`: 0 where a token may look, minus infinity where it may not; none
-    /// when all may be seen.
-    fn mask(&self, start: usize, count: usize) -> Result<Option<Tensor>> {
-        let total = start + count;
+    /// `[count, count]`: 0 where a token may look, minus infinity where it may not.
+    fn mask(&self, count: usize) -> Result<Tensor> {
         let window = self.config.sliding_window.unwrap_or(usize::MAX);
-        if count == 1 && total <= window {
-            return Ok(None);
-        }
-        let allowed = |row: usize, column: usize| {
-            column <= start + row && column.saturating_add(window) > start + row
-        };
+        let allowed =
+            |row: usize, column: usize| column <= row && column.saturating_add(window) > row;
         let mask: Vec<f32> = (0..count)
             .flat_map(|row| {
-                (0..total)
+                (0..count)
                     .map(move |column| if allowed(row, column) { 0.0 } else { f32::NEG_INFINITY })
             })
             .collect();
-        Tensor::from_vec(mask, (count, total), self.embeddings.device()).map(Some)
+        Tensor::from_vec(mask, (count, count), self.embeddings.device())
     }
+}
+
+fn norm(x: &Tensor, norm: &Norm) -> Result<Tensor> {
+    ops::rms_norm_slow(x, &norm.weight, norm.eps)
 }
 
 /// `x` times the transpose of `weight` (`[out, in]`) over the last dimension.

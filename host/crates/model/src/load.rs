@@ -1,50 +1,125 @@
-//! Weights from safetensors or GGUF files, on the CPU in f32 whatever the file holds.
+//! Weights from safetensors or GGUF files, packed for the kernels in the type that the file has.
 //!
 //! Every tensor the model needs must be there in the right shape; what is missing is never made up.
-//! Files are not memory-mapped: each is read, converted and let go before the next, which costs one
-//! copy at start-up and needs no unsafe code.
+//! Files are not memory-mapped: each is read whole, and a tensor is let go once it is packed.
 
 use std::collections::HashMap;
 
 use candle_core::{DType, Device, Tensor};
+use half::{bf16, f16};
 
 use crate::config::LlamaConfig;
+use crate::decoder::{Decoder, Source};
 use crate::files::WeightFile;
-use crate::llama::{Kernels, Llama};
+use crate::kernels::linear::{Linear, Weights};
+use crate::kernels::pack;
 use crate::{ModelError, gguf};
 
 /// A model and what its files said of the weights.
 pub(crate) struct Loaded {
-    pub(crate) llama: Llama,
+    pub(crate) decoder: Decoder,
     pub(crate) parameters: u64,
     /// As stored; the arithmetic is in f32.
     pub(crate) stored_dtype: String,
 }
 
-pub(crate) fn llama(config: LlamaConfig, files: &[WeightFile]) -> Result<Loaded, ModelError> {
+pub(crate) fn decoder(config: LlamaConfig, files: &[WeightFile]) -> Result<Loaded, ModelError> {
     let mut tensors = HashMap::new();
     let mut stored_dtype = DType::F32.as_str().to_owned();
     for file in files {
         read_into(&mut tensors, file, &mut stored_dtype)?;
     }
-    let mut parameters = 0;
-    let llama = Llama::assemble(config, Kernels::Fused, |name, shape| {
-        let tensor = tensors.remove(name).ok_or_else(|| {
+    let mut tensors = Tensors { tensors, parameters: 0 };
+    let decoder = Decoder::assemble(config, &mut tensors)?;
+    Ok(Loaded { decoder, parameters: tensors.parameters, stored_dtype })
+}
+
+/// A tensor of either kind of file.
+enum Stored {
+    Plain(Tensor),
+    Gguf(gguf::Packed),
+}
+
+/// What the files hold and the model has not asked for yet.
+struct Tensors {
+    tensors: HashMap<String, Stored>,
+    parameters: u64,
+}
+
+impl Tensors {
+    fn take(&mut self, name: &str, shape: &[usize]) -> Result<Stored, ModelError> {
+        let tensor = self.tensors.remove(name).ok_or_else(|| {
             ModelError::malformed("weights", format!("no tensor `{name}` in any file"))
         })?;
-        if tensor.dims() != shape {
-            let reason =
-                format!("tensor `{name}` is {:?}, config.json says {shape:?}", tensor.dims());
+        let dims = match &tensor {
+            Stored::Plain(tensor) => tensor.dims(),
+            Stored::Gguf(packed) => packed.dims(),
+        };
+        if dims != shape {
+            let reason = format!("tensor `{name}` is {dims:?}, config.json says {shape:?}");
             return Err(ModelError::malformed("weights", reason));
         }
-        parameters += tensor.elem_count() as u64;
+        self.parameters += shape.iter().product::<usize>() as u64;
         Ok(tensor)
-    })?;
-    Ok(Loaded { llama, parameters, stored_dtype })
+    }
+}
+
+impl Source for Tensors {
+    type Error = ModelError;
+
+    fn matrix(&mut self, name: &str, outputs: usize, inputs: usize) -> Result<Linear, ModelError> {
+        let weights = match self.take(name, &[outputs, inputs])? {
+            Stored::Plain(tensor) => weights(&tensor, inputs)?,
+            Stored::Gguf(packed) => packed.matrix(outputs, inputs)?.ok_or_else(|| {
+                let reason = format!("tensor `{name}` has scales that are no numbers");
+                ModelError::malformed("weights", reason)
+            })?,
+        };
+        Ok(Linear::new(inputs, outputs, weights))
+    }
+
+    fn vector(&mut self, name: &str, length: usize) -> Result<Vec<f32>, ModelError> {
+        match self.take(name, &[length])? {
+            Stored::Plain(tensor) => Ok(tensor.to_dtype(DType::F32)?.to_vec1()?),
+            Stored::Gguf(packed) => packed.vector(),
+        }
+    }
+
+    fn rope_factors(&mut self, count: usize) -> Result<Option<Vec<f32>>, ModelError> {
+        if !self.tensors.contains_key(gguf::FREQUENCIES) {
+            return Ok(None);
+        }
+        let factors = self.vector(gguf::FREQUENCIES, count)?;
+        self.parameters -= count as u64;
+        match factors.iter().all(|factor| factor.is_finite() && *factor > 0.0) {
+            true => Ok(Some(factors)),
+            false => Err(ModelError::malformed("weights", "rotary factors that are no numbers")),
+        }
+    }
+}
+
+fn weights(matrix: &Tensor, inputs: usize) -> Result<Weights, ModelError> {
+    let flat = matrix.flatten_all()?;
+    match flat.dtype() {
+        DType::BF16 => {
+            let bits: Vec<u16> = flat.to_vec1::<bf16>()?.into_iter().map(bf16::to_bits).collect();
+            return Ok(Weights::Bf16(pack::halves(&bits, inputs)));
+        }
+        DType::F16 => {
+            let all = flat.to_vec1::<f16>()?;
+            // The kernels read no others.
+            if all.iter().all(|weight| weight.is_finite()) {
+                let bits: Vec<u16> = all.into_iter().map(f16::to_bits).collect();
+                return Ok(Weights::F16(pack::halves(&bits, inputs)));
+            }
+        }
+        _ => {}
+    }
+    Ok(Weights::F32(pack::floats(&flat.to_dtype(DType::F32)?.to_vec1()?, inputs)))
 }
 
 fn read_into(
-    tensors: &mut HashMap<String, Tensor>,
+    tensors: &mut HashMap<String, Stored>,
     file: &WeightFile,
     stored_dtype: &mut String,
 ) -> Result<(), ModelError> {
@@ -62,7 +137,8 @@ fn read_into(
         }
         WeightFile::Gguf(path) => {
             let (unpacked, packing) = gguf::tensors(path)?;
-            tensors.extend(unpacked);
+            let stored = unpacked.into_iter().map(|(name, tensor)| (name, Stored::Gguf(tensor)));
+            tensors.extend(stored);
             *stored_dtype = packing;
             return Ok(());
         }
@@ -83,7 +159,7 @@ fn read_into(
                 });
             }
         }
-        tensors.insert(tensor_name, tensor.to_dtype(DType::F32)?);
+        tensors.insert(tensor_name, Stored::Plain(tensor));
     }
     Ok(())
 }

@@ -1,17 +1,15 @@
 //! The handle on a loaded model: what it is, its tokenizer, and the forward pass over sequences.
 
-use candle_core::{Device, Tensor};
-
-use crate::cache::KvCache;
 use crate::config::LlamaConfig;
+use crate::decoder::{Decoder, Row};
 use crate::files::ModelFiles;
-use crate::llama::Llama;
+use crate::kv::{BLOCK_TOKENS, KvStore};
 use crate::{ModelError, ModelSource, Tokenizer, load};
 
 /// A loaded model. One thread owns it: a forward pass uses the whole machine.
 #[derive(Debug)]
 pub struct Model {
-    llama: Llama,
+    decoder: Decoder,
     tokenizer: Tokenizer,
     info: ModelInfo,
 }
@@ -35,13 +33,6 @@ pub struct ModelInfo {
     pub device: &'static str,
 }
 
-/// One sequence of tokens being read and written: its place in the model and its keys and values.
-/// Dropping it frees them.
-#[derive(Debug)]
-pub struct Sequence {
-    cache: KvCache,
-}
-
 impl Model {
     /// Finds, reads and checks a model. Takes from milliseconds (the demo) to minutes (a download);
     /// progress of downloads goes to standard error.
@@ -52,8 +43,8 @@ impl Model {
         let files = ModelFiles::find(source)?;
         let config = LlamaConfig::from_json(&files.config)?;
         let tokenizer = Tokenizer::from_files(&files)?;
-        let loaded = load::llama(config, &files.weights)?;
-        let config = loaded.llama.config();
+        let loaded = load::decoder(config, &files.weights)?;
+        let config = loaded.decoder.config();
         if tokenizer.vocabulary() > config.vocabulary {
             // Seen in models with a padding token of their own: harmless until a prompt uses such a
             // token, which is refused.
@@ -72,7 +63,7 @@ impl Model {
             dtype: loaded.stored_dtype,
             device: "cpu",
         };
-        Ok(Self { llama: loaded.llama, tokenizer, info })
+        Ok(Self { decoder: loaded.decoder, tokenizer, info })
     }
 
     /// What this model is.
@@ -87,78 +78,92 @@ impl Model {
         self.tokenizer.clone()
     }
 
-    /// A new, empty sequence.
+    /// Memory for the keys and values of many sequences: as many blocks as fit into `bytes`.
+    ///
+    /// # Errors
+    /// [`ModelError::KvMemory`] if not even one does, or the system has not as much.
+    pub fn kv_store(&self, bytes: usize) -> Result<KvStore, ModelError> {
+        KvStore::new(self.decoder.config(), bytes)
+    }
+
+    /// Bytes of one block of a [`Model::kv_store`].
     #[must_use]
-    pub fn start_sequence(&self) -> Sequence {
-        Sequence { cache: KvCache::new(self.llama.config()) }
+    pub fn kv_block_bytes(&self) -> usize {
+        KvStore::block_bytes(self.decoder.config())
     }
 
-    /// Reads `tokens` after what the sequence already holds and returns the logits (one per token
-    /// of the vocabulary) for what comes next. A whole prompt, a part of one, or the token just
-    /// sampled: it is the same call.
-    ///
-    /// # Errors
-    /// [`ModelError::ContextExceeded`] when they do not fit, [`ModelError::Input`] for no token or
-    /// one outside the vocabulary; the sequence is then as it was.
-    pub fn forward(&self, sequence: &mut Sequence, tokens: &[u32]) -> Result<Vec<f32>, ModelError> {
-        let hidden = self.hidden_states(sequence, tokens)?;
-        let last = hidden.narrow(0, tokens.len() - 1, 1)?;
-        Ok(self.llama.logits(&last)?.flatten_all()?.to_vec1()?)
+    /// Bytes that the weights take.
+    #[must_use]
+    pub fn weight_bytes(&self) -> usize {
+        self.decoder.bytes()
     }
 
-    /// Like [`Model::forward`], but returns the logits at every position: for tests and perplexity.
+    /// One pass over some tokens of many sequences: their keys and values are written to their
+    /// blocks, and for each row that wants them the logits (one per token of the vocabulary) of what
+    /// comes next are returned, in the order of the rows.
+    ///
+    /// What comes out for a row is the same to the last bit whatever other rows there are and
+    /// however its tokens are spread over passes. The caller sees to it that no row writes to a
+    /// block that another reads or writes in the same pass. Numbers that are none stay in the row,
+    /// or rather sequence, that they come from.
     ///
     /// # Errors
-    /// As [`Model::forward`].
-    pub fn forward_all(
+    /// Before anything is written: [`ModelError::ContextExceeded`] if a row does not fit into the
+    /// context, [`ModelError::Input`] for a row without tokens, a token outside the vocabulary, or
+    /// blocks that are missing.
+    pub fn forward_batch(
         &self,
-        sequence: &mut Sequence,
-        tokens: &[u32],
+        store: &mut KvStore,
+        rows: &[Row<'_>],
+    ) -> Result<Vec<Option<Vec<f32>>>, ModelError> {
+        self.check(store, rows)?;
+        let states = self.decoder.hidden_states(store, rows);
+        let mut states = states.chunks_exact(self.decoder.config().hidden);
+        let mut last = Vec::new();
+        for row in rows {
+            let state = states.nth(row.tokens.len() - 1).unwrap_or_default();
+            if row.logits {
+                last.extend_from_slice(state);
+            }
+        }
+        let logits = self.decoder.logits(&last);
+        let mut logits = logits.chunks_exact(self.decoder.config().vocabulary).map(<[f32]>::to_vec);
+        Ok(rows.iter().map(|row| if row.logits { logits.next() } else { None }).collect())
+    }
+
+    /// The logits at every position of one row.
+    pub(crate) fn forward_all_of(
+        &self,
+        store: &mut KvStore,
+        row: Row<'_>,
     ) -> Result<Vec<Vec<f32>>, ModelError> {
-        let hidden = self.hidden_states(sequence, tokens)?;
-        Ok(self.llama.logits(&hidden)?.to_vec2()?)
+        self.check(store, &[row])?;
+        let logits = self.decoder.logits(&self.decoder.hidden_states(store, &[row]));
+        Ok(logits.chunks_exact(self.decoder.config().vocabulary).map(<[f32]>::to_vec).collect())
     }
 
-    /// `[tokens, hidden]`.
-    fn hidden_states(&self, sequence: &mut Sequence, tokens: &[u32]) -> Result<Tensor, ModelError> {
-        let config = self.llama.config();
-        let wanted = sequence.len().saturating_add(tokens.len());
-        if wanted > config.context_length {
-            return Err(ModelError::ContextExceeded {
-                wanted,
-                context_length: config.context_length,
-            });
+    fn check(&self, store: &KvStore, rows: &[Row<'_>]) -> Result<(), ModelError> {
+        let LlamaConfig { context_length, vocabulary, .. } = *self.decoder.config();
+        let input = |problem: String| Err(ModelError::Input(problem));
+        if !store.fits(self.decoder.config()) {
+            return input("the store was made for another model".to_owned());
         }
-        if tokens.is_empty() {
-            return Err(ModelError::Input("a forward pass needs at least one token".to_owned()));
+        for row in rows {
+            let wanted = row.start.saturating_add(row.tokens.len());
+            if wanted > context_length {
+                return Err(ModelError::ContextExceeded { wanted, context_length });
+            }
+            if row.tokens.is_empty() {
+                return input("a forward pass needs at least one token".to_owned());
+            }
+            if let Some(token) = row.tokens.iter().find(|token| **token as usize >= vocabulary) {
+                return input(format!("token {token} is outside the vocabulary of {vocabulary}"));
+            }
+            let needed = row.blocks.get(..wanted.div_ceil(BLOCK_TOKENS));
+            if needed.is_none_or(|all| all.iter().any(|block| *block as usize >= store.blocks())) {
+                return input(format!("{wanted} tokens have too few blocks, or ones that are not"));
+            }
         }
-        if let Some(token) = tokens.iter().find(|token| **token as usize >= config.vocabulary) {
-            return Err(ModelError::Input(format!(
-                "token {token} is outside the vocabulary of {}",
-                config.vocabulary
-            )));
-        }
-        let tokens = Tensor::new(tokens, &Device::Cpu)?.unsqueeze(0)?;
-        Ok(self.llama.hidden_states(&tokens, Some(&mut sequence.cache))?.squeeze(0)?)
-    }
-}
-
-impl Sequence {
-    /// Tokens read so far.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.cache.len()
-    }
-
-    /// Whether nothing has been read.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.cache.is_empty()
-    }
-
-    /// Memory held for keys and values.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.cache.bytes()
+        Ok(())
     }
 }

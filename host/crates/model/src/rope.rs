@@ -1,42 +1,48 @@
 //! Rotary positions: the angle that each pair of a head's numbers is turned by, per position.
 
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 
 use crate::config::{LlamaConfig, RopeScaling};
 
-/// Cosines and sines of every position, `[context, head_dim / 2]`.
+/// What a position is multiplied with for the angle of each pair.
 #[derive(Debug)]
 pub(crate) struct Rope {
-    pub(crate) cos: Tensor,
-    pub(crate) sin: Tensor,
+    /// `[head_dim / 2]`.
+    frequencies: Vec<f64>,
 }
 
 impl Rope {
-    pub(crate) fn new(config: &LlamaConfig, device: &Device) -> Result<Self> {
-        let half = config.head_dim / 2;
-        let frequencies: Vec<f64> = (0..half)
-            .map(|i| {
-                stretch(
-                    config.rope_theta.powf(-((2 * i) as f64) / config.head_dim as f64),
-                    config.rope_scaling,
-                )
-            })
+    pub(crate) fn new(config: &LlamaConfig) -> Self {
+        let width = config.head_dim as f64;
+        let frequency = |pair: usize| config.rope_theta.powf(-((2 * pair) as f64) / width);
+        let frequencies = (0..config.head_dim / 2)
+            .map(|pair| stretch(frequency(pair), config.rope_scaling))
             .collect();
-        let angles: Vec<f64> = (0..config.context_length)
-            .flat_map(|position| {
-                frequencies.iter().map(move |frequency| position as f64 * frequency)
-            })
-            .collect();
-        let angles = Tensor::from_vec(angles, (config.context_length, half), device)?;
-        Ok(Self {
-            cos: angles.cos()?.to_dtype(DType::F32)?,
-            sin: angles.sin()?.to_dtype(DType::F32)?,
-        })
+        Self { frequencies }
     }
 
-    /// The tables of `count` positions from `start` on.
-    pub(crate) fn positions(&self, start: usize, count: usize) -> Result<Self> {
-        Ok(Self { cos: self.cos.narrow(0, start, count)?, sin: self.sin.narrow(0, start, count)? })
+    /// With each frequency divided by its factor, as GGUF has it for Llama 3.1 and later.
+    pub(crate) fn divided_by(mut self, factors: Option<Vec<f32>>) -> Self {
+        for (frequency, factor) in self.frequencies.iter_mut().zip(factors.unwrap_or_default()) {
+            *frequency /= f64::from(factor);
+        }
+        self
+    }
+
+    /// Cosines and sines of some positions' angles, `[positions, head_dim / 2]` each. Computed anew
+    /// for each pass, which costs less than a table of a long context.
+    pub(crate) fn angles(&self, positions: impl Iterator<Item = usize>) -> (Vec<f32>, Vec<f32>) {
+        let angles = positions.flat_map(|position| {
+            self.frequencies.iter().map(move |frequency| (position as f64 * frequency).sin_cos())
+        });
+        angles.map(|(sin, cos)| (cos as f32, sin as f32)).unzip()
+    }
+
+    /// The first `count` positions' cosines and sines as tensors.
+    pub(crate) fn tensors(&self, count: usize, device: &Device) -> Result<(Tensor, Tensor)> {
+        let (cos, sin) = self.angles(0..count);
+        let shape = (count, self.frequencies.len());
+        Ok((Tensor::from_vec(cos, shape, device)?, Tensor::from_vec(sin, shape, device)?))
     }
 }
 

@@ -43,9 +43,9 @@ fn prefill_at_once_in_chunks_and_token_by_token_agree() {
     let tokens: Vec<u32> = (0..100u32).map(|i| (i * 37 + 11) % 256).collect();
     for shape in shapes() {
         let model = tiny(&shape);
-        let all = model.forward_all(&mut model.start_sequence(), &tokens).unwrap();
+        let all = model.forward_all(&mut model.start_sequence().unwrap(), &tokens).unwrap();
         for chunk in [1, 7, 64, 99, 100] {
-            let mut sequence = model.start_sequence();
+            let mut sequence = model.start_sequence().unwrap();
             let mut end = 0;
             for part in tokens.chunks(chunk) {
                 let logits = model.forward(&mut sequence, part).unwrap();
@@ -68,28 +68,30 @@ fn a_sliding_window_forgets_and_attention_does_not_look_ahead() {
         ..Shape::default()
     };
     let model = tiny(&windowed);
-    let last = |tokens: &[u32]| model.forward(&mut model.start_sequence(), tokens).unwrap();
+    let last =
+        |tokens: &[u32]| model.forward(&mut model.start_sequence().unwrap(), tokens).unwrap();
     assert_close(&last(&[1, 2, 3, 4, 5]), &last(&[9, 2, 3, 4, 5]), "token 0 is out of the window");
     assert_ne!(last(&[1, 2, 3, 4, 5]), last(&[1, 9, 3, 4, 5]), "token 1 is in the window");
     let model = tiny(&Shape::default());
-    let all = |tokens: &[u32]| model.forward_all(&mut model.start_sequence(), tokens).unwrap();
+    let all =
+        |tokens: &[u32]| model.forward_all(&mut model.start_sequence().unwrap(), tokens).unwrap();
     assert_close(&all(&[1, 2, 3])[1], &all(&[1, 2, 200])[1], "position 1 does not see position 2");
 }
 
 #[test]
 fn sequences_do_not_touch_each_other() {
     let model = tiny(&Shape::default());
-    let (mut one, mut two) = (model.start_sequence(), model.start_sequence());
+    let (mut one, mut two) = (model.start_sequence().unwrap(), model.start_sequence().unwrap());
     model.forward(&mut one, &[1, 2, 3]).unwrap();
     model.forward(&mut two, &[200, 100]).unwrap();
-    let expected = model.forward(&mut model.start_sequence(), &[1, 2, 3, 4]).unwrap();
+    let expected = model.forward(&mut model.start_sequence().unwrap(), &[1, 2, 3, 4]).unwrap();
     assert_close(&model.forward(&mut one, &[4]).unwrap(), &expected, "after another sequence ran");
 }
 
 #[test]
 fn what_does_not_fit_is_an_error_and_the_sequence_lives_on() {
     let model = tiny(&Shape { context_length: 8, ..Shape::default() });
-    let mut sequence = model.start_sequence();
+    let mut sequence = model.start_sequence().unwrap();
     model.forward(&mut sequence, &[1, 2, 3, 4, 5]).unwrap();
     let too_long = model.forward(&mut sequence, &[1, 2, 3, 4]).unwrap_err();
     assert!(
@@ -101,7 +103,8 @@ fn what_does_not_fit_is_an_error_and_the_sequence_lives_on() {
         assert_eq!(error.kind(), ErrorKind::Request, "{bad:?}: {error}");
     }
     let logits = model.forward(&mut sequence, &[6, 7, 8]).unwrap();
-    let expected = model.forward(&mut model.start_sequence(), &[1, 2, 3, 4, 5, 6, 7, 8]).unwrap();
+    let expected =
+        model.forward(&mut model.start_sequence().unwrap(), &[1, 2, 3, 4, 5, 6, 7, 8]).unwrap();
     assert_close(&logits, &expected, "after refused calls");
     assert_eq!(model.forward(&mut sequence, &[1]).unwrap_err().kind(), ErrorKind::Request);
 }
@@ -113,7 +116,7 @@ fn the_demo_model_answers_what_it_was_trained_on() {
     let ask = |prompt: &[u32]| {
         let mut sampler =
             Sampler::new(SamplingOptions { temperature: 0.0, ..SamplingOptions::default() });
-        let mut sequence = model.start_sequence();
+        let mut sequence = model.start_sequence().unwrap();
         let mut logits = model.forward(&mut sequence, prompt).unwrap();
         let mut answer = Vec::new();
         loop {

@@ -126,6 +126,16 @@ pub struct Given {
     #[arg(long, env = "TOLLGATE_MAX_RUNNING", value_name = "N")]
     pub max_running: Option<usize>,
 
+    /// MiB for keys and values of the model in this process, which are never exceeded [default:
+    /// enough for `max-running` whole contexts, at most 2048]
+    #[arg(long, env = "TOLLGATE_KV_MEMORY_MIB", value_name = "N")]
+    pub kv_memory_mib: Option<usize>,
+
+    /// Most tokens of one forward pass: the more, the sooner long prompts are read; the fewer, the
+    /// less others wait for that [default: 256]
+    #[arg(long, env = "TOLLGATE_MAX_STEP_TOKENS", value_name = "N")]
+    pub max_step_tokens: Option<usize>,
+
     /// Requests that may wait for the engine; one more is answered 429 [default: 256]
     #[arg(long, env = "TOLLGATE_MAX_QUEUED", value_name = "N")]
     pub max_queued: Option<usize>,
@@ -222,6 +232,8 @@ impl Given {
             capture_kib: self.capture_kib.or(other.capture_kib),
             max_body_bytes: self.max_body_bytes.or(other.max_body_bytes),
             max_running: self.max_running.or(other.max_running),
+            kv_memory_mib: self.kv_memory_mib.or(other.kv_memory_mib),
+            max_step_tokens: self.max_step_tokens.or(other.max_step_tokens),
             max_queued: self.max_queued.or(other.max_queued),
             stall_seconds: self.stall_seconds.or(other.stall_seconds),
             drain_seconds: self.drain_seconds.or(other.drain_seconds),

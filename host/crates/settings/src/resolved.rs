@@ -49,6 +49,10 @@ pub struct Settings {
     pub max_body_bytes: usize,
     /// Requests the engine works on at once, at least 1.
     pub max_running: usize,
+    /// Bytes for keys and values of the model in this process; none: what suits it.
+    pub kv_memory: Option<usize>,
+    /// Most tokens of one forward pass, at least 1.
+    pub max_step_tokens: usize,
     /// Requests that may wait for the engine.
     pub max_queued: usize,
     /// How long a client may stop reading before it counts as gone.
@@ -115,6 +119,8 @@ pub fn resolve(
     faults.extend(ledger::faults(&settings.ledger));
     for (name, value) in [
         ("max-running", settings.max_running),
+        ("max-step-tokens", settings.max_step_tokens),
+        ("kv-memory-mib", settings.kv_memory.unwrap_or(1)),
         ("max-queued", settings.max_queued),
         ("max-body-bytes", settings.max_body_bytes),
     ] {
@@ -216,6 +222,8 @@ fn with_defaults(given: Given, tenancy: Tenancy, program: &Path) -> Settings {
         capture_bytes: given.capture_kib.unwrap_or(16) as usize * 1024,
         max_body_bytes: given.max_body_bytes.unwrap_or(1 << 20),
         max_running: given.max_running.unwrap_or(8),
+        kv_memory: given.kv_memory_mib.map(|mib| mib.saturating_mul(1 << 20)),
+        max_step_tokens: given.max_step_tokens.unwrap_or(256),
         max_queued: given.max_queued.unwrap_or(256),
         stall: Duration::from_secs(given.stall_seconds.unwrap_or(30)),
         drain: Duration::from_secs(given.drain_seconds.unwrap_or(30)),

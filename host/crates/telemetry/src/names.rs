@@ -157,6 +157,24 @@ pub mod tollgate {
     pub const RETRY_BACKEND: &str = "tollgate.upstream.retry.backend";
     /// Of a failed attempt: how.
     pub const RETRY_ERROR: &str = "tollgate.upstream.retry.error";
+    /// Pieces in which the prompt was read.
+    pub const PREFILL_CHUNKS: &str = "tollgate.engine.prefill_chunks";
+    /// Tokens of the prompt whose keys and values were there already.
+    pub const CACHED_TOKENS: &str = "tollgate.engine.cached_tokens";
+    /// Forward passes that the request was in.
+    pub const PASSES: &str = "tollgate.engine.passes";
+    /// Double: sequences in these passes on average, itself included.
+    pub const BATCH_MEAN: &str = "tollgate.engine.batch_mean";
+    /// Sequences in the largest of them.
+    pub const BATCH_MAX: &str = "tollgate.engine.batch_max";
+    /// Most blocks of keys and values that it held at a time.
+    pub const KV_BLOCKS: &str = "tollgate.engine.kv_blocks_peak";
+    /// Times that its memory was given to others.
+    pub const PREEMPTIONS: &str = "tollgate.engine.preemptions";
+    /// Tokens that were computed again because of that.
+    pub const RECOMPUTED_TOKENS: &str = "tollgate.engine.recomputed_tokens";
+    /// Double, milliseconds that it waited again because of that.
+    pub const REQUEUED_MS: &str = "tollgate.engine.requeued_ms";
     /// Id of the API key, which is no secret.
     pub const KEY_ID: &str = "tollgate.key.id";
     /// Whose limit was reached: `key`, `tenant` or `model`.

@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 
 use tollgate_domain::admission::Admission;
-use tollgate_domain::record::{Record, TracePlace};
+use tollgate_domain::record::{EngineFacts, Record, TracePlace};
 use tollgate_domain::span::{Attributes, Span, SpanEvent, SpanKind, SpanStatus};
 use tollgate_domain::time::Interval;
 use tollgate_domain::upstream::{FailedAttempt, UpstreamCall};
@@ -141,12 +141,19 @@ fn phases(record: &Record) -> Vec<Span> {
         let mut attributes = Attributes::new();
         attributes.set(llm::PREFILL_LATENCY_MS, attributes::rounded_ms(interval));
         attributes.set_some(llm::PROMPT_TOKENS, tokens.map(|tokens| tokens.input));
+        if let Some(met) = &record.engine {
+            attributes.set(tollgate::PREFILL_CHUNKS, i64::from(met.prefill_chunks));
+            attributes.set(tollgate::CACHED_TOKENS, i64::from(met.cached_tokens));
+        }
         spans.push(phase(record, PREFILL, span::PREFILL, interval, attributes));
     }
     if let Some(interval) = phases.decode {
         let mut attributes = Attributes::new();
         attributes.set_some(llm::COMPLETION_TOKENS, tokens.map(|tokens| tokens.output));
         attributes.set(llm::DECODE_LATENCY_MS, attributes::rounded_ms(interval));
+        if let Some(met) = &record.engine {
+            engine(met, &mut attributes);
+        }
         spans.push(phase(record, DECODE, span::DECODE, interval, attributes));
     }
     spans
@@ -175,6 +182,19 @@ fn upstream(record: &Record, call: &UpstreamCall) -> Span {
         status,
         attributes: attributes::of_upstream(record, call, failed),
         events: call.failed.iter().map(retry).collect(),
+    }
+}
+
+/// What a request met in the engine while it was generated.
+fn engine(met: &EngineFacts, to: &mut Attributes) {
+    to.set(tollgate::PASSES, i64::from(met.passes));
+    to.set(tollgate::BATCH_MEAN, met.batch_mean);
+    to.set(tollgate::BATCH_MAX, i64::from(met.batch_max));
+    to.set(tollgate::KV_BLOCKS, i64::from(met.kv_blocks_peak));
+    if met.preemptions > 0 {
+        to.set(tollgate::PREEMPTIONS, i64::from(met.preemptions));
+        to.set(tollgate::RECOMPUTED_TOKENS, i64::from(met.recomputed_tokens));
+        to.set(tollgate::REQUEUED_MS, met.requeued_nanos as f64 / 1e6);
     }
 }
 

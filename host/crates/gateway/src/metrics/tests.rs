@@ -97,6 +97,7 @@ pub(crate) fn record() -> Record {
         }),
         cost: priced(3_600_000, Currency::USD),
         admission: None,
+        engine: None,
         upstream: None,
         content: None,
     }

@@ -1,10 +1,11 @@
 //! Taps a generation of the model in this process.
 
 use bytes::Bytes;
+use tollgate_domain::record::EngineFacts;
 use tollgate_domain::time::nanos;
 use tollgate_domain::usage::{ComputeUsage, UsageSource};
 use tollgate_domain::{ErrorKind, TokenUsage};
-use tollgate_engine::{End, Event, Generation};
+use tollgate_engine::{End, Event, Facts, Generation};
 
 use crate::call::{AnswerEvent, Refusal};
 use crate::tap::{Response, Tap, Tapped, Times};
@@ -26,6 +27,7 @@ pub(crate) async fn run(
         tokens: TokenUsage::default(),
         source: UsageSource::Reported,
         compute: None,
+        engine: None,
         times: Times::default(),
         response: Response::default(),
         rest: Bytes::new(),
@@ -51,7 +53,7 @@ pub(crate) async fn run(
                 tapped.tokens.input = prompt_tokens;
                 tap.ticket.progress(prompt_tokens, 0);
             }
-            Event::Text { text, output_tokens, at } => {
+            Event::Text { text, output_tokens, at, .. } => {
                 tapped.times.first_text.get_or_insert(at);
                 tap.ticket.progress(prompt_tokens, u64::from(output_tokens));
                 if let Some(content) = tap.content {
@@ -62,17 +64,22 @@ pub(crate) async fn run(
                     generation.cancel();
                 }
             }
-            Event::Ended { end, output_tokens, device_time, at } => {
+            Event::Ended { end, output_tokens, device_time, facts, at, .. } => {
                 tapped.tokens.output = u64::from(output_tokens);
                 if output_tokens > 0 {
                     tapped.tokens.input = prompt_tokens;
                 }
+                // A prompt that the model never got to read used nothing.
+                if tapped.tokens.input > 0 {
+                    tapped.tokens.input_cache_read = u64::from(facts.cached_tokens);
+                }
                 tapped.compute = Some(ComputeUsage {
                     device: device.to_owned(),
                     device_time_nanos: nanos(device_time),
-                    share_ppm: 1_000_000,
+                    share_ppm: facts.device_share_ppm,
                     energy_millijoules: None,
                 });
+                tapped.engine = Some(met(&facts));
                 tapped.times.ended = Some(at);
                 tapped.ended(end, client_is_here);
                 break;
@@ -80,6 +87,21 @@ pub(crate) async fn run(
         }
     }
     tapped
+}
+
+/// The engine's facts, as they go on record.
+fn met(facts: &Facts) -> EngineFacts {
+    EngineFacts {
+        prefill_chunks: facts.chunks,
+        cached_tokens: facts.cached_tokens,
+        passes: facts.passes,
+        batch_mean: facts.batch_mean(),
+        batch_max: facts.batch_max,
+        kv_blocks_peak: facts.kv_blocks_peak,
+        preemptions: facts.preemptions,
+        recomputed_tokens: facts.recomputed_tokens,
+        requeued_nanos: nanos(facts.requeued),
+    }
 }
 
 impl Tapped {

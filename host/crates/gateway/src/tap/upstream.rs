@@ -77,6 +77,7 @@ pub(crate) async fn run(mut exchange: Exchange, question: &Question, tap: Tap<'_
         tokens,
         source,
         compute: None,
+        engine: None,
         times: times(&account, streamed, ended),
         response: Response {
             model: account.response_model,
@@ -174,6 +175,7 @@ pub(crate) fn unanswered(failure: Option<Refusal>) -> Tapped {
         tokens: TokenUsage::default(),
         source: UsageSource::Reported,
         compute: None,
+        engine: None,
         times: Times { ended: Some(Instant::now()), ..Times::default() },
         response: Response::default(),
         rest: Bytes::new(),

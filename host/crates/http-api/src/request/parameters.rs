@@ -108,7 +108,7 @@ fn top_p(fields: &Fields<'_>) -> Result<Option<f64>, Invalid> {
     number_in(fields, "top_p", f64::MIN_POSITIVE..=1.0, "a number above 0 and at most 1")
 }
 
-fn number_in(
+pub(super) fn number_in(
     fields: &Fields<'_>,
     name: &str,
     range: RangeInclusive<f64>,

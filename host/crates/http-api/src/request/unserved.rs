@@ -68,20 +68,12 @@ const UNSERVED: &[(&str, Neutral)] = &[
     ("logprobs", Neutral::Boolean(false)),
     ("top_logprobs", Neutral::Number(0.0)),
     ("prompt_logprobs", Neutral::Never),
-    ("logit_bias", Neutral::Empty),
     // Sampling.
-    ("frequency_penalty", Neutral::Number(0.0)),
-    ("presence_penalty", Neutral::Number(0.0)),
-    ("repetition_penalty", Neutral::Number(1.0)),
     ("length_penalty", Neutral::Number(1.0)),
-    ("min_p", Neutral::Number(0.0)),
     ("typical_p", Neutral::Number(1.0)),
-    ("min_tokens", Neutral::Number(0.0)),
     ("allowed_token_ids", Neutral::Never),
     ("bad_words", Neutral::Empty),
     // Where to stop.
-    ("ignore_eos", Neutral::Boolean(false)),
-    ("stop_token_ids", Neutral::Empty),
     ("include_stop_str_in_output", Neutral::Boolean(false)),
     ("skip_special_tokens", Neutral::Boolean(true)),
     // The prompt.
@@ -140,9 +132,9 @@ mod tests {
     fn values_that_change_nothing_pass() {
         let cases = [
             r#"{"n":1,"best_of":1.0,"echo":false,"suffix":"","tools":[],"tool_choice":"auto"}"#,
-            r#"{"response_format":{"type":"text"},"modalities":["text"],"logit_bias":{}}"#,
-            r#"{"frequency_penalty":0,"presence_penalty":0.0,"repetition_penalty":1.0}"#,
-            r#"{"logprobs":null,"top_logprobs":0,"ignore_eos":false,"min_p":0}"#,
+            r#"{"response_format":{"type":"text"},"modalities":["text"],"bad_words":[]}"#,
+            r#"{"length_penalty":1,"typical_p":1.0}"#,
+            r#"{"logprobs":null,"top_logprobs":0}"#,
             r#"{"metadata":{"a":"b"},"store":true,"service_tier":"auto","whatever":1}"#,
         ];
         for body in cases {
@@ -165,10 +157,6 @@ mod tests {
             (r#"{"modalities":["text","audio"]}"#, "modalities"),
             (r#"{"logprobs":true}"#, "logprobs"),
             (r#"{"logprobs":0}"#, "logprobs"),
-            (r#"{"logit_bias":{"50256":-100}}"#, "logit_bias"),
-            (r#"{"presence_penalty":0.1}"#, "presence_penalty"),
-            (r#"{"repetition_penalty":1.1}"#, "repetition_penalty"),
-            (r#"{"ignore_eos":true}"#, "ignore_eos"),
             (r#"{"skip_special_tokens":false}"#, "skip_special_tokens"),
             (r#"{"guided_json":{}}"#, "guided_json"),
         ];

@@ -52,6 +52,7 @@ pub fn record(number: u64) -> Record {
         usage: Some(usage(start, tokens)),
         cost: CostOutcome::Priced(cost(i128::from(number) * 1_000_003)),
         admission: None,
+        engine: None,
         upstream: None,
         content: None,
     }

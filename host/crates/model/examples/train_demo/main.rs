@@ -30,7 +30,7 @@ use progress::Progress;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tollgate_model::config::{LlamaConfig, RopeScaling};
-use tollgate_model::llama::{Kernels, Llama};
+use tollgate_model::llama::Llama;
 
 /// Trains the demo model from its corpus.
 #[derive(Parser)]
@@ -153,6 +153,8 @@ fn shape(vocabulary: usize) -> LlamaConfig {
         rope_theta: 10_000.0,
         rope_scaling: RopeScaling::None,
         tied_embeddings: true,
+        qkv_bias: false,
+        head_norms: false,
     }
 }
 
@@ -165,7 +167,7 @@ fn initialize(
     let mut rng = StdRng::seed_from_u64(seed);
     let mut vars = BTreeMap::new();
     let into_residual = 1.0 / (2.0 * config.layers as f32).sqrt();
-    let model = Llama::assemble(config, Kernels::Differentiable, |name, shape| {
+    let model = Llama::assemble(config, |name, shape| {
         let count = shape.iter().product();
         let values: Vec<f32> = match name {
             _ if name.contains("norm") => vec![1.0; count],
@@ -255,7 +257,7 @@ fn gradients(
 
 fn batch_loss(model: &Llama, batch: &Batch, total: usize) -> Result<Tensor> {
     let tokens = Tensor::from_vec(batch.tokens.clone(), (batch.rows, batch.width), &Device::Cpu)?;
-    let hidden = model.hidden_states(&tokens, None)?.flatten(0, 1)?;
+    let hidden = model.hidden_states(&tokens)?.flatten(0, 1)?;
     let positions = Tensor::new(batch.label_positions.as_slice(), &Device::Cpu)?;
     let logits = model.logits(&hidden.index_select(&positions, 0)?)?;
     loss::cross_entropy(&logits, batch.labels.clone(), total)

@@ -1,0 +1,232 @@
+//! The forward pass of a decoder (Llama and its relatives) over the tokens of many sequences at once.
+//!
+//! All tokens, whoever's they are, are the rows of one matrix for everything but attention, which
+//! each sequence does over its own blocks of the [`KvStore`]. So weights are read once for all, and
+//! nothing that is computed of one sequence depends on another ([`crate::kernels`]).
+
+use rayon::prelude::*;
+
+use crate::config::LlamaConfig;
+use crate::kernels::attention::{self, Heads, Span};
+use crate::kernels::linear::Linear;
+use crate::kernels::pointwise;
+use crate::kv::{BLOCK_TOKENS, KvStore};
+use crate::rope::Rope;
+
+/// Numbers below which threads cost more than they save.
+const WORTH_SHARING: usize = 1 << 15;
+
+/// Weights of a decoder.
+#[derive(Debug)]
+pub(crate) struct Decoder {
+    config: LlamaConfig,
+    embeddings: Linear,
+    layers: Vec<Layer>,
+    norm: Vec<f32>,
+    /// The embeddings if it is missing.
+    head: Option<Linear>,
+    rope: Rope,
+}
+
+#[derive(Debug)]
+struct Layer {
+    attention_norm: Vec<f32>,
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    /// Of every query head and of every key head.
+    head_norms: Option<(Vec<f32>, Vec<f32>)>,
+    output: Linear,
+    feed_forward_norm: Vec<f32>,
+    gate: Linear,
+    up: Linear,
+    down: Linear,
+}
+
+/// Where weights come from, by the names that Hugging Face gives them.
+pub(crate) trait Source {
+    /// Why a tensor is not there.
+    type Error;
+
+    /// A matrix.
+    fn matrix(&mut self, name: &str, outputs: usize, inputs: usize) -> Result<Linear, Self::Error>;
+
+    /// A vector.
+    fn vector(&mut self, name: &str, length: usize) -> Result<Vec<f32>, Self::Error>;
+
+    /// What each rotary frequency is divided by, where a file has that.
+    fn rope_factors(&mut self, _count: usize) -> Result<Option<Vec<f32>>, Self::Error> {
+        Ok(None)
+    }
+}
+
+/// Tokens of one sequence in a batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Row<'a> {
+    /// The sequence's blocks, by position; at least up to the last of `tokens`.
+    pub blocks: &'a [u32],
+    /// Position of the first token. All before it are in the blocks already.
+    pub start: usize,
+    /// The tokens, at least one.
+    pub tokens: &'a [u32],
+    /// Whether the logits of what comes after the last token are wanted.
+    pub logits: bool,
+}
+
+impl Decoder {
+    pub(crate) fn assemble<S: Source>(config: LlamaConfig, from: &mut S) -> Result<Self, S::Error> {
+        let c = &config;
+        let (queries, keys) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
+        let embeddings = from.matrix("model.embed_tokens.weight", c.vocabulary, c.hidden)?;
+        let mut layers = Vec::with_capacity(c.layers);
+        for layer in 0..c.layers {
+            let name = |part: &str| format!("model.layers.{layer}.{part}");
+            let mut projection = |part: &str, outputs: usize| {
+                let linear = from.matrix(&name(&format!("{part}.weight")), outputs, c.hidden)?;
+                if !c.qkv_bias {
+                    return Ok(linear);
+                }
+                Ok(linear.with_bias(from.vector(&name(&format!("{part}.bias")), outputs)?))
+            };
+            let query = projection("self_attn.q_proj", queries)?;
+            let key = projection("self_attn.k_proj", keys)?;
+            let value = projection("self_attn.v_proj", keys)?;
+            let mut head_norm = |which: &str| {
+                from.vector(&name(&format!("self_attn.{which}_norm.weight")), c.head_dim)
+            };
+            let head_norms = match c.head_norms {
+                true => Some((head_norm("q")?, head_norm("k")?)),
+                false => None,
+            };
+            layers.push(Layer {
+                attention_norm: from.vector(&name("input_layernorm.weight"), c.hidden)?,
+                query,
+                key,
+                value,
+                head_norms,
+                output: from.matrix(&name("self_attn.o_proj.weight"), c.hidden, queries)?,
+                feed_forward_norm: from
+                    .vector(&name("post_attention_layernorm.weight"), c.hidden)?,
+                gate: from.matrix(&name("mlp.gate_proj.weight"), c.feed_forward, c.hidden)?,
+                up: from.matrix(&name("mlp.up_proj.weight"), c.feed_forward, c.hidden)?,
+                down: from.matrix(&name("mlp.down_proj.weight"), c.hidden, c.feed_forward)?,
+            });
+        }
+        let norm = from.vector("model.norm.weight", c.hidden)?;
+        let head = match c.tied_embeddings {
+            true => None,
+            false => Some(from.matrix("lm_head.weight", c.vocabulary, c.hidden)?),
+        };
+        let rope = Rope::new(c).divided_by(from.rope_factors(c.head_dim / 2)?);
+        Ok(Self { embeddings, layers, norm, head, rope, config })
+    }
+
+    pub(crate) fn config(&self) -> &LlamaConfig {
+        &self.config
+    }
+
+    /// Bytes of all matrices.
+    pub(crate) fn bytes(&self) -> usize {
+        let of = |layer: &Layer| {
+            let Layer { query, key, value, output, gate, up, down, .. } = layer;
+            [query, key, value, output, gate, up, down].map(Linear::bytes).iter().sum::<usize>()
+        };
+        let ends = self.embeddings.bytes() + self.head.as_ref().map_or(0, Linear::bytes);
+        ends + self.layers.iter().map(of).sum::<usize>()
+    }
+
+    /// The hidden states of all tokens (`[tokens, hidden]`, rows one after another), from which
+    /// [`Decoder::logits`] are computed; their keys and values are in the store afterwards. The rows
+    /// are sound: see [`crate::Model::forward_batch`].
+    pub(crate) fn hidden_states(&self, store: &mut KvStore, rows: &[Row<'_>]) -> Vec<f32> {
+        let tokens: Vec<u32> = rows.iter().flat_map(|row| row.tokens).copied().collect();
+        let positions =
+            rows.iter().flat_map(|row| (0..row.tokens.len()).map(|token| row.start + token));
+        let places: Vec<(u32, usize)> = rows
+            .iter()
+            .flat_map(|row| (0..row.tokens.len()).map(|token| place(row, row.start + token)))
+            .collect();
+        let rope = self.rope.angles(positions);
+        let spans: Vec<Span<'_>> = rows
+            .iter()
+            .map(|row| Span { blocks: row.blocks, start: row.start, tokens: row.tokens.len() })
+            .collect();
+        let mut x = vec![0.0; tokens.len() * self.config.hidden];
+        for (token, x) in tokens.iter().zip(x.chunks_exact_mut(self.config.hidden)) {
+            self.embeddings.row(*token as usize, x);
+        }
+        for (index, layer) in self.layers.iter().enumerate() {
+            let normed = self.norm(&x, &layer.attention_norm);
+            let attended = self.attention(&normed, layer, index, &rope, &places, &spans, store);
+            pointwise::add(&mut x, &attended);
+            let normed = self.norm(&x, &layer.feed_forward_norm);
+            pointwise::add(&mut x, &feed_forward(&normed, layer));
+        }
+        x
+    }
+
+    /// Logits (`[tokens, vocabulary]`) of hidden states (`[tokens, hidden]`).
+    pub(crate) fn logits(&self, hidden: &[f32]) -> Vec<f32> {
+        let normed = self.norm(hidden, &self.norm);
+        self.head.as_ref().unwrap_or(&self.embeddings).forward(&normed)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one layer's part of what a pass knows")]
+    fn attention(
+        &self,
+        x: &[f32],
+        layer: &Layer,
+        index: usize,
+        (cos, sin): &(Vec<f32>, Vec<f32>),
+        places: &[(u32, usize)],
+        spans: &[Span<'_>],
+        store: &mut KvStore,
+    ) -> Vec<f32> {
+        let LlamaConfig { heads, kv_heads, head_dim, .. } = self.config;
+        let mut query = layer.query.forward(x);
+        let mut key = layer.key.forward(x);
+        let value = layer.value.forward(x);
+        if let Some((queries, keys)) = &layer.head_norms {
+            let eps = self.config.norm_eps as f32;
+            pointwise::rms_norm_in_place(&mut query, queries, eps);
+            pointwise::rms_norm_in_place(&mut key, keys, eps);
+        }
+        pointwise::rotate(&mut query, heads, cos, sin, head_dim / 2);
+        pointwise::rotate(&mut key, kv_heads, cos, sin, head_dim / 2);
+        let width = kv_heads * head_dim;
+        let written = key.chunks_exact(width).zip(value.chunks_exact(width));
+        for (place, (key, value)) in places.iter().zip(written) {
+            store.write(index, *place, key, value);
+        }
+        let heads = Heads {
+            queries: heads,
+            keys: kv_heads,
+            dim: head_dim,
+            window: self.config.sliding_window.unwrap_or(usize::MAX),
+        };
+        layer.output.forward(&attention::attend(store, index, heads, spans, &query))
+    }
+
+    fn norm(&self, x: &[f32], weight: &[f32]) -> Vec<f32> {
+        pointwise::rms_norm(x, weight, self.config.norm_eps as f32)
+    }
+}
+
+/// Block and place in it of a position.
+fn place(row: &Row<'_>, position: usize) -> (u32, usize) {
+    let block = row.blocks.get(position / BLOCK_TOKENS).copied().unwrap_or(u32::MAX);
+    (block, position % BLOCK_TOKENS)
+}
+
+fn feed_forward(x: &[f32], layer: &Layer) -> Vec<f32> {
+    let mut gate = layer.gate.forward(x);
+    let up = layer.up.forward(x);
+    if gate.len() < WORTH_SHARING {
+        pointwise::gated(&mut gate, &up);
+    } else {
+        let each = gate.len().div_ceil(rayon::current_num_threads()).max(1);
+        let shares = gate.par_chunks_mut(each).zip(up.par_chunks(each));
+        shares.for_each(|(gate, up)| pointwise::gated(gate, up));
+    }
+    layer.down.forward(&gate)
+}

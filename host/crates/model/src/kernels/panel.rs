@@ -1,0 +1,197 @@
+//! Weights as they lie in memory: sixteen rows of a matrix side by side in a panel, column by column.
+//!
+//! So one column is one load, whatever its type, and a row's products are added up in the order of
+//! the columns and in no other. Types that hold whole numbers with a scale for each group of columns
+//! keep GGUF's bits; a weight becomes a float in a register, or in the first-level cache when many
+//! tokens use it.
+
+#![expect(
+    clippy::indexing_slicing,
+    reason = "bounds follow from the shape, checked when it is made"
+)]
+
+use super::simd::{LANES, Lanes, Simd};
+
+/// The columns of one panel.
+pub(crate) trait Columns: Copy {
+    /// Columns that have what [`Columns::group`] makes in common; even.
+    const GROUP: usize;
+
+    /// Its first `to` columns: whoever says so first saves a check at each of them.
+    fn until(self, to: usize) -> Self;
+
+    /// Some columns, if they are floats in memory.
+    fn floats(&self, _from: usize, _count: usize) -> Option<&[Lanes]> {
+        None
+    }
+
+    /// Scale and offset of a group.
+    fn group<S: Simd>(self, simd: S, group: usize) -> [S::F; 2];
+
+    /// Column `column`, which is even or, with `ODD`, odd; and what [`Columns::group`] made for it.
+    fn column<S: Simd, const ODD: bool>(self, simd: S, column: usize, group: [S::F; 2]) -> S::F;
+}
+
+/// Floats have no groups: more columns than there are.
+const FLOATS: usize = 1 << 40;
+
+/// Floats as they are.
+impl Columns for &[Lanes] {
+    const GROUP: usize = FLOATS;
+
+    #[inline(always)]
+    fn floats(&self, from: usize, count: usize) -> Option<&[Lanes]> {
+        self.get(from..from + count)
+    }
+
+    #[inline(always)]
+    fn until(self, to: usize) -> Self {
+        &self[..to]
+    }
+
+    #[inline(always)]
+    fn group<S: Simd>(self, simd: S, _: usize) -> [S::F; 2] {
+        [simd.splat(0.0); 2]
+    }
+
+    #[inline(always)]
+    fn column<S: Simd, const ODD: bool>(self, simd: S, column: usize, _: [S::F; 2]) -> S::F {
+        simd.load(&self[column].0)
+    }
+}
+
+/// Floats as they are.
+impl Columns for &[[f32; LANES]] {
+    const GROUP: usize = FLOATS;
+
+    #[inline(always)]
+    fn until(self, to: usize) -> Self {
+        &self[..to]
+    }
+
+    #[inline(always)]
+    fn group<S: Simd>(self, simd: S, _: usize) -> [S::F; 2] {
+        [simd.splat(0.0); 2]
+    }
+
+    #[inline(always)]
+    fn column<S: Simd, const ODD: bool>(self, simd: S, column: usize, _: [S::F; 2]) -> S::F {
+        simd.load(&self[column])
+    }
+}
+
+/// Half precision.
+#[derive(Clone, Copy)]
+pub(crate) struct F16<'a>(pub(crate) &'a [[u16; LANES]]);
+
+impl Columns for F16<'_> {
+    const GROUP: usize = FLOATS;
+
+    #[inline(always)]
+    fn until(self, to: usize) -> Self {
+        Self(&self.0[..to])
+    }
+
+    #[inline(always)]
+    fn group<S: Simd>(self, simd: S, _: usize) -> [S::F; 2] {
+        [simd.splat(0.0); 2]
+    }
+
+    #[inline(always)]
+    fn column<S: Simd, const ODD: bool>(self, simd: S, column: usize, _: [S::F; 2]) -> S::F {
+        simd.of_f16(&self.0[column])
+    }
+}
+
+/// bfloat16.
+#[derive(Clone, Copy)]
+pub(crate) struct Bf16<'a>(pub(crate) &'a [[u16; LANES]]);
+
+impl Columns for Bf16<'_> {
+    const GROUP: usize = FLOATS;
+
+    #[inline(always)]
+    fn until(self, to: usize) -> Self {
+        Self(&self.0[..to])
+    }
+
+    #[inline(always)]
+    fn group<S: Simd>(self, simd: S, _: usize) -> [S::F; 2] {
+        [simd.splat(0.0); 2]
+    }
+
+    #[inline(always)]
+    fn column<S: Simd, const ODD: bool>(self, simd: S, column: usize, _: [S::F; 2]) -> S::F {
+        simd.of_bf16(&self.0[column])
+    }
+}
+
+/// Adds the products of `R` rows of `x` and the columns `from..to` of `P` panels to `sums`. `from` is
+/// the start of a group, and `x` are whole rows.
+#[inline(always)]
+pub(crate) fn multiply<S: Simd, C: Columns, const R: usize, const P: usize>(
+    simd: S,
+    x: [&[f32]; R],
+    panels: [C; P],
+    (from, to): (usize, usize),
+    sums: &mut [[S::F; P]; R],
+) {
+    let (x, panels) = (x.map(|row| &row[..to]), panels.map(|panel| panel.until(to)));
+    let mut start = from;
+    while start < to {
+        let end = to.min(start.saturating_add(C::GROUP));
+        let groups = panels.map(|panel| panel.group(simd, start / C::GROUP));
+        let mut column = start;
+        while column + 1 < end {
+            let even =
+                std::array::from_fn(|p| panels[p].column::<S, false>(simd, column, groups[p]));
+            step(simd, &x, column, even, sums);
+            let odd =
+                std::array::from_fn(|p| panels[p].column::<S, true>(simd, column + 1, groups[p]));
+            step(simd, &x, column + 1, odd, sums);
+            column += 2;
+        }
+        if column < end {
+            let last =
+                std::array::from_fn(|p| panels[p].column::<S, false>(simd, column, groups[p]));
+            step(simd, &x, column, last, sums);
+        }
+        start = end;
+    }
+}
+
+#[inline(always)]
+fn step<S: Simd, const R: usize, const P: usize>(
+    simd: S,
+    x: &[&[f32]; R],
+    column: usize,
+    weights: [S::F; P],
+    sums: &mut [[S::F; P]; R],
+) {
+    for (row, sums) in x.iter().zip(sums) {
+        let value = simd.splat(row[column]);
+        for (weight, sum) in weights.iter().zip(sums) {
+            *sum = simd.mul_add(value, *weight, *sum);
+        }
+    }
+}
+
+/// Columns `from..` of a panel as floats, as many as `to` has room for.
+#[inline(always)]
+pub(crate) fn unpack<S: Simd, C: Columns>(simd: S, panel: C, from: usize, to: &mut [Lanes]) {
+    let panel = panel.until(from + to.len());
+    let mut done = 0;
+    while done < to.len() {
+        let end = to.len().min(done.saturating_add(C::GROUP));
+        let group = panel.group(simd, (from + done) / C::GROUP);
+        while done < end {
+            let even = panel.column::<S, false>(simd, from + done, group);
+            simd.store(even, &mut to[done].0);
+            if done + 1 < end {
+                let odd = panel.column::<S, true>(simd, from + done + 1, group);
+                simd.store(odd, &mut to[done + 1].0);
+            }
+            done += 2;
+        }
+    }
+}
