@@ -171,7 +171,7 @@ def random_weights(config):
             weights[f"model.layers.{layer}.{name}.weight"] = norm()
         if config["model_type"] == "qwen2":
             for name, size in (("q_proj", queries), ("k_proj", keys), ("v_proj", keys)):
-                bias = random.standard_normal(size).astype(np.float32)
+                bias = (0.3 * random.standard_normal(size)).astype(np.float32)
                 weights[f"model.layers.{layer}.self_attn.{name}.bias"] = bias
         if config["model_type"] == "qwen3":
             for name in ("q_norm", "k_norm"):
