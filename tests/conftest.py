@@ -69,7 +69,7 @@ def replace_file(path, content):
 class Gateway:
     """One running program."""
 
-    def __init__(self, folder, plugins=BUNDLED, plugins_toml=None, data=None, env=(), arguments=()):
+    def __init__(self, folder, plugins=BUNDLED, plugins_toml=None, data=None, env=(), arguments=(), host="127.0.0.1"):
         self.folder = folder
         self.plugins = folder / "plugins"
         self.data = data or folder / "data"
@@ -85,7 +85,7 @@ class Gateway:
             base_url=f"{self.url}/v1", api_key="unused", max_retries=0, http_client=httpx.Client(timeout=60, trust_env=False)
         )
         self._log = (folder / "log.txt").open("ab")
-        command = [PROGRAM, "serve", "--listen", f"127.0.0.1:{self.port}", "--data-dir", self.data]
+        command = [PROGRAM, "serve", "--listen", f"{host}:{self.port}", "--data-dir", self.data]
         command += ["--plugins", self.plugins, *arguments]
         self.process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=self._log, stderr=subprocess.STDOUT, env=environment(env), cwd=folder

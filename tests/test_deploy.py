@@ -17,10 +17,12 @@ from compose_spec import PyCompose
 
 from conftest import BUNDLED, PROGRAM, ROOT, component, environment, free_port, until
 from test_admin import TOKEN
+from test_tenants import new_key
 
 DEPLOY = ROOT / "host/deploy"
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 CONFIG = DEPLOY / "config"
+BACKENDS = CONFIG / "tollgate/backends.toml"
 UNIT = DEPLOY / "systemd/tollgate.service"
 DOCKERFILE = DEPLOY / "Dockerfile"
 
@@ -42,7 +44,8 @@ def deploy_files():
 
 
 def test_settings_are_those_of_the_program():
-    known = set(re.findall(r"\[env: (TOLLGATE_\w+)=", help_text())) | {"TOLLGATE_ADMIN_TOKEN"}
+    # Those of secrets are in descriptions only.
+    known = set(re.findall(r"\bTOLLGATE_\w+", help_text()))
     assert len(known) > 20
     used = {path: set(re.findall(r"\bTOLLGATE_\w+", without_comments(path))) for path in deploy_files()}
     assert set().union(*used.values()) >= {"TOLLGATE_ADMIN_TOKEN_FILE", "TOLLGATE_DATA_DIR", "TOLLGATE_PLUGINS"}
@@ -57,32 +60,52 @@ def test_flags_are_those_of_the_program():
     assert "--config" in used and used <= known
 
 
-@pytest.mark.parametrize("path", sorted(DEPLOY.rglob("*.toml")), ids=lambda path: path.name)
+# backends.toml is no settings file; the program starts with it below.
+@pytest.mark.parametrize("path", sorted(set(DEPLOY.rglob("*.toml")) - {BACKENDS}), ids=lambda path: path.name)
 def test_keys_of_settings_files_are_those_of_the_program(path):
     flags = set(re.findall(r"--([\w-]+)", help_text()))
-    assert set(tomllib.loads(path.read_text())) <= flags | {"exporter"}
+    # What is offered in comments, too.
+    text = re.sub(r"(?m)^# (?=[\w-]+ = )", "", path.read_text())
+    assert set(tomllib.loads(text)) <= flags | {"exporter"}
 
 
 @pytest.mark.parametrize("where", ["compose", "systemd"])
 def test_the_program_starts_with_what_is_set_there(start_gateway, tmp_path, where):
-    arguments = []
     if where == "compose":
         env = dict(COMPOSE["services"]["tollgate"]["environment"])
+        mounts = {target: source for source, target, *_ in (v.split(":") for v in COMPOSE["services"]["tollgate"]["volumes"])}
+        env["TOLLGATE_BACKENDS"] = str(at_home(env["TOLLGATE_BACKENDS"], mounts))
+        assert Path(env["TOLLGATE_KEYS_FILE"]).parent.as_posix() in mounts
+        env["TOLLGATE_KEYS_FILE"] = str(tmp_path / "keys.toml")
+        _, key = new_key(tmp_path / "keys.toml", "acme")
+        gateway = starts_with(start_gateway, tmp_path, env, [], key=key, host="0.0.0.0")
+        # Until the profile is on there is no vLLM.
+        answer = gateway.http.post("/v1/completions", json={"model": "qwen2.5-0.5b", "prompt": "Hello", "max_tokens": 2})
+        assert answer.status_code in (502, 503), answer.text
     else:
         env = dict(line.split("=", 1) for line in re.findall(r"(?m)^Environment=(.*)$", UNIT.read_text()))
-        arguments = ["--config", DEPLOY / "systemd/tollgate.toml"]
-    starts_with(start_gateway, tmp_path, env, arguments)
+        starts_with(start_gateway, tmp_path, env, ["--config", DEPLOY / "systemd/tollgate.toml"])
 
 
-def starts_with(start_gateway, tmp_path, env, arguments):
-    """Only addresses, folders and the place of the token are the test's own."""
+def at_home(path, mounts):
+    """Where a file of the container lies in the repository."""
+    (target,) = [target for target in mounts if path.startswith(f"{target}/")]
+    return (DEPLOY / mounts[target] / path.removeprefix(f"{target}/")).resolve(strict=True)
+
+
+def starts_with(start_gateway, tmp_path, env, arguments, key=None, host="127.0.0.1"):
+    """Only addresses, folders and the places of secrets are the test's own. With a key only who shows it is let in."""
     token, port = tmp_path / "token", free_port()
     token.write_text(TOKEN)
     arguments = [*arguments, "--admin-listen", f"127.0.0.1:{port}", "--admin-token-file", token]
-    gateway = start_gateway(env=env, arguments=arguments)
+    gateway = start_gateway(env=env, arguments=arguments, host=host)
+    if key is not None:
+        assert gateway.http.get("/v1/models").status_code == 401
+        gateway.http.headers["authorization"] = f"Bearer {key}"
     gateway.still_serves()
     answer = httpx.get(f"http://127.0.0.1:{port}/metrics", headers={"authorization": f"Bearer {TOKEN}"}, trust_env=False)
     assert answer.status_code == 200
+    return gateway
 
 
 def test_images_have_a_version():
@@ -121,35 +144,49 @@ mount --bind "$1" "$1"
 mount -t proc proc "$1/proc"
 mount --rbind /dev "$1/dev"
 mount --bind "$2" "$1/data"
+mount --bind "$3" "$1/keys"
 mount -o remount,bind,ro "$1"
-exec chroot --userspec=10001:10001 "$1" /usr/bin/tollgate serve
+root=$1
+shift 3
+exec chroot --userspec=10001:10001 "$root" /usr/bin/tollgate "$@"
 """
 
 
 def test_the_root_of_the_image_is_enough_for_the_program(tmp_path):
     """Read only, as user 10001, with nothing to write to but /data, which belongs to root and that group, as a volume of
-    Kubernetes does."""
+    Kubernetes does, and, for making a key, /keys."""
     namespace = ["unshare", "--mount", "--propagation", "private"]
     if os.geteuid() != 0 or shutil.which("unshare") is None or subprocess.run([*namespace, "true"]).returncode != 0:
         pytest.skip("this needs a mount namespace, and so root")
-    plugins, root, data = tmp_path / "plugins", tmp_path / "root", tmp_path / "data"
-    for folder in (plugins, data):
+    plugins, root, data, keys = (tmp_path / name for name in ("plugins", "root", "data", "keys"))
+    for folder in (plugins, data, keys):
         folder.mkdir()
     for name in BUNDLED:
         shutil.copyfile(component(name), plugins / f"{name}.wasm")
     subprocess.run([DEPLOY / "rootfs.sh", PROGRAM, plugins, root], check=True, timeout=60)
     os.chown(data, 0, 10001)
     data.chmod(0o2775)
+    os.chown(keys, 10001, 10001)
 
     port = free_port()
     env = dict(re.findall(r"\b([A-Z_]+)=(\S+)", DOCKERFILE.read_text().split("FROM scratch")[1]))
-    env |= {"TOLLGATE_LISTEN": f"127.0.0.1:{port}", "PATH": os.environ["PATH"]}
-    command = [*namespace, "sh", "-c", ENTER, "sh", root, data]
+    assert env["TOLLGATE_LISTEN"] == "0.0.0.0:8080"
+    env |= {"TOLLGATE_LISTEN": f"0.0.0.0:{port}", "PATH": os.environ["PATH"]}
+    enter = [*namespace, "sh", "-c", ENTER, "sh", root, data, keys]
+
+    def run(*arguments):
+        return subprocess.run([*enter, *arguments], capture_output=True, text=True, timeout=60, env=env)
+
+    assert "no keys" in run("serve").stderr
+    made = run("key", "create", "--keys-file", "/keys/keys.toml", "--tenant", "acme")
+    secret = re.search(r"^secret +(\S+)$", made.stdout, re.M)[1]
+    command = [*enter, "serve", "--keys-file", "/keys/keys.toml"]
     for start in ("the first", "the second"):
         with (tmp_path / "log.txt").open("ab") as log:
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env)
         try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False) as client:
+            headers = {"authorization": f"Bearer {secret}"}
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False, headers=headers) as client:
 
                 def is_ready(process=process, client=client):
                     assert process.poll() is None, (tmp_path / "log.txt").read_text()
@@ -175,7 +212,8 @@ def test_the_root_of_the_image_is_enough_for_the_program(tmp_path):
 
 def test_compose_fits_the_specification():
     whole = PyCompose.from_yaml(yaml.safe_dump(COMPOSE))
-    assert {"tollgate", "otel-collector", "tempo", "prometheus", "grafana", "redis", "vllm"} == set(whole.service_names())
+    services = {"tollgate", "key", "otel-collector", "tempo", "prometheus", "grafana", "redis", "vllm"}
+    assert services == set(whole.service_names())
     misspelt = yaml.safe_dump({"services": {"a": {"image": "a:1.0", "read-only": True}}})
     with pytest.raises(ValueError, match="read-only"):
         PyCompose.from_yaml(misspelt)
@@ -188,6 +226,7 @@ def test_compose_names_what_there_is():
             assert (DEPLOY / source).exists() if source.startswith(".") else source in COMPOSE["volumes"], f"{name}: {volume}"
         assert set(service.get("secrets", [])) <= set(COMPOSE["secrets"]), name
         assert set(service.get("depends_on", [])) <= set(COMPOSE["services"]), name
+    assert COMPOSE["services"]["tollgate"]["build"] == COMPOSE["services"]["key"]["build"]
     assert (DEPLOY / COMPOSE["services"]["tollgate"]["build"]["context"] / "host/deploy/Dockerfile").resolve() == DOCKERFILE
     ignored = subprocess.run(["git", "check-ignore", "-q", "host/deploy/secrets/admin-token"], cwd=ROOT)
     assert ignored.returncode == 0 or not (ROOT / ".git").exists(), "secrets are kept out of the repository"
@@ -207,10 +246,12 @@ def test_services_reach_each_other_under_their_names():
         "tempo": {3200, 4317},
         "prometheus": {9090},
         "vllm": {8000},
+        "redis": {6379},
     }
     texts = [yaml.safe_dump(yaml.safe_load(path.read_text())) for path in CONFIG.rglob("*.y*ml")] + [yaml.safe_dump(COMPOSE)]
+    texts += [path.read_text() for path in CONFIG.rglob("*.toml")]
     named = re.findall(rf"(?<![\w.-])({'|'.join(listening)}):(\d+)\b(?!\.)", "\n".join(texts))
-    assert len(named) >= 6
+    assert len(named) >= 6 and {"vllm", "redis"} <= {name for name, _ in named}
     assert not [(name, port) for name, port in named if int(port) not in listening[name]]
 
 

@@ -9,7 +9,7 @@ if [ $# -ne 3 ]; then
 fi
 program=$1 plugins=$2 root=$3
 
-mkdir -p "$root/usr/bin" "$root/plugins" "$root/etc/ssl/certs" "$root/data" "$root/tmp"
+mkdir -p "$root/usr/bin" "$root/plugins" "$root/etc/ssl/certs" "$root/data" "$root/keys" "$root/tmp"
 chmod 1777 "$root/tmp"
 cp "$program" "$root/usr/bin/tollgate"
 

@@ -33,6 +33,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- default (printf "%s-admin" (include "tollgate.fullname" .)) .Values.admin.existingSecret -}}
 {{- end -}}
 
+{{- define "tollgate.keysSecret" -}}
+{{- default (printf "%s-keys" (include "tollgate.fullname" .)) .Values.keys.existingSecret -}}
+{{- end -}}
+
 {{- define "tollgate.containerSecurity" -}}
 allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
