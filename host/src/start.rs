@@ -48,8 +48,8 @@ pub struct Running {
     ledger: Ledger,
     engine: Option<Engine>,
     limiter: Limiter,
-    /// Looks after the backends, if there are any.
-    watch: Option<tokio::task::JoinHandle<()>>,
+    /// What looks after the backends and the budgets.
+    watches: Vec<tokio::task::JoinHandle<()>>,
     /// None once it has ended.
     server: Option<tokio::task::JoinHandle<Result<(), HttpError>>>,
     stop: CancellationToken,
@@ -148,8 +148,9 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
         },
     })
     .await?;
-    // Looks after the backends until the runtime ends.
-    let watch = upstreams.map(|upstreams| tokio::spawn(async move { upstreams.watch().await }));
+    let following = tokio::spawn(tenancy::follow(tenancy.clone(), folder));
+    let watching = upstreams.map(|upstreams| tokio::spawn(async move { upstreams.watch().await }));
+    let watches = watching.into_iter().chain([following]).collect();
     let counted = gateway.admin();
     let push = push_settings(&told)
         .map(|push| MetricsPush::start(push, &resource, move || counted.metrics()))
@@ -170,7 +171,7 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
         ledger,
         engine,
         limiter: tenancy.limiter,
-        watch,
+        watches,
         server,
         stop,
         admin,
@@ -195,7 +196,7 @@ impl Running {
             }
         }
         self.stop_engine();
-        if let Some(watch) = &self.watch {
+        for watch in &self.watches {
             watch.abort();
         }
         if !self.limiter.drain(LAST_SETTLEMENT).await {

@@ -1,7 +1,7 @@
 //! Who is let in and how much they may use: keys, limits, and budgets that go on where the ledger says
 //! that they stood.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use tollgate_domain::UnixNanos;
@@ -12,6 +12,8 @@ use tollgate_tenancy::{Keys, Limiter, RedisPolicy, RedisSettings, Spent};
 
 use crate::start::StartError;
 
+/// How often changes of the rules are looked for.
+const LOOK: Duration = Duration::from_secs(1);
 /// After how long reading the ledger for budgets is worth a line in the log.
 const LONG: Duration = Duration::from_secs(2);
 
@@ -42,6 +44,24 @@ pub(crate) fn open(settings: &Settings) -> Result<Tenancy, StartError> {
         keys => tracing::info!(keys, "keys are asked for"),
     }
     Ok(Tenancy { keys, limiter })
+}
+
+/// Tells budgets that are new what was spent before they were: looks for changes of the rules as
+/// long as it is polled.
+pub(crate) async fn follow(tenancy: Tenancy, ledger: PathBuf) {
+    let mut seen = tenancy.keys.changes();
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let now = tenancy.keys.changes();
+        if now == std::mem::replace(&mut seen, now) {
+            continue;
+        }
+        let (tenancy, ledger) = (tenancy.clone(), ledger.clone());
+        let restored = tokio::task::spawn_blocking(move || restore(&tenancy, &ledger)).await;
+        if let Ok(Err(error)) = restored {
+            tracing::error!(%error, "what was spent could not be read; new budgets begin at zero");
+        }
+    }
 }
 
 /// Tells budgets what was spent before this process began.

@@ -47,8 +47,8 @@ pub(crate) enum Work {
     },
     /// Another server answers it.
     Elsewhere { exchange: Box<Exchange>, question: Box<Question> },
-    /// No server answered, or the client did not wait for it.
-    Nowhere { failed: Option<Box<Failed>> },
+    /// No server answered, or none in a way that can be passed on, or the client did not wait.
+    Nowhere { failed: Option<Box<Failed>>, refusal: Option<Refusal> },
 }
 
 impl Work {
@@ -65,7 +65,7 @@ impl Work {
     pub(crate) fn upstream(&self, arrived: &Moment) -> Option<UpstreamCall> {
         match self {
             Self::Elsewhere { exchange, .. } => Some(forward::call(exchange, arrived)),
-            Self::Here { failed, .. } | Self::Nowhere { failed } => {
+            Self::Here { failed, .. } | Self::Nowhere { failed, .. } => {
                 failed.as_ref().and_then(|failed| forward::failed_call(failed, arrived))
             }
         }
@@ -80,7 +80,7 @@ impl Work {
             Self::Elsewhere { exchange, question } => {
                 tap::upstream::run(*exchange, &question, tap).await
             }
-            Self::Nowhere { failed } => unanswered(failed.map(|failed| forward::refusal(&failed))),
+            Self::Nowhere { refusal, .. } => unanswered(refusal),
         }
     }
 }
@@ -142,7 +142,13 @@ impl Inner {
         };
         let content = self.capture.begin(request.tenant(), || prompt.clone());
         // The engine reads the prompt meanwhile; nothing of it goes out before this commit.
-        let ticket = self.started(request, &usage, tokenize, plugins).await?;
+        let ticket = match self.started(request, &usage, tokenize, plugins).await {
+            Ok(ticket) => ticket,
+            Err(refusal) => {
+                terms.release();
+                return Err(refusal);
+            }
+        };
         let device = local.engine.info().device;
         let work = Work::Here { generation, prompt_tokens, device, failed: None };
         Ok(Admitted { work, usage, tokenize, submitted, ticket, terms, content })
@@ -185,12 +191,21 @@ impl Inner {
             None => {
                 let started = self.started(request, &usage, None, plugins);
                 let (answered, ticket) = tokio::join!(asking, started);
-                (answered, Some(ticket?))
+                (answered, Some(ticket))
             }
             // Who serves it, and so what it will cost, is to be seen.
             Some(_) => (asking.await, None),
         };
         let work = match (answered, fallback) {
+            (Ok(Some(exchange)), _) if forward::turns_us_away(exchange.head().status) => {
+                let head = exchange.head();
+                tracing::error!(
+                    backend = &*head.backend,
+                    status = head.status,
+                    "a backend does not take the gateway's own key"
+                );
+                Work::Nowhere { failed: None, refusal: Some(forward::turned_away()) }
+            }
             (Ok(Some(exchange)), _) => {
                 let head = exchange.head();
                 usage.provider.clone_from(&head.provider);
@@ -203,7 +218,7 @@ impl Inner {
                 };
                 Work::Elsewhere { exchange: Box::new(exchange), question: Box::new(question) }
             }
-            (Ok(None), _) => Work::Nowhere { failed: None },
+            (Ok(None), _) => Work::Nowhere { failed: None, refusal: None },
             (Err(failed), Some((local, prompt, card))) => {
                 tracing::warn!(reason = failed.message, "no backend answered; the model here does");
                 terms.release();
@@ -217,12 +232,20 @@ impl Inner {
             }
             (Err(failed), None) => {
                 tracing::warn!(reason = failed.message, "no backend answered");
-                Work::Nowhere { failed: Some(Box::new(failed)) }
+                let refusal = Some(forward::refusal(&failed));
+                Work::Nowhere { failed: Some(Box::new(failed)), refusal }
             }
         };
         let ticket = match ticket {
             Some(ticket) => ticket,
-            None => self.started(request, &usage, None, plugins).await?,
+            None => self.started(request, &usage, None, plugins).await,
+        };
+        let ticket = match ticket {
+            Ok(ticket) => ticket,
+            Err(refusal) => {
+                terms.release();
+                return Err(refusal);
+            }
         };
         Ok(Admitted { work, usage, tokenize: None, submitted, ticket, terms, content })
     }

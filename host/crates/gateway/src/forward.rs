@@ -172,6 +172,18 @@ pub(crate) fn refusal(failure: &Failed) -> Refusal {
     refusal
 }
 
+/// Whether an upstream does not take the gateway's own key, which is nothing to tell a client of.
+pub(crate) fn turns_us_away(status: u16) -> bool {
+    matches!(status, 401 | 403 | 407)
+}
+
+/// What to tell the client of that.
+pub(crate) fn turned_away() -> Refusal {
+    let message =
+        "The backend of this model does not let the gateway in; its operator must see to it.";
+    Refusal::new(ErrorKind::Backend, message)
+}
+
 /// What kind of failure an upstream's own error is; none if the request was served.
 pub(crate) fn refused_by(status: u16) -> Option<ErrorKind> {
     match status {
@@ -180,8 +192,7 @@ pub(crate) fn refused_by(status: u16) -> Option<ErrorKind> {
         408 | 504 => Some(ErrorKind::BackendTimeout),
         413 => Some(ErrorKind::TooLarge),
         429 => Some(ErrorKind::Overloaded),
-        // Our key, not the client's.
-        401 | 403 | 407 | 500.. => Some(ErrorKind::Backend),
+        500.. => Some(ErrorKind::Backend),
         _ => Some(ErrorKind::InvalidRequest),
     }
 }

@@ -47,8 +47,10 @@ pub(crate) fn of_upstream(record: &Record, call: &UpstreamCall, failed: bool) ->
     usage(record, to);
     to.set(tollgate::BACKEND, call.backend.as_str());
     to.set(http::REQUEST_METHOD, record.http.method.as_str());
-    to.set(http::SERVER_ADDRESS, call.host.as_str());
-    to.set(http::SERVER_PORT, i64::from(call.port));
+    // Of several that did not answer none is the one.
+    let one = !call.host.is_empty();
+    to.set_some(http::SERVER_ADDRESS, one.then_some(call.host.as_str()));
+    to.set_some(http::SERVER_PORT, one.then_some(i64::from(call.port)));
     to.set_some(http::RESPONSE_STATUS_CODE, call.status.map(i64::from));
     to.set_some(http::ERROR_TYPE, error_type(&record.outcome).filter(|_| failed));
     attributes

@@ -7,7 +7,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -243,12 +243,27 @@ fn write(path: &Path, text: &str) -> Result<(), TenancyError> {
         }
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
         file.write_all(text.as_bytes())?;
+        like_before(path, &file)?;
         file.sync_all()?;
         std::fs::rename(&new, path)?;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
     })();
     written.map_err(|error| TenancyError::io(path, "write", error))
+}
+
+/// Gives the new file the mode and the owner of the one whose place it takes: a gateway that runs as
+/// somebody else must be able to read it as before.
+fn like_before(path: &Path, new: &File) -> std::io::Result<()> {
+    let before = match std::fs::metadata(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        before => before?,
+    };
+    let own = new.metadata()?;
+    if (own.uid(), own.gid()) != (before.uid(), before.gid()) {
+        std::os::unix::fs::fchown(new, Some(before.uid()), Some(before.gid()))?;
+    }
+    new.set_permissions(before.permissions())
 }
 
 #[cfg(test)]
@@ -313,11 +328,14 @@ mod tests {
         let before =
             "# Ours.\n[defaults.limits]\nconcurrent = 8 # at once\n\n[[tenant]]\nname = 'acme'\n";
         std::fs::write(&real, before).unwrap();
+        std::fs::set_permissions(&real, std::fs::Permissions::from_mode(0o640)).unwrap();
         std::os::unix::fs::symlink(&real, &link).unwrap();
         let first = create(&link, &order("acme"), NOW).unwrap();
         create(&link, &order("acme"), NOW).unwrap();
         revoke(&link, &first.id).unwrap();
         let after = std::fs::read_to_string(&real).unwrap();
+        let mode = std::fs::metadata(&real).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o640, "who could read it still can");
         assert!(after.starts_with(before), "{after}");
         assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
     }

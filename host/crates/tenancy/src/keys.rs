@@ -10,7 +10,7 @@
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -52,6 +52,8 @@ struct Shared {
     rules: ArcSwap<Rules>,
     /// Whether nobody has had to show a key so far.
     open: AtomicBool,
+    /// How often rules were put in force.
+    changes: AtomicU64,
     state: Mutex<FileState>,
 }
 
@@ -81,6 +83,7 @@ impl Keys {
             variable: variable.map(str::to_owned),
             rules: ArcSwap::from_pointee(Rules::default()),
             open: AtomicBool::new(true),
+            changes: AtomicU64::new(0),
             state: Mutex::default(),
         };
         let text = shared.path.as_deref().map(read).transpose()?.unwrap_or_default();
@@ -144,6 +147,12 @@ impl Keys {
         self.shared.rules.load().keys.len()
     }
 
+    /// Another number after each change of the rules.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.shared.changes.load(Ordering::Acquire)
+    }
+
     /// Since when it matters what was spent: since the beginning of the longest period that a
     /// budget is for. None: there is no budget.
     #[must_use]
@@ -187,6 +196,7 @@ impl Shared {
             self.open.store(false, Ordering::Release);
         }
         self.rules.store(Arc::new(rules));
+        self.changes.fetch_add(1, Ordering::Release);
         Ok(())
     }
 
