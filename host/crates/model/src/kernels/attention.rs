@@ -182,8 +182,11 @@ impl Run<'_> {
         }
         for (r, (row, sums)) in rows.iter().zip(sums.chunks_exact(groups)).enumerate() {
             let out = &mut self.tile.out[(first + r) * dim..][..dim];
-            let sums = sums.iter().flatten();
-            out.iter_mut().zip(sums).for_each(|(out, sum)| *out = sum / row.total);
+            for (out, sums) in out.chunks_mut(LANES).zip(sums) {
+                for (out, sum) in out.iter_mut().zip(sums) {
+                    *out = sum / row.total;
+                }
+            }
         }
         R
     }
@@ -216,7 +219,9 @@ impl Row {
             return;
         }
         let scale = 1.0 / (dim as f32).sqrt();
-        self.weights.iter_mut().for_each(|score| *score *= scale);
+        for score in &mut self.weights {
+            *score *= scale;
+        }
         let largest = self.weights[self.from..self.to]
             .iter()
             .fold(self.largest, |largest, score| if *score > largest { *score } else { largest });
@@ -250,8 +255,10 @@ fn add_values<S: Simd, const R: usize>(
     let seen = (rows[0].from, rows[0].to);
     let weights: [&[f32]; R] = std::array::from_fn(|r| rows[r].weights.as_slice());
     for (at, values) in memory.values.chunks_exact(BLOCK_TOKENS).enumerate() {
-        let mut total: [[S::F; 1]; R] =
-            std::array::from_fn(|r| [simd.load(&sums[r * groups + at])]);
+        let mut total = [[simd.splat(0.0)]; R];
+        for (r, total) in total.iter_mut().enumerate() {
+            *total = [simd.load(&sums[r * groups + at])];
+        }
         multiply::<S, _, R, 1>(simd, weights, [values], seen, &mut total);
         for (r, total) in total.iter().enumerate() {
             simd.store(total[0], &mut sums[r * groups + at]);

@@ -198,7 +198,9 @@ impl<C: Columns, P: Fn(usize) -> C> Share<'_, P> {
             for sums in sums.chunks_exact_mut(R) {
                 let mut total = [[simd.splat(0.0)]; R];
                 multiply::<S, C, R, 1>(simd, x, [(self.panel)(panel)], all, &mut total);
-                total.iter().zip(sums).for_each(|(total, to)| simd.store(total[0], to));
+                for (total, to) in total.iter().zip(sums) {
+                    simd.store(total[0], to);
+                }
                 panel += 1;
             }
         }
@@ -274,7 +276,12 @@ fn tile<S: Simd, const R: usize>(
     columns: &[Lanes],
     sums: &mut [[f32; LANES]; R],
 ) {
-    let mut total = sums.map(|sums| [simd.load(&sums)]);
+    let mut total = [[simd.splat(0.0)]; R];
+    for (total, sums) in total.iter_mut().zip(&*sums) {
+        *total = [simd.load(sums)];
+    }
     multiply::<S, &[Lanes], R, 1>(simd, x, [columns], (0, columns.len()), &mut total);
-    total.iter().zip(sums).for_each(|(total, to)| simd.store(total[0], to));
+    for (total, to) in total.iter().zip(sums) {
+        simd.store(total[0], to);
+    }
 }

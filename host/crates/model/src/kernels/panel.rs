@@ -17,8 +17,9 @@ pub(crate) trait Columns: Copy {
     /// Columns that have what [`Columns::group`] makes in common; even.
     const GROUP: usize;
 
-    /// Its first `to` columns: whoever says so first saves a check at each of them.
-    fn until(self, to: usize) -> Self;
+    /// Its columns from `from` on, as many as `count`; both even, or `from` the last one. Whoever takes
+    /// a piece first saves a check at each column.
+    fn piece(self, from: usize, count: usize) -> Self;
 
     /// Some columns, if they are floats in memory.
     fn floats(&self, _from: usize, _count: usize) -> Option<&[Lanes]> {
@@ -45,8 +46,8 @@ impl Columns for &[Lanes] {
     }
 
     #[inline(always)]
-    fn until(self, to: usize) -> Self {
-        &self[..to]
+    fn piece(self, from: usize, count: usize) -> Self {
+        &self[from..from + count]
     }
 
     #[inline(always)]
@@ -65,8 +66,8 @@ impl Columns for &[[f32; LANES]] {
     const GROUP: usize = FLOATS;
 
     #[inline(always)]
-    fn until(self, to: usize) -> Self {
-        &self[..to]
+    fn piece(self, from: usize, count: usize) -> Self {
+        &self[from..from + count]
     }
 
     #[inline(always)]
@@ -88,8 +89,8 @@ impl Columns for F16<'_> {
     const GROUP: usize = FLOATS;
 
     #[inline(always)]
-    fn until(self, to: usize) -> Self {
-        Self(&self.0[..to])
+    fn piece(self, from: usize, count: usize) -> Self {
+        Self(&self.0[from..from + count])
     }
 
     #[inline(always)]
@@ -111,8 +112,8 @@ impl Columns for Bf16<'_> {
     const GROUP: usize = FLOATS;
 
     #[inline(always)]
-    fn until(self, to: usize) -> Self {
-        Self(&self.0[..to])
+    fn piece(self, from: usize, count: usize) -> Self {
+        Self(&self.0[from..from + count])
     }
 
     #[inline(always)]
@@ -126,8 +127,13 @@ impl Columns for Bf16<'_> {
     }
 }
 
+/// Columns that are multiplied without a check in between; divides every [`Columns::GROUP`].
+const PIECE: usize = 16;
+
 /// Adds the products of `R` rows of `x` and the columns `from..to` of `P` panels to `sums`. `from` is
-/// the start of a group, and `x` are whole rows.
+/// the start of a group, or of anything for floats, and `x` are whole rows.
+///
+/// No closures here: one that is not inlined is compiled for processors without the instructions.
 #[inline(always)]
 pub(crate) fn multiply<S: Simd, C: Columns, const R: usize, const P: usize>(
     simd: S,
@@ -136,38 +142,51 @@ pub(crate) fn multiply<S: Simd, C: Columns, const R: usize, const P: usize>(
     (from, to): (usize, usize),
     sums: &mut [[S::F; P]; R],
 ) {
-    let (x, panels) = (x.map(|row| &row[..to]), panels.map(|panel| panel.until(to)));
     let mut start = from;
     while start < to {
         let end = to.min(start.saturating_add(C::GROUP));
-        let groups = panels.map(|panel| panel.group(simd, start / C::GROUP));
-        let mut column = start;
-        while column + 1 < end {
-            let even =
-                std::array::from_fn(|p| panels[p].column::<S, false>(simd, column, groups[p]));
-            step(simd, &x, column, even, sums);
-            let odd =
-                std::array::from_fn(|p| panels[p].column::<S, true>(simd, column + 1, groups[p]));
-            step(simd, &x, column + 1, odd, sums);
-            column += 2;
+        let mut groups = [[simd.splat(0.0); 2]; P];
+        for (group, panel) in groups.iter_mut().zip(panels) {
+            *group = panel.group(simd, start / C::GROUP);
         }
-        if column < end {
-            let last =
-                std::array::from_fn(|p| panels[p].column::<S, false>(simd, column, groups[p]));
-            step(simd, &x, column, last, sums);
+        while start < end {
+            let count = PIECE.min(end - start);
+            let (mut x, mut panels) = (x, panels);
+            if count == PIECE {
+                for row in &mut x {
+                    *row = &row[start..start + PIECE];
+                }
+                for panel in &mut panels {
+                    *panel = panel.piece(start, PIECE);
+                }
+                for pair in 0..PIECE / 2 {
+                    step::<S, C, R, P, false>(simd, &x, &panels, pair * 2, &groups, sums);
+                    step::<S, C, R, P, true>(simd, &x, &panels, pair * 2 + 1, &groups, sums);
+                }
+            } else {
+                // Floats: the others' groups are whole pieces.
+                for column in start..end {
+                    step::<S, C, R, P, false>(simd, &x, &panels, column, &groups, sums);
+                }
+            }
+            start += count;
         }
-        start = end;
     }
 }
 
 #[inline(always)]
-fn step<S: Simd, const R: usize, const P: usize>(
+fn step<S: Simd, C: Columns, const R: usize, const P: usize, const ODD: bool>(
     simd: S,
     x: &[&[f32]; R],
+    panels: &[C; P],
     column: usize,
-    weights: [S::F; P],
+    groups: &[[S::F; 2]; P],
     sums: &mut [[S::F; P]; R],
 ) {
+    let mut weights = [simd.splat(0.0); P];
+    for ((weight, panel), group) in weights.iter_mut().zip(panels).zip(groups) {
+        *weight = panel.column::<S, ODD>(simd, column, *group);
+    }
     for (row, sums) in x.iter().zip(sums) {
         let value = simd.splat(row[column]);
         for (weight, sum) in weights.iter().zip(sums) {
@@ -179,7 +198,6 @@ fn step<S: Simd, const R: usize, const P: usize>(
 /// Columns `from..` of a panel as floats, as many as `to` has room for.
 #[inline(always)]
 pub(crate) fn unpack<S: Simd, C: Columns>(simd: S, panel: C, from: usize, to: &mut [Lanes]) {
-    let panel = panel.until(from + to.len());
     let mut done = 0;
     while done < to.len() {
         let end = to.len().min(done.saturating_add(C::GROUP));

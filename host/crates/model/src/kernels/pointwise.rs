@@ -45,7 +45,9 @@ pub(crate) fn rms_norm_in_place(x: &mut [f32], weight: &[f32], eps: f32) {
         fn run<S: Simd>(self, simd: S) {
             for row in self.0.chunks_exact_mut(self.1.len()) {
                 let scale = 1.0 / (squares(simd, row) / row.len() as f32 + self.2).sqrt();
-                row.iter_mut().zip(self.1).for_each(|(x, weight)| *x = *x * scale * weight);
+                for (x, weight) in row.iter_mut().zip(self.1) {
+                    *x = *x * scale * weight;
+                }
             }
         }
     }

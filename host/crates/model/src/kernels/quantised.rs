@@ -383,8 +383,8 @@ impl Columns for Q8<'_> {
     const GROUP: usize = 32;
 
     #[inline(always)]
-    fn until(self, to: usize) -> Self {
-        Self { bytes: &self.bytes[..to], ..self }
+    fn piece(self, from: usize, count: usize) -> Self {
+        Self { bytes: &self.bytes[from..from + count], ..self }
     }
 
     #[inline(always)]
@@ -402,8 +402,8 @@ impl Columns for Q4<'_> {
     const GROUP: usize = 32;
 
     #[inline(always)]
-    fn until(self, to: usize) -> Self {
-        Self { nibbles: &self.nibbles[..to / 2], ..self }
+    fn piece(self, from: usize, count: usize) -> Self {
+        Self { nibbles: &self.nibbles[from / 2..from / 2 + count / 2], ..self }
     }
 
     #[inline(always)]
@@ -422,8 +422,8 @@ impl Columns for Q4K<'_> {
     const GROUP: usize = 32;
 
     #[inline(always)]
-    fn until(self, to: usize) -> Self {
-        Self(&self.0[..to / 2], self.1)
+    fn piece(self, from: usize, count: usize) -> Self {
+        Self(&self.0[from / 2..from / 2 + count / 2], self.1)
     }
 
     #[inline(always)]
@@ -441,8 +441,8 @@ impl Columns for Q5K<'_> {
     const GROUP: usize = 32;
 
     #[inline(always)]
-    fn until(self, to: usize) -> Self {
-        Self(&self.0[..to], self.1)
+    fn piece(self, from: usize, count: usize) -> Self {
+        Self(&self.0[from..from + count], self.1)
     }
 
     #[inline(always)]
@@ -460,8 +460,8 @@ impl Columns for Q6K<'_> {
     const GROUP: usize = 16;
 
     #[inline(always)]
-    fn until(self, to: usize) -> Self {
-        Self(&self.0[..to], self.1)
+    fn piece(self, from: usize, count: usize) -> Self {
+        Self(&self.0[from..from + count], self.1)
     }
 
     #[inline(always)]
