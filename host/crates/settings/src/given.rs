@@ -122,7 +122,7 @@ pub struct Given {
     #[arg(long, env = "TOLLGATE_MAX_BODY_BYTES", value_name = "N")]
     pub max_body_bytes: Option<usize>,
 
-    /// Requests the engine works on at once [default: 8]
+    /// Requests that share the forward passes of the model in this process [default: 8]
     #[arg(long, env = "TOLLGATE_MAX_RUNNING", value_name = "N")]
     pub max_running: Option<usize>,
 
