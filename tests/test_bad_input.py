@@ -122,7 +122,7 @@ def test_unusual_text_is_served(gateway):
 
 def test_unknown_model(gateway):
     check_error(gateway.http.post(COMPLETIONS, json=GOOD | {"model": "gpt-99"}), 404, "model")
-    check_error(gateway.http.post(CHAT, json=GOOD_CHAT | {"model": ""}), 404, "model")
+    check_error(gateway.http.post(CHAT, json=GOOD_CHAT | {"model": ""}), 400, "model")
     gateway.still_serves()
 
 

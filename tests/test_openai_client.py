@@ -117,3 +117,38 @@ def test_errors_are_the_clients_own_exceptions(gateway, change, exception, param
         gateway.openai.completions.create(**call)
     assert raised.value.param == param
     assert raised.value.type and raised.value.code is not None
+
+
+def test_a_prompt_that_was_read_before_is_not_read_again(gateway):
+    ask = {"model": "mistral-7b", "prompt": "What does a plugin do? " * 12, "max_tokens": 8, "temperature": 0}
+
+    def answer(user):
+        told = gateway.http.post("/v1/completions", json=ask | {"user": user})
+        return told.json(), told.headers["x-tollgate-trace-id"]
+
+    first, _ = answer("reader-a")
+    again, trace_id = answer("reader-a")
+    other, _ = answer("reader-b")
+    cached = [told["usage"]["prompt_tokens_details"]["cached_tokens"] for told in (first, again, other)]
+    assert cached[0] == 0 and cached[2] == 0, "one tenant does not learn what another has sent"
+    assert 16 <= cached[1] < again["usage"]["prompt_tokens"]
+    assert first["text"] == again["text"] == other["text"], "and it makes no difference to the answer"
+    gateway.root_span(trace_id)
+    spans = {span["name"]: span["attributes"] for span in gateway.spans(trace_id)}
+    assert spans["inference.prefill"]["tollgate.engine.cached_tokens"] == cached[1]
+    assert spans["inference.decode"]["tollgate.engine.passes"] >= 8
+    assert spans["inference.request"]["gen_ai.usage.cache_read.input_tokens"] == cached[1]
+
+
+def test_options_beyond_openais_are_heeded(gateway):
+    ask = {"model": "mistral-7b", "prompt": PROMPT, "max_tokens": 120, "temperature": 0}
+    plain = gateway.http.post("/v1/completions", json=ask).json()
+    assert plain["choices"][0]["finish_reason"] == "stop" and plain["completion_tokens"] < 120
+    on = gateway.http.post("/v1/completions", json=ask | {"ignore_eos": True}).json()
+    assert on["choices"][0]["finish_reason"] == "length" and on["completion_tokens"] == 120
+    longer = gateway.http.post("/v1/completions", json=ask | {"min_tokens": plain["completion_tokens"] + 3}).json()
+    assert longer["completion_tokens"] >= plain["completion_tokens"] + 3
+    varied = gateway.http.post("/v1/completions", json=ask | {"frequency_penalty": 2, "presence_penalty": 2}).json()
+    assert varied["text"] != plain["text"]
+    wrong = gateway.http.post("/v1/completions", json=ask | {"logit_bias": {"5": 101}})
+    assert wrong.status_code == 400 and wrong.json()["error"]["param"] == "logit_bias.5"

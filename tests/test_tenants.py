@@ -11,7 +11,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 
-import httpx
 import openai
 import pytest
 

@@ -1,22 +1,22 @@
 """Requests that other servers answer: a second gateway with the demo model, a server of MLX that is not ours, and servers
 that misbehave on purpose."""
 
-import http.server
 import json
 import socket
 import subprocess
 import sys
 import threading
 import time
+from decimal import Decimal
 
 import httpx
 import openai
 import pytest
 
-from conftest import Gateway, exact, free_port, read_events, replace_file, until
+from conftest import ROOT, Gateway, environment, free_port, replace_file, until
 
 CHAT = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "What does a plugin do?"}], "max_tokens": 12, "seed": 7}
-ADMIN = "/v1/chat/completions"
+ROUTE = "/v1/chat/completions"
 
 
 def backends(folder, *tables, head=""):
@@ -166,7 +166,7 @@ def root_and_client(gateway, trace_id):
 
 def test_a_request_is_forwarded_priced_and_traced_as_one(front, second):
     gateway = front(to(second))
-    answer = gateway.http.post(ADMIN, json=CHAT | {"user": "acme"})
+    answer = gateway.http.post(ROUTE, json=CHAT | {"user": "acme"})
     assert answer.status_code == 200
     told = answer.json()
     assert told["model"] == "mistral-7b" and told["choices"][0]["message"]["content"].strip()
@@ -200,7 +200,7 @@ def test_usage_is_asked_for_and_taken_out_again(front, scripted):
     events = (chunk("Hel", usage=None), chunk("lo.", usage=None), chunk(reason="stop", usage=None), chunk(usage=USAGE), b"data: [DONE]\n\n")
     server = scripted(lambda connection, _: stream_of(connection, *events))
     gateway = front(to(server))
-    with gateway.http.stream("POST", ADMIN, json=CHAT | {"stream": True}) as answer:
+    with gateway.http.stream("POST", ROUTE, json=CHAT | {"stream": True}) as answer:
         text = answer.read().decode()
         trace_id = answer.headers["x-tollgate-trace-id"]
     assert json.loads(server.heads[0][1])["stream_options"] == {"include_usage": True}
@@ -219,7 +219,7 @@ def test_what_is_silent_about_usage_is_estimated_and_says_so(front, scripted):
     events = (chunk("Hello, how are you?"), chunk(reason="stop"), b"data: [DONE]\n\n")
     server = scripted(lambda connection, _: stream_of(connection, *events))
     gateway = front(to(server))
-    with gateway.http.stream("POST", ADMIN, json=CHAT | {"stream": True}) as answer:
+    with gateway.http.stream("POST", ROUTE, json=CHAT | {"stream": True}) as answer:
         answer.read()
         trace_id = answer.headers["x-tollgate-trace-id"]
     attributes = gateway.root_span(trace_id)["attributes"]
@@ -248,7 +248,7 @@ def refuses():
 def test_the_next_backend_answers_when_the_first_does_not(front, second, stream):
     gateway = front(to(refuses(), "away"), to(second), head='balance = "round-robin"\n')
     for _ in range(4):
-        answer = gateway.http.post(ADMIN, json=CHAT | {"stream": stream})
+        answer = gateway.http.post(ROUTE, json=CHAT | {"stream": stream})
         assert answer.status_code == 200
         root, client = root_and_client(gateway, answer.headers["x-tollgate-trace-id"])
         assert client["attributes"]["tollgate.backend"] == "second"
@@ -262,7 +262,7 @@ def test_the_next_backend_answers_when_the_first_does_not(front, second, stream)
 def test_the_model_here_answers_when_no_backend_does(front):
     table = to(refuses(), "away") | {"models": ["gpt-4o-mini"]}
     gateway = front(table, arguments=["--model", "demo"])
-    answer = gateway.http.post(ADMIN, json=CHAT)
+    answer = gateway.http.post(ROUTE, json=CHAT)
     assert answer.status_code == 200 and answer.json()["text"].strip()
     root = gateway.root_span(answer.headers["x-tollgate-trace-id"])
     assert root["attributes"]["gen_ai.provider.name"] == "tollgate"
@@ -272,7 +272,7 @@ def test_the_model_here_answers_when_no_backend_does(front):
 @pytest.mark.parametrize("stream", [False, True])
 def test_without_any_backend_there_is_an_error_and_a_record(front, stream):
     gateway = front(to(refuses(), "away"))
-    answer = gateway.http.post(ADMIN, json=CHAT | {"stream": stream})
+    answer = gateway.http.post(ROUTE, json=CHAT | {"stream": stream})
     assert answer.status_code == 502 and answer.json()["error"]["code"] == "backend_error"
     root, client = root_and_client(gateway, answer.headers["x-tollgate-trace-id"])
     assert root["status"] == "ERROR" and client["status"] == "ERROR"
@@ -286,7 +286,7 @@ def test_what_breaks_off_is_billed_as_far_as_it_came(front, scripted):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
 
     gateway = front(to(scripted(script)))
-    with gateway.http.stream("POST", ADMIN, json=CHAT | {"stream": True}) as answer:
+    with gateway.http.stream("POST", ROUTE, json=CHAT | {"stream": True}) as answer:
         text = answer.read().decode()
         trace_id = answer.headers["x-tollgate-trace-id"]
     assert "[DONE]" not in text and '"code":"backend_error"' in text
@@ -308,7 +308,7 @@ def test_a_client_that_leaves_closes_the_call_and_is_billed(front, scripted):
             closed.set()
 
     gateway = front(to(scripted(script)))
-    with gateway.http.stream("POST", ADMIN, json=CHAT | {"stream": True}) as answer:
+    with gateway.http.stream("POST", ROUTE, json=CHAT | {"stream": True}) as answer:
         trace_id = answer.headers["x-tollgate-trace-id"]
         next(answer.iter_lines())
     assert closed.wait(10), "the backend goes on for nobody"
@@ -320,18 +320,18 @@ def test_a_client_that_leaves_closes_the_call_and_is_billed(front, scripted):
 def test_a_backend_that_hangs_is_given_up(front, scripted):
     server = scripted(lambda connection, _: time.sleep(30))
     gateway = front(to(server, **{"first-byte-timeout-ms": 300}))
-    answer = gateway.http.post(ADMIN, json=CHAT)
+    answer = gateway.http.post(ROUTE, json=CHAT)
     assert answer.status_code == 504 and answer.json()["error"]["code"] == "backend_timeout"
 
 
 def test_backends_change_while_running(front, second, tmp_path):
     gateway = front(to(refuses(), "away"))
-    assert gateway.http.post(ADMIN, json=CHAT).status_code in (502, 503)
+    assert gateway.http.post(ROUTE, json=CHAT).status_code in (502, 503)
     backends(tmp_path, to(second))
-    until(lambda: gateway.http.post(ADMIN, json=CHAT).status_code == 200, what="the new backend")
+    until(lambda: gateway.http.post(ROUTE, json=CHAT).status_code == 200, what="the new backend")
     replace_file(tmp_path / "backends.toml", "[[backend]]\nnme = 1\n")
     until(lambda: "the backends stay as they were" in gateway.log(), what="a line about the bad file")
-    assert gateway.http.post(ADMIN, json=CHAT).status_code == 200
+    assert gateway.http.post(ROUTE, json=CHAT).status_code == 200
 
 
 def test_models_of_all_places_are_listed(front, second):
@@ -368,7 +368,7 @@ def test_a_killed_gateway_bills_what_was_forwarded(front, scripted, tmp_path):
             time.sleep(0.02)
 
     gateway = front(to(scripted(script)))
-    with gateway.http.stream("POST", ADMIN, json=CHAT | {"stream": True}) as answer:
+    with gateway.http.stream("POST", ROUTE, json=CHAT | {"stream": True}) as answer:
         trace_id = answer.headers["x-tollgate-trace-id"]
         lines = answer.iter_lines()
         for _ in range(20):
@@ -378,3 +378,43 @@ def test_a_killed_gateway_bills_what_was_forwarded(front, scripted, tmp_path):
     attributes = again.root_span(trace_id)["attributes"]
     assert attributes["tollgate.outcome"] == "aborted" and attributes["tollgate.cost.status"] == "estimated"
     assert attributes["llm.completion_tokens"] > 0
+
+
+@pytest.fixture(scope="module")
+def mlx(tmp_path_factory):
+    """The server of mlx-lm, which is not ours, with our demo model."""
+    port = free_port()
+    log = (tmp_path_factory.mktemp("mlx") / "log.txt").open("wb")
+    command = [sys.executable, "-m", "mlx_lm", "server", "--model", ROOT / "host/assets/demo-model", "--port", str(port)]
+    process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment({"HF_HUB_OFFLINE": "1"}))
+    url = f"http://127.0.0.1:{port}"
+
+    def answers():
+        assert process.poll() is None, "mlx_lm server ended at start"
+        try:
+            return httpx.get(f"{url}/health", trust_env=False, timeout=5).status_code < 500
+        except httpx.TransportError:
+            return False
+
+    try:
+        until(answers, seconds=90, what="the server of mlx-lm")
+        yield url
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_server_that_is_not_ours_is_priced_like_one_that_is(front, mlx):
+    table = to(mlx, "mlx", provider="mlx-lm") | {"models": [{"as": "gpt-4o-mini", "name": "default_model"}]}
+    gateway = front(table)
+    ask = {k: v for k, v in CHAT.items() if k != "seed"} | {"temperature": 0}
+    plain = gateway.openai.chat.completions.create(**ask)
+    assert plain.choices[0].message.content.strip() and plain.cost["status"] == "priced"
+    chunks = list(gateway.openai.chat.completions.create(**ask, stream=True, stream_options={"include_usage": True}))
+    text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+    assert text == plain.choices[0].message.content
+    # It tells of its cache, so the same question may cost less the second time, never more.
+    assert chunks[-1].usage.total_tokens == plain.usage.total_tokens
+    assert Decimal(chunks[-1].cost["amount"]) <= Decimal(plain.cost["amount"])
+    _, client = root_and_client(gateway, plain.trace_id)
+    assert client["name"] == "chat default_model" and client["attributes"]["gen_ai.provider.name"] == "mlx-lm"

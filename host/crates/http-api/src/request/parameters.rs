@@ -60,7 +60,11 @@ impl Parameters {
 
 /// The model's name. Whether there is such a model is the gateway's to know.
 pub(super) fn model(fields: &Fields<'_>) -> Result<Option<String>, Invalid> {
-    fields.get("model").map(|field| name(&field)).transpose()
+    let Some(field) = fields.get("model") else { return Ok(None) };
+    match name(&field)? {
+        name if name.is_empty() => Err(field.refuse("`model` must not be empty.")),
+        name => Ok(Some(name)),
+    }
 }
 
 /// The `user` field. An empty one names nobody.
@@ -224,6 +228,7 @@ mod tests {
         let long = format!(r#"{{"user":"{}"}}"#, "x".repeat(LONGEST_NAME + 1));
         let cases = [
             (r#"{"model":7}"#, "model", "`model` must be a string, not 7."),
+            (r#"{"model":""}"#, "model", "`model` must not be empty."),
             (r#"{"user":["a"]}"#, "user", "`user` must be a string, not an array."),
             (&long, "user", "`user` must be at most 256 bytes long."),
             (r#"{"max_tokens":0}"#, "max_tokens", "an integer of at least 1, not 0."),
