@@ -28,6 +28,11 @@ const BENCHES: &[Bench] = &[
         about: "what a streamed event costs: framing, reading, stripping, the account; and a round trip",
     },
     Bench {
+        name: "gateway",
+        targets: &[("tollgate", "gateway")],
+        about: "what the gateway adds to a request and an event, with each thing off in turn; --smg PATH --seconds N --rounds N --quick",
+    },
+    Bench {
         name: "attribute-shapes",
         targets: &[("tollgate-plugin-host", "attribute_shapes")],
         about: "ways for span attributes to cross into a plugin and edits to come back",
