@@ -42,6 +42,9 @@ use servers::{Receiver, Upstream};
 use subject::{Subject, Surroundings};
 use variants::{VARIANTS, Variant};
 
+/// Its row.
+const SMG: &str = "SMG, nothing on";
+
 /// Something to measure.
 enum Plan {
     Direct,
@@ -82,7 +85,10 @@ fn main() {
     let load = [began, load_average()];
     explain(&options, cores, load);
     report::print(&rows);
-    if options.smg().is_none() {
+    let row = |wanted: &str| rows.iter().find(|(name, _)| name == wanted);
+    if let (Some(ours), Some(smg)) = (row(VARIANTS[0].name), row(SMG)) {
+        report::compare(ours, smg);
+    } else if options.smg().is_none() {
         println!("\nSMG was not measured: it is not on the PATH, and --smg names none");
     }
     report::print_json(&options, load, &rows);
@@ -93,7 +99,7 @@ fn plans(options: &Options) -> Vec<(String, Plan)> {
     let mut plans: Vec<(String, Plan)> =
         VARIANTS.iter().map(|variant| (variant.name.to_owned(), Plan::Tollgate(variant))).collect();
     if let Some(program) = options.smg() {
-        plans.insert(1, ("SMG, nothing on".to_owned(), Plan::Smg(program)));
+        plans.insert(1, (SMG.to_owned(), Plan::Smg(program)));
     }
     if options.quick {
         plans.retain(|(_, plan)| !matches!(plan, Plan::Tollgate(variant) if !variant.is_quick));

@@ -1,6 +1,6 @@
 //! What is measured, for how long and how often.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Parser;
 
@@ -25,7 +25,7 @@ pub struct Options {
     /// Only what has this in its name; `direct` is measured all the same
     #[arg(long)]
     pub only: Option<String>,
-    /// The program `smg` to measure beside it [default: the one on the PATH]
+    /// The program `smg` to measure beside it, from the top of the repository [default: the one on the PATH]
     #[arg(long)]
     pub smg: Option<PathBuf>,
     /// Tiny numbers, to see that it runs
@@ -64,10 +64,7 @@ impl Options {
                 .find(|file| file.is_file())
         };
         match &self.smg {
-            Some(program) => {
-                assert!(program.is_file(), "there is no {}", program.display());
-                Some(program.clone())
-            }
+            Some(program) => Some(from_top(program)),
             None if self.quick => None,
             None => found(),
         }
@@ -79,4 +76,11 @@ impl Options {
             false => self,
         }
     }
+}
+
+/// A file named from the top of the repository: cargo runs benchmarks in the folder of their package.
+pub fn from_top(file: &Path) -> PathBuf {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let file = top.join(file);
+    file.canonicalize().unwrap_or_else(|error| panic!("{}: {error}", file.display()))
 }

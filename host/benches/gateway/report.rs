@@ -61,6 +61,23 @@ pub fn print(rows: &[(String, Figures)]) {
     }
 }
 
+/// Prints what a gateway of ours is beside another.
+pub fn compare(ours: &(String, Figures), other: &(String, Figures)) {
+    let ratio = |name| Some(ours.1.get(name)? / other.1.get(name)?);
+    let told: Vec<String> = [
+        ("requests/s per core", "per_second_per_core"),
+        ("added p50", "one_added_p50"),
+        ("added p99", "one_added_p99"),
+        ("added time to the first token", "first_added_p50"),
+        ("time of a paced event", "paced_event_us"),
+        ("memory under load", "loaded_mib"),
+    ]
+    .into_iter()
+    .filter_map(|(words, name)| Some(format!("{words} {:.2}", ratio(name)?)))
+    .collect();
+    println!("\n\"{}\" as a multiple of \"{}\": {}", ours.0, other.0, told.join(", "));
+}
+
 /// Prints all figures on one line.
 pub fn print_json(options: &Options, load: [f64; 2], rows: &[(String, Figures)]) {
     let rows: Vec<serde_json::Value> = rows

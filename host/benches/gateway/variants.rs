@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::options::from_top;
 use crate::servers::{MODEL, Receiver, Upstream};
 
 /// The plugins that come with the gateway and have to do with a forwarded request.
@@ -166,7 +167,7 @@ impl Variant {
 /// The gateway: the one that was built with this, or `TOLLGATE_BIN`.
 pub fn program() -> PathBuf {
     std::env::var_os("TOLLGATE_BIN")
-        .map_or_else(|| env!("CARGO_BIN_EXE_tollgate").into(), PathBuf::from)
+        .map_or_else(|| env!("CARGO_BIN_EXE_tollgate").into(), |given| from_top(given.as_ref()))
 }
 
 fn components() -> PathBuf {
