@@ -33,6 +33,11 @@ const BENCHES: &[Bench] = &[
         about: "prompts read, tokens written by 1, 4 and 16 sequences, first token; --model FILE --packings f32,q4_k",
     },
     Bench {
+        name: "gateway",
+        targets: &[("tollgate", "gateway")],
+        about: "what the gateway adds to a request and an event, with each thing off in turn; --smg PATH --seconds N --rounds N --quick",
+    },
+    Bench {
         name: "attribute-shapes",
         targets: &[("tollgate-plugin-host", "attribute_shapes")],
         about: "ways for span attributes to cross into a plugin and edits to come back",
