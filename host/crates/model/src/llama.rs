@@ -1,5 +1,5 @@
 //! The Llama forward pass over candle tensors, for training: composed of operations that have a
-//! backward pass, which candle's fused kernels have not. Inference is [`crate::decoder`], which the
+//! backward pass, which candle's fused kernels have not. Inference is `decoder`, which the
 //! tests compare with this.
 //!
 //! Shapes are written as `[batch, heads, tokens, head_dim]`; all rows start at position 0.
