@@ -148,7 +148,7 @@ def test_options_beyond_openais_are_heeded(gateway):
     assert on["choices"][0]["finish_reason"] == "length" and on["completion_tokens"] == 120
     longer = gateway.http.post("/v1/completions", json=ask | {"min_tokens": plain["completion_tokens"] + 3}).json()
     assert longer["completion_tokens"] >= plain["completion_tokens"] + 3
-    varied = gateway.http.post("/v1/completions", json=ask | {"frequency_penalty": 2, "presence_penalty": 2}).json()
+    varied = gateway.http.post("/v1/completions", json=ask | {"repetition_penalty": 100}).json()
     assert varied["text"] != plain["text"]
     wrong = gateway.http.post("/v1/completions", json=ask | {"logit_bias": {"5": 101}})
     assert wrong.status_code == 400 and wrong.json()["error"]["param"] == "logit_bias.5"

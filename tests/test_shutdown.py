@@ -6,7 +6,7 @@ import time
 import httpx
 import pytest
 
-from conftest import read_events
+from conftest import free_port, read_events, until
 
 LONG = {"model": "mistral-7b", "prompt": "Tell me everything about spans.", "max_tokens": 400, "temperature": 1.2, "seed": 1}
 STREAMED = {"stream": True, "stream_options": {"include_usage": True}}
@@ -30,7 +30,8 @@ def test_a_running_stream_is_finished(start_gateway, number):
 
 
 def test_what_does_not_finish_in_time_is_on_record_as_our_doing(start_gateway, in_background):
-    gateway = start_gateway(arguments=["--drain-seconds", "0"])
+    metrics = f"127.0.0.1:{free_port()}"
+    gateway = start_gateway(arguments=["--drain-seconds", "0", "--admin-listen", metrics])
     count = 24
 
     def ask(seed):
@@ -39,7 +40,12 @@ def test_what_does_not_finish_in_time_is_on_record_as_our_doing(start_gateway, i
         assert answer.status_code == 200 or answer.json()["error"]["code"] == "shutting_down", answer.text
 
     asking = [in_background(ask, seed) for seed in range(count)]
-    gateway.root_span(None)
+
+    def all_are_in():
+        text = httpx.get(f"http://{metrics}/metrics", trust_env=False).text
+        return f"\ntollgate_ledger_started_total {count}\n" in text
+
+    until(all_are_in, what="all requests on record")
     gateway.stop(status=1)
     for thread in asking:
         thread.join()
