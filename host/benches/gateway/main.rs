@@ -67,7 +67,6 @@ fn main() {
     for number in 1..=options.rounds {
         let mut direct = Figures::new();
         for ((name, plan), measured) in plans.iter().zip(&mut rounds) {
-            println!("round {number} of {}: {name}", options.rounds);
             let own = folder.path().join(name.replace(' ', "-"));
             fs::create_dir_all(&own).unwrap();
             let subject = start(plan, &own, &around);
@@ -76,6 +75,7 @@ fn main() {
                 Plan::Direct => direct.clone_from(&figures),
                 _ => add_differences(&mut figures, &direct),
             }
+            println!("round {number} of {}: {}", options.rounds, report::line(name, &figures));
             measured.push(figures);
         }
     }

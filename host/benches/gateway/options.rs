@@ -17,7 +17,7 @@ pub struct Options {
     #[arg(long, default_value_t = 64)]
     pub connections: usize,
     /// Requests per second of the open loop
-    #[arg(long, default_value_t = 1000)]
+    #[arg(long, default_value_t = 500)]
     pub rate: u32,
     /// Milliseconds between two tokens of a paced stream
     #[arg(long, default_value_t = 5)]

@@ -51,14 +51,20 @@ pub fn print(rows: &[(String, Figures)]) {
     let headings: String = columns().map(|(_, heading, _)| format!("{heading:>WIDTH$}")).collect();
     println!("{:NAME$}{headings}", "what is on");
     for (name, figures) in rows {
-        let cells: String = columns()
-            .map(|(figure, _, decimals)| match figures.get(figure) {
-                Some(value) => format!("{value:>WIDTH$.decimals$}"),
-                None => format!("{:>WIDTH$}", "-"),
-            })
-            .collect();
-        println!("{name:NAME$}{cells}");
+        println!("{}", line(name, figures));
     }
+}
+
+/// A line of the table.
+pub fn line(name: &str, figures: &Figures) -> String {
+    let columns = COLUMNS.iter().flat_map(|(_, columns)| *columns);
+    let cells: String = columns
+        .map(|(figure, _, decimals)| match figures.get(figure) {
+            Some(value) => format!("{value:>WIDTH$.decimals$}"),
+            None => format!("{:>WIDTH$}", "-"),
+        })
+        .collect();
+    format!("{name:NAME$}{cells}")
 }
 
 /// Prints what a gateway of ours is beside another.
