@@ -9,6 +9,7 @@ pub mod cost;
 pub mod error;
 pub mod id;
 pub mod money;
+pub mod place;
 pub mod plugin;
 pub mod record;
 pub mod span;

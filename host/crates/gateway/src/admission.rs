@@ -4,18 +4,19 @@
 //! What is not let in for want of a key leaves no record: a stranger must not be able to fill the
 //! ledger. It is counted.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tollgate_domain::admission::{Admission, LimitApplied};
 use tollgate_domain::{CostOutcome, ErrorKind, Money, UnixNanos};
 use tollgate_tenancy::headers::{allowance_headers, limited_headers};
-use tollgate_tenancy::{
-    BudgetStanding, Draw, Keys, Limited, Limiter, Per, Reservation, Scope, What,
-};
+use tollgate_tenancy::{BudgetStanding, Draw, Keys, Limited, Limiter, Per, Reservation, What};
 
 use crate::call::{Caller, LimitReached, Refusal};
 use crate::metrics::RequestMeters;
 use crate::request::Request;
+
+/// When a client may try again whose limits could not be checked.
+const LIMITS_RETRY: Duration = Duration::from_secs(1);
 
 /// Keys and what they may use.
 #[derive(Clone, Debug)]
@@ -85,15 +86,23 @@ impl Tenancy {
     }
 }
 
-/// When a client may try again whose limits could not be checked.
-const LIMITS_RETRY: std::time::Duration = std::time::Duration::from_secs(1);
-
 impl Terms {
     /// Puts what was used in the place of what was reserved. Of a price that is not known the
     /// estimate stays.
     pub(crate) fn settle(self, tokens: u64, cost: &CostOutcome) {
         let cost = cost.cost().map(|cost| cost.total);
         self.reservation.settle(Draw { tokens, cost }, now());
+    }
+
+    /// Keeps them if what they were reserved for was done, and gives all back if not.
+    pub(crate) fn kept_for<T>(self, done: Result<T, Refusal>) -> Result<(Self, T), Refusal> {
+        match done {
+            Ok(done) => Ok((self, done)),
+            Err(refusal) => {
+                self.release();
+                Err(refusal)
+            }
+        }
     }
 
     /// Gives all of it back: nothing was used.
@@ -124,12 +133,7 @@ fn limit_reached(limited: &Limited) -> Refusal {
 
 /// `tenant: 10.1 of 12.5 USD a day`.
 fn standing(budget: &BudgetStanding) -> String {
-    let whose = match budget.scope {
-        Scope::Key => "key",
-        Scope::Tenant => "tenant",
-        Scope::Model => "model",
-    };
-    format!("{whose}: {} of {}", budget.spent.decimal(), amount(budget))
+    format!("{}: {} of {}", budget.scope.name(), budget.spent.decimal(), amount(budget))
 }
 
 fn amount(budget: &BudgetStanding) -> String {

@@ -15,7 +15,7 @@ use tollgate_upstream::{Exchange, Failed, Route, Upstreams};
 
 use crate::Inner;
 use crate::admission::Terms;
-use crate::call::{Call, Form, Moment, Prompt, Refusal};
+use crate::call::{Call, Form, Forward, Moment, Prompt, Refusal};
 use crate::content::Captured;
 use crate::forward;
 use crate::local::Local;
@@ -49,6 +49,13 @@ pub(crate) enum Work {
     Elsewhere { exchange: Box<Exchange>, question: Box<Question> },
     /// No server answered, or none in a way that can be passed on, or the client did not wait.
     Nowhere { failed: Option<Box<Failed>>, refusal: Option<Refusal> },
+}
+
+/// A request on its way to other servers.
+struct Leaving<'a> {
+    upstreams: &'a Upstreams,
+    route: Route,
+    forward: Forward,
 }
 
 impl Work {
@@ -104,9 +111,7 @@ impl Inner {
             return Err(self.unknown_model(model));
         }
         match self.elsewhere(&call, request) {
-            Some((upstreams, route)) => {
-                self.admit_elsewhere(upstreams, route, call, request, plugins, reply).await
-            }
+            Some(leaving) => self.admit_elsewhere(leaving, &call, request, plugins, reply).await,
             None => {
                 let (local, prompt, card) =
                     self.here(&call, model).ok_or_else(|| self.unknown_model(model))?;
@@ -133,22 +138,11 @@ impl Inner {
         let terms = self.reserve(request, plugins, &usage, most).await?;
         let tokenize = Some(prepared.tokenize);
         let submitted = Instant::now();
-        let generation = match local.submit(prepared) {
-            Ok(generation) => generation,
-            Err(refusal) => {
-                terms.release();
-                return Err(refusal);
-            }
-        };
+        let (terms, generation) = terms.kept_for(local.submit(prepared))?;
         let content = self.capture.begin(request.tenant(), || prompt.clone());
         // The engine reads the prompt meanwhile; nothing of it goes out before this commit.
-        let ticket = match self.started(request, &usage, tokenize, plugins).await {
-            Ok(ticket) => ticket,
-            Err(refusal) => {
-                terms.release();
-                return Err(refusal);
-            }
-        };
+        let started = self.started(request, &usage, tokenize, plugins).await;
+        let (terms, ticket) = terms.kept_for(started)?;
         let device = local.engine.info().device;
         let work = Work::Here { generation, prompt_tokens, device, failed: None };
         Ok(Admitted { work, usage, tokenize, submitted, ticket, terms, content })
@@ -157,9 +151,8 @@ impl Inner {
     /// Admits what another server is to answer.
     async fn admit_elsewhere(
         &self,
-        upstreams: &Upstreams,
-        route: Route,
-        call: Call,
+        Leaving { upstreams, route, forward }: Leaving<'_>,
+        call: &Call,
         request: &Request,
         plugins: &PluginSet,
         reply: &mut Reply,
@@ -169,9 +162,6 @@ impl Inner {
         if request.operation != Operation::Other {
             plugins.admits(request.tenant(), &usage).map_err(|refused| unpriceable(&refused))?;
         }
-        let Some(forward) = call.forward.clone() else {
-            return Err(self.unknown_model(&request.asked.model));
-        };
         let most = forward::reserved_tokens(request, &forward);
         let terms = self.reserve(request, plugins, &usage, most).await?;
         let said = || forward::prompt(request.operation, &forward.body);
@@ -185,13 +175,13 @@ impl Inner {
                 () = reply.closed() => Ok(None),
             }
         };
-        let fallback = self.here(&call, &request.asked.model);
-        let (answered, ticket) = match fallback {
+        let fallback = self.here(call, &request.asked.model);
+        let (answered, started) = match fallback {
             // The backend works meanwhile; nothing of it goes out before this commit.
             None => {
                 let started = self.started(request, &usage, None, plugins);
-                let (answered, ticket) = tokio::join!(asking, started);
-                (answered, Some(ticket))
+                let (answered, started) = tokio::join!(asking, started);
+                (answered, Some(started))
             }
             // Who serves it, and so what it will cost, is to be seen.
             Some(_) => (asking.await, None),
@@ -224,7 +214,7 @@ impl Inner {
                 terms.release();
                 let usage = request.usage_base(IN_PROCESS, &card.root);
                 let mut admitted =
-                    self.admit_here(local, prompt, usage, &call, request, plugins).await?;
+                    self.admit_here(local, prompt, usage, call, request, plugins).await?;
                 if let Work::Here { failed: before, .. } = &mut admitted.work {
                     *before = Some(Box::new(failed));
                 }
@@ -236,26 +226,20 @@ impl Inner {
                 Work::Nowhere { failed: Some(Box::new(failed)), refusal }
             }
         };
-        let ticket = match ticket {
-            Some(ticket) => ticket,
+        let started = match started {
+            Some(started) => started,
             None => self.started(request, &usage, None, plugins).await,
         };
-        let ticket = match ticket {
-            Ok(ticket) => ticket,
-            Err(refusal) => {
-                terms.release();
-                return Err(refusal);
-            }
-        };
+        let (terms, ticket) = terms.kept_for(started)?;
         Ok(Admitted { work, usage, tokenize: None, submitted, ticket, terms, content })
     }
 
-    /// The other servers that a call may go to.
-    fn elsewhere(&self, call: &Call, request: &Request) -> Option<(&Upstreams, Route)> {
-        call.forward.as_ref()?;
+    /// The way of a call to other servers, if any may answer it.
+    fn elsewhere(&self, call: &Call, request: &Request) -> Option<Leaving<'_>> {
+        let forward = call.forward.clone()?;
         let upstreams = self.upstreams.as_ref()?;
         let route = upstreams.route(&request.asked.model, request.tenant())?;
-        Some((upstreams, route))
+        Some(Leaving { upstreams, route, forward })
     }
 
     /// The model in this process that a call means, and its prompt.

@@ -12,7 +12,7 @@ use tollgate_model::ChatMessage;
 use tollgate_model::estimate::count_tokens;
 use tollgate_telemetry::{propagation, upstream_context};
 use tollgate_upstream::{
-    Api, Attempt, AttemptOutcome, Exchange, Failed, FailedKind, Outgoing, UpstreamErrorKind,
+    Attempt, AttemptOutcome, Exchange, Failed, FailedKind, Outgoing, UpstreamErrorKind,
 };
 
 use crate::call::{Forward, ForwardedHead, Moment, Prompt, Refusal};
@@ -49,13 +49,7 @@ pub(crate) fn outgoing(request: &Request, forward: &Forward, keep_output: bool) 
         stream: request.asked.stream,
         model: request.asked.model.clone(),
         headers,
-        api: match request.operation {
-            Operation::Chat => Api::Chat,
-            Operation::TextCompletion => Api::Completions,
-            Operation::Embeddings => Api::Embeddings,
-            Operation::Responses => Api::Responses,
-            Operation::Other => Api::Other,
-        },
+        operation: request.operation,
         keep_output,
     }
 }

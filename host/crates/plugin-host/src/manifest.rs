@@ -29,6 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
+use tollgate_domain::place::place;
 
 use crate::error::{PluginHostError, one_line};
 use crate::limits::{Limits, MOST_MEMORY};
@@ -309,17 +310,7 @@ impl Manifest {
 
 /// One line that names the key, as far as the parser got, and where it stands.
 fn at_place(text: &str, path: &str, error: &toml::de::Error) -> PluginHostError {
-    let mut place = one_line(path, 256);
-    if let Some(before) = error.span().and_then(|span| text.get(..span.start)) {
-        let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-        if !place.is_empty() && place != "." {
-            place.push_str(" at ");
-        } else {
-            place.clear();
-        }
-        place.push_str(&format!("line {line}, column {column}"));
-    }
+    let place = place(text, &one_line(path, 256), error.span().map(|span| span.start));
     PluginHostError::Manifest(format!("{place}: {}", one_line(error.message(), 512)))
 }
 

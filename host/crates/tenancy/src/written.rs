@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 use tollgate_domain::money::PICO_PER_UNIT;
+use tollgate_domain::place::place;
 use tollgate_domain::{Currency, Money, UnixNanos};
 use wildmatch::WildMatch;
 
@@ -225,16 +226,6 @@ pub(crate) fn parse_moment(text: &str) -> Option<UnixNanos> {
 
 /// One line that names the key, as far as the parser got, and where it stands.
 pub(crate) fn at_place(text: &str, path: &str, error: &toml::de::Error) -> String {
-    let mut place = one_line(path, 256);
-    if let Some(before) = error.span().and_then(|span| text.get(..span.start)) {
-        let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-        if !place.is_empty() && place != "." {
-            place.push_str(" at ");
-        } else {
-            place.clear();
-        }
-        place.push_str(&format!("line {line}, column {column}"));
-    }
+    let place = place(text, &one_line(path, 256), error.span().map(|span| span.start));
     format!("{place}: {}", one_line(error.message(), 512))
 }

@@ -9,6 +9,7 @@ use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::time::timeout_at;
+use tollgate_domain::record::Operation;
 
 use crate::anthropic;
 use crate::backend::Slot;
@@ -16,7 +17,7 @@ use crate::config::Kind;
 use crate::error::{UpstreamError, chain};
 use crate::exchange::{Exchange, Head, frame};
 use crate::openai::ChunkReader;
-use crate::outgoing::{Api, Outgoing};
+use crate::outgoing::Outgoing;
 use crate::reading::{EventReader, Source, WholeReader};
 use crate::route::Candidate;
 use crate::send::UpstreamAnswer;
@@ -228,23 +229,23 @@ fn source(
         }
         None => (outgoing.stream, !outgoing.stream),
     };
-    if outgoing.api == Api::Other {
+    if outgoing.operation == Operation::Other {
         let opaque = Source::Opaque { held: None, live: events };
-        return Ok(if json { whole(WholeReader::OpenAi(Api::Other)) } else { opaque });
+        return Ok(if json { whole(WholeReader::OpenAi(Operation::Other)) } else { opaque });
     }
     if events {
-        let reader = match outgoing.api {
+        let reader = match outgoing.operation {
             _ if anthropic => EventReader::Anthropic(Box::new(anthropic::stream::Translator::new(
                 !ready.strip_usage,
             ))),
-            Api::Responses => EventReader::Responses,
+            Operation::Responses => EventReader::Responses,
             _ => EventReader::Chunks(ChunkReader { strip_usage: ready.strip_usage }),
         };
         return Ok(Source::events(reader, settings.max_event));
     }
     match (json, anthropic) {
         (true, true) => Ok(whole(WholeReader::Anthropic)),
-        (true, false) => Ok(whole(WholeReader::OpenAi(outgoing.api))),
+        (true, false) => Ok(whole(WholeReader::OpenAi(outgoing.operation))),
         (false, _) => Err(UpstreamError::Garbage { expected: "JSON or a stream of events" }),
     }
 }

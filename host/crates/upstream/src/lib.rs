@@ -41,7 +41,7 @@ pub use breaker::BreakerState;
 pub use config::{Balance, Kind};
 pub use error::{UpstreamError, UpstreamErrorKind};
 pub use exchange::{Exchange, Form, Head, Piece, PieceKind};
-pub use outgoing::{Api, Outgoing};
+pub use outgoing::Outgoing;
 #[doc(hidden)]
 pub use reading::reading_bench;
 pub use route::Route;

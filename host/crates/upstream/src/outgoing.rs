@@ -8,43 +8,10 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 use serde_json::value::RawValue;
+use tollgate_domain::record::Operation;
 
 use crate::error::UpstreamError;
 use crate::json::{self, Members};
-
-/// What kind of question it is: how its answer is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Api {
-    /// `/chat/completions`.
-    Chat,
-    /// `/completions`.
-    Completions,
-    /// `/embeddings`.
-    Embeddings,
-    /// `/responses`.
-    Responses,
-    /// Anything else: passed on, and read for usage only if it is JSON.
-    Other,
-}
-
-impl Api {
-    /// That of a path below the base URL, as `/chat/completions`.
-    #[must_use]
-    pub fn of_path(path: &str) -> Self {
-        match path.split('?').next().unwrap_or_default() {
-            "/chat/completions" => Self::Chat,
-            "/completions" => Self::Completions,
-            "/embeddings" => Self::Embeddings,
-            "/responses" => Self::Responses,
-            _ => Self::Other,
-        }
-    }
-
-    /// Whether usage in a stream must be asked for.
-    fn asks_for_usage(self) -> bool {
-        matches!(self, Self::Chat | Self::Completions)
-    }
-}
 
 /// A request on its way.
 #[derive(Clone, Debug)]
@@ -63,7 +30,7 @@ pub struct Outgoing {
     /// one connection do not go on, whatever is here.
     pub headers: HeaderMap,
     /// How the answer is read.
-    pub api: Api,
+    pub operation: Operation,
     /// Whether [`Account::output_text`](crate::Account::output_text) is kept also when the upstream reports usage.
     pub keep_output: bool,
 }
@@ -87,14 +54,14 @@ impl Outgoing {
 
     /// Changes the body for a backend that calls the model `upstream_model`.
     pub(crate) fn edit(&self, upstream_model: &str, inject: bool) -> Result<Edited, UpstreamError> {
-        let inject = inject && self.stream && self.api.asks_for_usage();
+        let inject = inject && self.stream && asks_for_usage(self.operation);
         let untouched = Edited { body: self.body.clone(), strip_usage: false };
         if self.body.is_empty() || (self.model == upstream_model && !inject) || !self.is_json() {
             return Ok(untouched);
         }
         let Some((text, members)) = self.members() else {
-            return match self.api {
-                Api::Other => Ok(untouched),
+            return match self.operation {
+                Operation::Other => Ok(untouched),
                 _ => Err(not_json()),
             };
         };
@@ -125,6 +92,11 @@ impl Outgoing {
         let text = str::from_utf8(&self.body).ok()?;
         Some((text, serde_json::from_str(text).ok()?))
     }
+}
+
+/// Whether usage in a stream must be asked for.
+fn asks_for_usage(operation: Operation) -> bool {
+    matches!(operation, Operation::Chat | Operation::TextCompletion)
 }
 
 pub(crate) fn not_json() -> UpstreamError {
@@ -190,7 +162,7 @@ mod tests {
             stream,
             model: "m".to_owned(),
             headers: HeaderMap::new(),
-            api: Api::Chat,
+            operation: Operation::Chat,
             keep_output: false,
         }
     }

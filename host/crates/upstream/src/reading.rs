@@ -3,13 +3,13 @@
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
+use tollgate_domain::record::Operation;
 
 use crate::account::{Account, ReportedError};
 use crate::anthropic::stream::Translator;
 use crate::error::UpstreamError;
 use crate::exchange::{Piece, PieceKind};
 use crate::openai::{self, ChunkReader, Garbage, Verdict};
-use crate::outgoing::Api;
 use crate::sse::{Found, Framer, TooLong};
 use crate::{anthropic, responses};
 
@@ -35,7 +35,7 @@ pub(crate) enum EventReader {
 /// Who reads plain answers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum WholeReader {
-    OpenAi(Api),
+    OpenAi(Operation),
     Anthropic,
     /// An error, of either.
     Error {
@@ -267,13 +267,13 @@ impl WholeReader {
     ) -> Result<Bytes, UpstreamError> {
         let garbage = |Garbage| UpstreamError::Garbage { expected: "JSON" };
         match self {
-            Self::OpenAi(Api::Other) => {
+            Self::OpenAi(Operation::Other) => {
                 // Whatever it is, it goes out.
                 let _ = openai::read_whole(&bytes, account, at);
                 account.ended = true;
                 Ok(bytes)
             }
-            Self::OpenAi(Api::Responses) => {
+            Self::OpenAi(Operation::Responses) => {
                 responses::read_whole(&bytes, account, at).map_err(garbage)?;
                 Ok(bytes)
             }

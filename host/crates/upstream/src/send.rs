@@ -11,7 +11,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tollgate_domain::ErrorKind;
 
 use crate::attempt::{self, Missed, Ready};
 use crate::config::Kind;
@@ -92,18 +91,6 @@ pub enum FailedKind {
     Request,
     /// The last one failed in this way.
     Upstream(UpstreamErrorKind),
-}
-
-impl FailedKind {
-    /// What the client is told, if nobody else serves the request.
-    #[must_use]
-    pub fn error_kind(self) -> ErrorKind {
-        match self {
-            Self::Full => ErrorKind::Overloaded,
-            Self::Request => ErrorKind::InvalidRequest,
-            Self::Resting | Self::Upstream(_) => ErrorKind::Backend,
-        }
-    }
 }
 
 /// An upstream's refusal, in its own words.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::Uri;
 use serde::Deserialize;
+use tollgate_domain::place::place;
 use wildmatch::WildMatch;
 
 use crate::account::shortened;
@@ -352,16 +353,7 @@ fn range(
 
 /// One line that names the key, as far as the parser got, and where it stands.
 fn at_place(text: &str, path: &str, error: &toml::de::Error) -> String {
-    let mut place = shortened(path, 256);
-    if let Some(before) = error.span().and_then(|span| text.get(..span.start)) {
-        let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-        let key = if place.is_empty() || place == "." { "" } else { " at " };
-        if key.is_empty() {
-            place.clear();
-        }
-        place.push_str(&format!("{key}line {line}, column {column}"));
-    }
+    let place = place(text, &shortened(path, 256), error.span().map(|span| span.start));
     format!("{place}: {}", shortened(error.message(), 512))
 }
 

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use support::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tollgate_domain::TokenUsage;
-use tollgate_upstream::{Api, AttemptOutcome, FailedKind, UpstreamErrorKind};
+use tollgate_domain::record::Operation;
+use tollgate_upstream::{AttemptOutcome, FailedKind, UpstreamErrorKind};
 
 const ANSWER: &str = r#"{"id":"c1","model":"m-1","choices":[{"index":0,"message":{"content":"hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":1,"total_tokens":4}}"#;
 const TEXT: &str = "data: {\"id\":\"c1\",\"model\":\"m-1\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"hi\"}}],\"usage\":null}\n\n";
@@ -410,7 +411,7 @@ async fn what_nobody_knows_passes_as_it_is() {
     let upstreams = load(&folder);
     let route = upstreams.route("m", None).unwrap();
     let mut outgoing = simple(false);
-    (outgoing.path, outgoing.api) = ("/audio/speech?a=b".into(), Api::of_path("/audio/speech?a=b"));
+    (outgoing.path, outgoing.operation) = ("/audio/speech?a=b".into(), Operation::Other);
     let exchange = upstreams.send(&route, &outgoing).await.unwrap();
     assert_eq!(exchange.head().content_type.as_deref(), Some("audio/mpeg"));
     let whole = drain(exchange).await;

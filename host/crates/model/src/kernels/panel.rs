@@ -26,8 +26,11 @@ pub(crate) trait Columns: Copy {
         None
     }
 
-    /// Scale and offset of a group.
-    fn group<S: Simd>(self, simd: S, group: usize) -> [S::F; 2];
+    /// Scale and offset of a group; floats have none.
+    #[inline(always)]
+    fn group<S: Simd>(self, simd: S, _group: usize) -> [S::F; 2] {
+        [simd.splat(0.0); 2]
+    }
 
     /// Column `column`, which is even or, with `ODD`, odd; and what [`Columns::group`] made for it.
     fn column<S: Simd, const ODD: bool>(self, simd: S, column: usize, group: [S::F; 2]) -> S::F;
@@ -51,11 +54,6 @@ impl Columns for &[Lanes] {
     }
 
     #[inline(always)]
-    fn group<S: Simd>(self, simd: S, _: usize) -> [S::F; 2] {
-        [simd.splat(0.0); 2]
-    }
-
-    #[inline(always)]
     fn column<S: Simd, const ODD: bool>(self, simd: S, column: usize, _: [S::F; 2]) -> S::F {
         simd.load(&self[column].0)
     }
@@ -68,11 +66,6 @@ impl Columns for &[[f32; LANES]] {
     #[inline(always)]
     fn piece(self, from: usize, count: usize) -> Self {
         &self[from..from + count]
-    }
-
-    #[inline(always)]
-    fn group<S: Simd>(self, simd: S, _: usize) -> [S::F; 2] {
-        [simd.splat(0.0); 2]
     }
 
     #[inline(always)]
@@ -94,11 +87,6 @@ impl Columns for F16<'_> {
     }
 
     #[inline(always)]
-    fn group<S: Simd>(self, simd: S, _: usize) -> [S::F; 2] {
-        [simd.splat(0.0); 2]
-    }
-
-    #[inline(always)]
     fn column<S: Simd, const ODD: bool>(self, simd: S, column: usize, _: [S::F; 2]) -> S::F {
         simd.of_f16(&self.0[column])
     }
@@ -114,11 +102,6 @@ impl Columns for Bf16<'_> {
     #[inline(always)]
     fn piece(self, from: usize, count: usize) -> Self {
         Self(&self.0[from..from + count])
-    }
-
-    #[inline(always)]
-    fn group<S: Simd>(self, simd: S, _: usize) -> [S::F; 2] {
-        [simd.splat(0.0); 2]
     }
 
     #[inline(always)]

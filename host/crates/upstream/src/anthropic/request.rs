@@ -5,11 +5,12 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use tollgate_domain::record::Operation;
 
 use crate::anthropic::messages::{self, Block, Turn};
 use crate::error::UpstreamError;
 use crate::json::{self, Members};
-use crate::outgoing::{Api, Outgoing, not_json};
+use crate::outgoing::{Outgoing, not_json};
 
 /// Anthropic wants a limit. For requests without one; every model takes it.
 const MAX_TOKENS: &str = "4096";
@@ -89,7 +90,7 @@ struct WrittenFunction<'a> {
 
 /// The body for `/messages`.
 pub(crate) fn translate(outgoing: &Outgoing, upstream_model: &str) -> Result<Bytes, UpstreamError> {
-    if outgoing.api != Api::Chat {
+    if outgoing.operation != Operation::Chat {
         return Err(UpstreamError::Request {
             parameter: Some("model".to_owned()),
             message: format!(
@@ -272,7 +273,7 @@ mod tests {
             stream: false,
             model: "m".to_owned(),
             headers: HeaderMap::new(),
-            api: Api::Chat,
+            operation: Operation::Chat,
             keep_output: false,
         };
         Ok(serde_json::from_slice(&translate(&outgoing, "claude")?).unwrap())

@@ -8,7 +8,7 @@ use tollgate_domain::TokenUsage;
 /// One exchange and what it comes to.
 struct Case {
     name: &'static str,
-    api: Api,
+    operation: Operation,
     anthropic: bool,
     usage: TokenUsage,
     model: &'static str,
@@ -26,9 +26,9 @@ fn cases() -> Vec<Case> {
             output_reasoning,
             ..TokenUsage::default()
         };
-    let case = |name, api, usage, model, finish, tier| Case {
+    let case = |name, operation, usage, model, finish, tier| Case {
         name,
-        api,
+        operation,
         anthropic: false,
         usage,
         model,
@@ -41,7 +41,7 @@ fn cases() -> Vec<Case> {
     vec![
         case(
             "openai-cached",
-            Api::Chat,
+            Operation::Chat,
             tokens(1154, 1024, 0, 5, 0),
             "gpt-4o-mini-2024-07-18",
             stop,
@@ -49,27 +49,48 @@ fn cases() -> Vec<Case> {
         ),
         case(
             "openai-reasoning-tools",
-            Api::Chat,
+            Operation::Chat,
             tokens(88, 0, 0, 345, 320),
             "o4-mini-2025-04-16",
             &["tool_calls"],
             Some("flex"),
         ),
-        case("vllm-reasoning", Api::Chat, tokens(40, 32, 0, 17, 0), "Qwen/Qwen3-8B", length, None),
-        case("vllm-continuous", Api::Chat, tokens(40, 32, 0, 17, 0), "Qwen/Qwen3-8B", length, None),
+        case(
+            "vllm-reasoning",
+            Operation::Chat,
+            tokens(40, 32, 0, 17, 0),
+            "Qwen/Qwen3-8B",
+            length,
+            None,
+        ),
+        case(
+            "vllm-continuous",
+            Operation::Chat,
+            tokens(40, 32, 0, 17, 0),
+            "Qwen/Qwen3-8B",
+            length,
+            None,
+        ),
         case(
             "vllm-completions",
-            Api::Completions,
+            Operation::TextCompletion,
             tokens(6, 0, 0, 4, 0),
             "base",
             &["length", "length"],
             None,
         ),
-        case("llamacpp", Api::Chat, tokens(25, 20, 0, 3, 0), "SmolLM2.gguf", stop, None),
-        case("llamacpp-silent", Api::Chat, tokens(25, 20, 0, 3, 0), "SmolLM2.gguf", stop, None),
+        case("llamacpp", Operation::Chat, tokens(25, 20, 0, 3, 0), "SmolLM2.gguf", stop, None),
+        case(
+            "llamacpp-silent",
+            Operation::Chat,
+            tokens(25, 20, 0, 3, 0),
+            "SmolLM2.gguf",
+            stop,
+            None,
+        ),
         case(
             "responses-reasoning",
-            Api::Responses,
+            Operation::Responses,
             tokens(96, 64, 0, 140, 128),
             "gpt-5-2025-08-07",
             stop,
@@ -79,7 +100,7 @@ fn cases() -> Vec<Case> {
             anthropic: true,
             ..case(
                 "anthropic-cached-thinking",
-                Api::Chat,
+                Operation::Chat,
                 tokens(262, 200, 50, 31, 0),
                 claude,
                 stop,
@@ -90,7 +111,7 @@ fn cases() -> Vec<Case> {
             anthropic: true,
             ..case(
                 "anthropic-tools",
-                Api::Chat,
+                Operation::Chat,
                 tokens(377, 0, 0, 65, 0),
                 claude,
                 &["tool_calls"],
@@ -117,9 +138,9 @@ struct Came {
 impl Case {
     /// `asked`: whether the client asked for usage.
     fn events(&self, asked: bool) -> Source {
-        let reader = match self.api {
+        let reader = match self.operation {
             _ if self.anthropic => EventReader::Anthropic(Box::new(Translator::at(asked, 7))),
-            Api::Responses => EventReader::Responses,
+            Operation::Responses => EventReader::Responses,
             _ => EventReader::Chunks(ChunkReader { strip_usage: !asked }),
         };
         Source::events(reader, 1 << 20)
@@ -130,8 +151,11 @@ impl Case {
     }
 
     fn plain(&self, text: &str) -> Came {
-        let reader =
-            if self.anthropic { WholeReader::Anthropic } else { WholeReader::OpenAi(self.api) };
+        let reader = if self.anthropic {
+            WholeReader::Anthropic
+        } else {
+            WholeReader::OpenAi(self.operation)
+        };
         came(Source::whole(reader, 1 << 20), &[text.as_bytes()], Instant::now())
     }
 }
@@ -203,7 +227,7 @@ fn a_stream_comes_to_what_a_plain_answer_comes_to() {
 #[test]
 fn embeddings_use_input_only() {
     let text = file("vllm-embeddings.json");
-    let reader = WholeReader::OpenAi(Api::Embeddings);
+    let reader = WholeReader::OpenAi(Operation::Embeddings);
     let came = whole(Source::whole(reader, 1 << 20), &text);
     assert_eq!(came.account.usage, Some(TokenUsage { input: 7, ..TokenUsage::default() }));
     assert_eq!(came.last, text, "it goes out as it came");
@@ -239,7 +263,7 @@ fn what_goes_out_is_what_came_but_for_usage_that_nobody_asked_for() {
         assert_eq!(asked.body + &asked.last, text, "{}", case.name);
         let not_asked = whole(case.events(false), &text);
         let out = not_asked.body + &not_asked.last;
-        if case.api == Api::Responses {
+        if case.operation == Operation::Responses {
             assert_eq!(out, text);
             continue;
         }
@@ -295,11 +319,11 @@ fn an_error_in_the_middle_is_noted_with_what_came_before() {
         let text = case.stream();
         let blank = if text.contains('\r') { "\r\n\r\n" } else { "\n\n" };
         let before: String = text.split_inclusive(blank).take(3).collect();
-        let error = match (case.anthropic, case.api) {
+        let error = match (case.anthropic, case.operation) {
             (true, _) => {
                 "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"boom\"}}\n\n"
             }
-            (_, Api::Responses) => {
+            (_, Operation::Responses) => {
                 "event: error\r\ndata: {\"type\":\"error\",\"code\":\"server_error\",\"message\":\"boom\",\"sequence_number\":3}\r\n\r\n"
             }
             _ => {
@@ -383,7 +407,7 @@ proptest! {
                 prop_assert_eq!(came(case.events(asked), &split, at), expected);
             }
             for reader in [
-                WholeReader::OpenAi(case.api),
+                WholeReader::OpenAi(case.operation),
                 WholeReader::Anthropic,
                 WholeReader::Error { anthropic: case.anthropic },
             ] {

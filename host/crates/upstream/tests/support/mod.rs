@@ -18,7 +18,8 @@ use http::{HeaderMap, Method};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
-use tollgate_upstream::{Account, Api, Exchange, Outgoing, PieceKind, UpstreamError, Upstreams};
+use tollgate_domain::record::Operation;
+use tollgate_upstream::{Account, Exchange, Outgoing, PieceKind, UpstreamError, Upstreams};
 
 /// What a server does with a request.
 #[derive(Clone, Debug)]
@@ -218,7 +219,7 @@ pub fn chat(body: &str, stream: bool) -> Outgoing {
         stream,
         model: "m".to_owned(),
         headers: HeaderMap::new(),
-        api: Api::Chat,
+        operation: Operation::Chat,
         keep_output: false,
     }
 }
