@@ -174,6 +174,21 @@ def test_a_budget_warns_stops_and_survives_a_restart(start, tmp_path):
     assert ask(again, secret).status_code == 429, "the ledger knows what was spent"
 
 
+def test_a_budget_that_is_new_knows_what_was_spent(start, tmp_path):
+    path = tmp_path / "keys.toml"
+    _, secret = new_key(path, "acme")
+    gateway = start(keys=path)
+    costs = [Decimal(ask(gateway, secret).json()["cost"]["amount"]) for _ in range(30)]
+    budget(path, format(max(costs) * 40, "f"), per="month", hard=True)
+    # These alone would not spend it.
+    for _ in range(30):
+        answer = ask(gateway, secret)
+        if answer.status_code == 429:
+            break
+        time.sleep(0.5)
+    assert answer.status_code == 429 and answer.json()["error"]["code"] == "insufficient_quota"
+
+
 class Redis:
     """A Redis of our own."""
 

@@ -240,6 +240,17 @@ def test_an_upstreams_own_error_is_passed_on_and_on_record(front, scripted):
     assert attributes["tollgate.cost.reason"] == "not_served"
 
 
+@pytest.mark.parametrize("status", ["401 Unauthorized", "403 Forbidden"])
+def test_a_backend_that_does_not_take_our_key_is_not_the_clients_to_know(front, scripted, status):
+    error = {"error": {"message": "Incorrect API key provided: sk-gateways-own", "code": "invalid_api_key"}}
+    server = scripted(lambda connection, _: send_json(connection, error, status))
+    gateway = front(to(server))
+    answer = gateway.http.post(ROUTE, json=CHAT)
+    assert answer.status_code == 502 and answer.json()["error"]["code"] == "backend_error"
+    assert "sk-gateways-own" not in answer.text
+    assert "does not take the gateway's own key" in gateway.log() and "sk-gateways-own" not in gateway.log()
+
+
 def refuses():
     return f"http://127.0.0.1:{free_port()}"
 
