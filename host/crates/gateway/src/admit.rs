@@ -6,14 +6,13 @@ use std::time::Instant;
 use tollgate_domain::record::{Asked, Operation};
 use tollgate_domain::time::Interval;
 use tollgate_domain::upstream::UpstreamCall;
-use tollgate_domain::usage::{Phase, UsageSource};
-use tollgate_domain::{ErrorKind, Money, TokenUsage, Usage};
+use tollgate_domain::usage::UsageSource;
+use tollgate_domain::{ErrorKind, Usage};
 use tollgate_engine::Generation;
 use tollgate_ledger::Ticket;
 use tollgate_plugin_host::{NotAdmitted, PluginSet};
 use tollgate_upstream::{Exchange, Failed, Route, Upstreams};
 
-use crate::Inner;
 use crate::admission::Terms;
 use crate::call::{Call, Form, Forward, Moment, Prompt, Refusal};
 use crate::content::Captured;
@@ -24,6 +23,7 @@ use crate::request::{IN_PROCESS, Request};
 use crate::serve::{Reply, unrecorded};
 use crate::tap::upstream::{Question, unanswered};
 use crate::tap::{self, Tap, Tapped};
+use crate::{Inner, pricing};
 
 /// An admitted request: a backend has it, or none would, and it is on record as started.
 pub(crate) struct Admitted {
@@ -50,6 +50,9 @@ pub(crate) enum Work {
     /// No server answered, or none in a way that can be passed on, or the client did not wait.
     Nowhere { failed: Option<Box<Failed>>, refusal: Option<Refusal> },
 }
+
+/// Who answers in this process, what it is asked, and as which of its models.
+type Here<'a> = (&'a Local, &'a Prompt, &'a ModelCard);
 
 /// A request on its way to other servers.
 struct Leaving<'a> {
@@ -113,29 +116,36 @@ impl Inner {
         match self.elsewhere(&call, request) {
             Some(leaving) => self.admit_elsewhere(leaving, &call, request, plugins, reply).await,
             None => {
-                let (local, prompt, card) =
-                    self.here(&call, model).ok_or_else(|| self.unknown_model(model))?;
-                let usage = request.usage_base(IN_PROCESS, &card.root);
-                self.admit_here(local, prompt, usage, &call, request, plugins).await
+                let here = self.here(&call, model).ok_or_else(|| self.unknown_model(model))?;
+                self.admit_here(here, &call, request, plugins, None).await
             }
         }
     }
 
-    /// Admits what the model in this process is to answer.
+    /// Admits what the model in this process is to answer. `held` is what was taken of the limits
+    /// before, to ask other servers: a request takes once.
     async fn admit_here(
         &self,
-        local: &Local,
-        prompt: &Prompt,
-        usage: Usage,
+        (local, prompt, card): Here<'_>,
         call: &Call,
         request: &Request,
         plugins: &PluginSet,
+        held: Option<Terms>,
     ) -> Result<Admitted, Refusal> {
-        plugins.admits(request.tenant(), &usage).map_err(|refused| unpriceable(&refused))?;
-        let prepared = local.prepare(call, request, prompt)?;
+        let usage = request.usage_base(IN_PROCESS, &card.root);
+        let admits = plugins.admits(request.tenant(), &usage);
+        let prepared = admits
+            .map_err(|refused| unpriceable(&refused))
+            .and_then(|()| local.prepare(call, request, prompt));
+        let (terms, prepared) = match held {
+            Some(terms) => terms.kept_for(prepared)?,
+            None => {
+                let prepared = prepared?;
+                let most = (u64::from(prepared.prompt_tokens), u64::from(prepared.max_tokens()));
+                (self.reserve(request, plugins, &usage, most).await?, prepared)
+            }
+        };
         let prompt_tokens = u64::from(prepared.prompt_tokens);
-        let most = (prompt_tokens, u64::from(prepared.max_tokens()));
-        let terms = self.reserve(request, plugins, &usage, most).await?;
         let tokenize = Some(prepared.tokenize);
         let submitted = Instant::now();
         let (terms, generation) = terms.kept_for(local.submit(prepared))?;
@@ -209,12 +219,10 @@ impl Inner {
                 Work::Elsewhere { exchange: Box::new(exchange), question: Box::new(question) }
             }
             (Ok(None), _) => Work::Nowhere { failed: None, refusal: None },
-            (Err(failed), Some((local, prompt, card))) => {
+            (Err(failed), Some(here)) => {
                 tracing::warn!(reason = failed.message, "no backend answered; the model here does");
-                terms.release();
-                let usage = request.usage_base(IN_PROCESS, &card.root);
                 let mut admitted =
-                    self.admit_here(local, prompt, usage, call, request, plugins).await?;
+                    self.admit_here(here, call, request, plugins, Some(terms)).await?;
                 if let Work::Here { failed: before, .. } = &mut admitted.work {
                     *before = Some(Box::new(failed));
                 }
@@ -243,11 +251,7 @@ impl Inner {
     }
 
     /// The model in this process that a call means, and its prompt.
-    fn here<'a>(
-        &'a self,
-        call: &'a Call,
-        model: &str,
-    ) -> Option<(&'a Local, &'a Prompt, &'a ModelCard)> {
+    fn here<'a>(&'a self, call: &'a Call, model: &str) -> Option<Here<'a>> {
         let local = self.local.as_ref()?;
         Some((local, call.prompt.as_ref()?, local.models.find(model)?))
     }
@@ -278,12 +282,7 @@ impl Inner {
         usage: &Usage,
         (input, output): (u64, u64),
     ) -> Result<Terms, Refusal> {
-        let cost = || -> Option<Money> {
-            let tokens = TokenUsage { input, output, ..TokenUsage::default() };
-            let usage = Usage { phase: Phase::Interim, tokens, ..usage.clone() };
-            let price = || plugins.price(request.tenant(), &usage);
-            tokio::task::block_in_place(price).cost().map(|cost| cost.total)
-        };
+        let cost = || pricing::estimate(request, plugins, usage, (input, output));
         self.tenancy.reserve(request, input.saturating_add(output), cost).await
     }
 

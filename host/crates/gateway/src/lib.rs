@@ -16,6 +16,7 @@ mod local;
 mod log;
 mod metrics;
 mod models;
+mod pricing;
 mod recover;
 mod request;
 mod serve;

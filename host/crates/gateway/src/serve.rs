@@ -5,17 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use tollgate_domain::record::{Asked, Operation, Record};
-use tollgate_domain::{CostOutcome, ErrorKind, UnpricedReason, Usage};
+use tollgate_domain::ErrorKind;
+use tollgate_domain::record::{Asked, Record};
 use tollgate_ledger::{LedgerError, Ticket};
-use tollgate_plugin_host::PluginSet;
 use tracing::Instrument;
 
 use crate::admit::Admitted;
 use crate::call::{Answer, AnswerEvent, Arrival, Call, Ending, Form, Refusal};
 use crate::request::{End, Request};
-use crate::tap::{Tap, Tapped};
-use crate::{Gateway, Inner};
+use crate::tap::Tap;
+use crate::{Gateway, Inner, pricing};
 
 /// Pieces of an answer that may wait for the client. Policy when it is full: generation's reader
 /// waits; the engine, whose own queue holds a whole answer, does not.
@@ -91,7 +90,7 @@ async fn live(gateway: Arc<Inner>, call: Call, request: Request, mut reply: Repl
     let tap = Tap { pieces: &pieces, ticket: &ticket, content: &mut content, stall: gateway.stall };
     let mut tapped = work.run(tap).await;
     let usage = tapped.usage(usage);
-    let cost = gateway.price(&request, &plugins, &tapped, &usage);
+    let cost = pricing::price(&request, &plugins, tapped.served, &usage);
     let ending = Ending::new(&mut tapped, &usage, &cost);
     let (admission, tokens) = (terms.admission.clone(), usage.tokens.total());
     match tapped.served {
@@ -133,22 +132,6 @@ async fn tell(
 }
 
 impl Inner {
-    /// What a request cost, or why that is not known.
-    fn price(
-        &self,
-        request: &Request,
-        plugins: &PluginSet,
-        tapped: &Tapped,
-        usage: &Usage,
-    ) -> CostOutcome {
-        let unpriced = |reason| CostOutcome::Unpriced { reason };
-        match request.operation {
-            _ if !tapped.served => unpriced(UnpricedReason::NotServed),
-            Operation::Other => unpriced(UnpricedReason::UnknownOperation),
-            _ => tokio::task::block_in_place(|| plugins.price(request.tenant(), usage)),
-        }
-    }
-
     /// Puts the end of a request on record; the refusal to tell the client if that cannot be done.
     async fn finished(&self, ticket: Ticket, record: &Record) -> Result<(), Refusal> {
         let recorded = self.ledger.finish(ticket, record).await;
@@ -167,15 +150,6 @@ impl Inner {
             Err(_) => {}
         }
         refusal
-    }
-
-    /// Asks the plugins marked shadow what they would have billed, and counts the difference.
-    fn price_in_the_shadow(&self, record: &Record, plugins: &PluginSet) {
-        if let Some(usage) = &record.usage {
-            let tenant = record.tenant.as_deref();
-            let prices = tokio::task::block_in_place(|| plugins.shadow(tenant, usage));
-            self.shadow.compare(tenant, usage, &record.cost, prices);
-        }
     }
 }
 

@@ -219,8 +219,8 @@ impl Partition {
 
     /// What `work` does, all of it or nothing.
     pub(crate) fn transaction<T>(&self, work: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
-        self.db.execute_batch("BEGIN IMMEDIATE")?;
-        let done = work(self).and_then(|value| self.db.execute_batch("COMMIT").map(|()| value));
+        self.statement("BEGIN IMMEDIATE")?;
+        let done = work(self).and_then(|value| self.statement("COMMIT").map(|()| value));
         if done.is_err() && !self.db.is_autocommit() {
             // What fails here fails because it was rolled back already.
             let _ = self.db.execute_batch("ROLLBACK");
@@ -230,10 +230,15 @@ impl Partition {
 
     /// What `work` reads, all of one moment.
     pub(crate) fn snapshot<T>(&self, work: impl FnOnce(&Self) -> T) -> Result<T> {
-        self.db.execute_batch("BEGIN")?;
+        self.statement("BEGIN")?;
         let value = work(self);
-        self.db.execute_batch("COMMIT")?;
+        self.statement("COMMIT")?;
         Ok(value)
+    }
+
+    /// One that is said often, and so is parsed once.
+    fn statement(&self, sql: &str) -> Result<()> {
+        self.db.prepare_cached(sql)?.execute([]).map(drop)
     }
 
     pub(crate) fn add_entry(
@@ -438,8 +443,9 @@ impl Partition {
 
     /// Size of the file's pages, the journal's included.
     pub(crate) fn bytes(&self) -> Result<u64> {
-        let value = |name| self.db.pragma_query_value(None, name, |row| row.get(0).map(count));
-        Ok(value("page_count")?.saturating_mul(value("page_size")?))
+        // Asked after each commit, so these are parsed once.
+        let value = |sql| self.db.prepare_cached(sql)?.query_row([], |row| row.get(0).map(count));
+        Ok(value("PRAGMA page_count")?.saturating_mul(value("PRAGMA page_size")?))
     }
 
     fn rows<T>(&self, sql: &str, read: impl FnMut(&Row<'_>) -> Result<T>) -> Result<Vec<T>> {

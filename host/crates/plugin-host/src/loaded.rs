@@ -1,7 +1,7 @@
 //! What is made once for each file and configuration: the compiled component, what it says about itself, its warm
 //! instances, its breaker and its figures.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -24,6 +24,9 @@ use crate::pool::Pool;
 use crate::role::Role;
 use crate::stopwatch::Stopwatch;
 use crate::watch::Reminder;
+
+/// A call that takes longer is one to make where it holds nobody up.
+const QUICK: Duration = Duration::from_micros(250);
 
 /// The parts that exist before the plugin has said anything: what a file makes, whatever its configuration.
 #[derive(Clone)]
@@ -52,6 +55,8 @@ pub(crate) struct Loaded {
     /// Wakes whoever decides about a rollback when the breaker opens.
     alarm: OnceLock<SyncSender<Reminder>>,
     started: AtomicU64,
+    /// Whether its last call took long.
+    slow: AtomicBool,
 }
 
 /// For whom a call is.
@@ -109,6 +114,7 @@ impl Loaded {
             tally: Arc::default(),
             alarm: OnceLock::new(),
             started: AtomicU64::new(0),
+            slow: AtomicBool::new(false),
         })
     }
 
@@ -145,6 +151,11 @@ impl Loaded {
     /// Whether it does this.
     pub fn has(&self, role: Role) -> bool {
         self.prepared.has(role)
+    }
+
+    /// Whether its last call was a matter of microseconds, trials before it served included.
+    pub fn is_quick(&self) -> bool {
+        !self.slow.load(Ordering::Relaxed)
     }
 
     /// Most items in one batch of its.
@@ -206,15 +217,25 @@ impl Loaded {
         let budget =
             limits.deadline_call.saturating_add(limits.deadline_per_item.saturating_mul(factor));
         let answer = instance.call(budget, call).and_then(lift);
+        let nanos = watch.nanos();
         if !trial {
-            instance.meter.ended(role, items, watch.nanos());
+            instance.meter.ended(role, items, nanos);
         }
+        self.took(nanos);
         instance.meter.memory(instance.memory());
         instance.meter.at_work(false);
         if answer.as_ref().err().is_none_or(|fault| fault.kind == FaultKind::Reported) {
             self.pool.put_back(instance);
         }
         answer
+    }
+
+    /// Written only when it changes, so that processors do not take the line from one another with each call.
+    fn took(&self, nanos: u64) {
+        let slow = u128::from(nanos) > QUICK.as_nanos();
+        if self.slow.load(Ordering::Relaxed) != slow {
+            self.slow.store(slow, Ordering::Relaxed);
+        }
     }
 
     #[cold]

@@ -137,6 +137,14 @@ impl PluginSet {
         price::price(self.pricing(false, tenant, usage).map(|m| &*m.loaded), tenant, usage)
     }
 
+    /// Whether the last call of each cost model, those in the shadow included, was a matter of microseconds. Then a price is
+    /// worth less than a switch of threads. A model that goes bad holds its caller up once, for its deadline at most.
+    #[must_use]
+    pub fn prices_quickly(&self) -> bool {
+        let mut models = self.members.iter().filter(|member| member.has(Role::CostModel));
+        models.all(|member| member.loaded.is_quick())
+    }
+
     /// What each cost model in the shadow that matches it says of a request. On no bill, span or answer.
     #[must_use]
     pub fn shadow(&self, tenant: Option<&str>, usage: &Usage) -> Vec<ShadowPrice> {

@@ -18,6 +18,9 @@ use crate::worker::Worker;
 /// How long it is worth to wait before a request leaves for a receiver.
 const GATHER_OTLP: Duration = Duration::from_millis(200);
 
+/// The same before a file is written: each batch moves a cursor, and that is a commit which the next request waits for.
+const GATHER_FILE: Duration = Duration::from_millis(25);
+
 /// One of the places.
 #[derive(Debug)]
 pub(crate) enum Sink {
@@ -77,7 +80,9 @@ impl Sink {
     pub(crate) fn gathers_for(&self) -> Duration {
         match self {
             Self::Otlp(_) => GATHER_OTLP,
-            _ => Duration::ZERO,
+            Self::Ndjson { .. } | Self::OtlpJson { .. } => GATHER_FILE,
+            // Somebody may be watching.
+            Self::Tree { .. } | Self::Json { .. } => Duration::ZERO,
         }
     }
 

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use tokio::task::block_in_place;
 use tollgate_domain::record::{FinishReason, Operation};
 use tollgate_domain::usage::UsageSource;
 use tollgate_domain::{ErrorKind, TokenUsage};
@@ -66,7 +67,7 @@ pub(crate) async fn run(mut exchange: Exchange, question: &Question, tap: Tap<'_
     }
     let served = forward::refused_by(status).is_none();
     let (tokens, source) = match served {
-        true => tokio::task::block_in_place(|| tokens(&account, question)),
+        true => tokens(&account, question),
         false => (TokenUsage::default(), UsageSource::Reported),
     };
     Tapped {
@@ -90,20 +91,25 @@ pub(crate) async fn run(mut exchange: Exchange, question: &Question, tap: Tap<'_
 
 /// What the backend reported, or, of what it did not, an estimate by another's tokenizer.
 fn tokens(account: &Account, question: &Question) -> (TokenUsage, UsageSource) {
-    let output = || count_tokens(&question.model, &account.output_text);
     match account.usage {
         Some(usage) if account.output_reported => (usage, UsageSource::Reported),
-        Some(usage) => {
-            let tokens = TokenUsage { output: usage.output.max(output()), ..usage };
-            (tokens, UsageSource::Estimated)
-        }
-        None => {
-            let prompt = forward::prompt(question.operation, &question.forward.body);
-            let input = forward::estimated_tokens(&question.model, &prompt);
-            let tokens = TokenUsage { input, output: output(), ..TokenUsage::default() };
-            (tokens, UsageSource::Estimated)
+        // Counting takes long, if there is much to count.
+        reported => {
+            let counted = block_in_place(|| count(account, question, reported));
+            (counted, UsageSource::Estimated)
         }
     }
+}
+
+/// What is not reported, by the tokenizer that is closest.
+fn count(account: &Account, question: &Question, reported: Option<TokenUsage>) -> TokenUsage {
+    let output = count_tokens(&question.model, &account.output_text);
+    if let Some(usage) = reported {
+        return TokenUsage { output: usage.output.max(output), ..usage };
+    }
+    let prompt = forward::prompt(question.operation, &question.forward.body);
+    let input = forward::estimated_tokens(&question.model, &prompt);
+    TokenUsage { input, output, ..TokenUsage::default() }
 }
 
 /// The phases that the backend reports, or that can be seen from here.
