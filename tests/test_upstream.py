@@ -13,26 +13,11 @@ import httpx
 import openai
 import pytest
 
+from backends import ANSWER, USAGE, backends, begin_events, chunk, front, scripted, send_json, stream_of, to
 from conftest import ROOT, Gateway, environment, free_port, replace_file, until
 
 CHAT = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "What does a plugin do?"}], "max_tokens": 12, "seed": 7}
 ROUTE = "/v1/chat/completions"
-
-
-def backends(folder, *tables, head=""):
-    """Writes `backends.toml` of these tables."""
-    path = folder / "backends.toml"
-    text = "".join("\n[[backend]]\n" + "".join(f"{k} = {toml(v)}\n" for k, v in table.items()) for table in tables)
-    replace_file(path, head + text)
-    return path
-
-
-def toml(value):
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{k} = {toml(v)}" for k, v in value.items()) + " }"
-    if isinstance(value, list):
-        return "[" + ", ".join(toml(v) for v in value) + "]"
-    return json.dumps(value)
 
 
 @pytest.fixture(scope="module")
@@ -43,119 +28,6 @@ def second(tmp_path_factory):
         yield gateway.wait_until_ready()
     finally:
         gateway.kill()
-
-
-@pytest.fixture
-def front(tmp_path):
-    """Starts a gateway in front of these backends."""
-    started = []
-
-    def start(*tables, head="", arguments=(), env=()):
-        path = backends(tmp_path, *tables, head=head)
-        gateway = Gateway(tmp_path, arguments=["--backends", path, "--console", "off", *arguments], env=env)
-        started.append(gateway)
-        return gateway.wait_until_ready()
-
-    yield start
-    for gateway in started:
-        gateway.kill()
-
-
-def to(server, name="second", **more):
-    url = server if isinstance(server, str) else server.url
-    return {"name": name, "url": f"{url}/v1", "provider": "other", "models": [{"as": "gpt-4o-mini", "name": "mistral-7b"}]} | more
-
-
-class Scripted:
-    """A server that answers each connection as `script` does, which gets the socket and the request's head."""
-
-    def __init__(self, script):
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        self.heads = []
-        self._script = script
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def _serve(self):
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
-
-    def _answer(self, connection):
-        with connection:
-            received = b""
-            while b"\r\n\r\n" not in received:
-                piece = connection.recv(65536)
-                if not piece:
-                    return
-                received += piece
-            head, _, body = received.partition(b"\r\n\r\n")
-            length = next((int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length")), 0)
-            while len(body) < length:
-                body += connection.recv(65536)
-            self.heads.append((head.decode(), body))
-            try:
-                self._script(connection, body)
-            except OSError:
-                pass
-
-    def close(self):
-        self._listener.close()
-
-
-@pytest.fixture
-def scripted():
-    servers = []
-
-    def start(script):
-        servers.append(Scripted(script))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.close()
-
-
-def send_json(connection, value, status="200 OK", extra=""):
-    body = json.dumps(value).encode()
-    head = f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\n{extra}content-length: {len(body)}\r\n\r\n"
-    connection.sendall(head.encode() + body)
-
-
-def begin_events(connection):
-    connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n")
-
-
-def chunk(text=None, reason=None, **more):
-    choices = [] if text is None and reason is None else [{"index": 0, "delta": {} if text is None else {"content": text}, "finish_reason": reason}]
-    value = {"id": "chatcmpl-x", "object": "chat.completion.chunk", "created": 1, "model": "m-2026", "choices": choices} | more
-    return f"data: {json.dumps(value)}\n\n".encode()
-
-
-USAGE = {
-    "prompt_tokens": 100,
-    "completion_tokens": 20,
-    "total_tokens": 120,
-    "prompt_tokens_details": {"cached_tokens": 60},
-    "completion_tokens_details": {"reasoning_tokens": 5},
-}
-ANSWER = {
-    "id": "chatcmpl-x",
-    "object": "chat.completion",
-    "created": 1,
-    "model": "m-2026",
-    "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hello."}, "finish_reason": "stop"}],
-    "usage": USAGE,
-}
-
-
-def stream_of(connection, *events):
-    begin_events(connection)
-    for event in events:
-        connection.sendall(event)
 
 
 def root_and_client(gateway, trace_id):
@@ -278,6 +150,15 @@ def test_the_model_here_answers_when_no_backend_does(front):
     root = gateway.root_span(answer.headers["x-tollgate-trace-id"])
     assert root["attributes"]["gen_ai.provider.name"] == "tollgate"
     assert root["attributes"]["tollgate.cost.status"] == "priced"
+
+
+def test_a_request_takes_from_its_limits_once_whoever_answers(front, tmp_path):
+    keys = tmp_path / "keys.toml"
+    replace_file(keys, '[[tenant]]\nname = "acme"\n[tenant.limits]\nrequests-per-minute = 2\n')
+    arguments = ["--model", "demo", "--keys-file", keys]
+    gateway = front(to(refuses(), "away") | {"models": ["gpt-4o-mini"]}, arguments=arguments, env={"TOLLGATE_KEYS": "acme:a-secret-of-the-environment"})
+    answers = [gateway.http.post(ROUTE, json=CHAT, headers={"authorization": "Bearer a-secret-of-the-environment"}) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
 
 
 @pytest.mark.parametrize("stream", [False, True])
