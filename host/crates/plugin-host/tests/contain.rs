@@ -55,6 +55,18 @@ fn opened(host: &PluginHost, file: &str) -> bool {
 }
 
 #[test]
+fn who_asks_is_told_which_cost_models_linger() {
+    let fixture = Fixture::new(&[("hostile", HOSTILE)], untried());
+    manifest(&fixture, &hostile("config = { act = \"loop\", on = \"price\" }"));
+    assert_eq!(faults(&fixture.host, 1), [FaultKind::Deadline]);
+    assert!(!fixture.host.pin().prices_quickly());
+    manifest(&fixture, &hostile(""));
+    fixture.until("a quick answer", |host| {
+        faults(host, 1).is_empty() && host.pin().prices_quickly()
+    });
+}
+
+#[test]
 fn after_five_faults_a_plugin_is_left_alone_for_a_while() {
     let fixture = Fixture::new(&[("hostile", HOSTILE)], untried());
     manifest(&fixture, &hostile("config = { act = \"trap\", on = \"price\" }"));
