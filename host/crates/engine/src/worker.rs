@@ -119,11 +119,20 @@ impl Worker {
         });
         if let Err(error) = submitted {
             self.shared.queued.fetch_sub(1, Ordering::AcqRel);
+            let followers = active.take_followers();
             active.start();
             active.end(End::Failed(error.into()), &scheduler::Facts::default());
+            self.follow(followers);
             return;
         }
         self.active.insert(id, active);
+    }
+
+    /// Takes choices whose prompt another one has read, or never will.
+    fn follow(&mut self, followers: Vec<Job>) {
+        for job in followers {
+            self.take(job);
+        }
     }
 
     /// What the scheduler has to know of a request; why it cannot run, if so.
@@ -208,9 +217,12 @@ impl Worker {
                 Ok(end) => end,
                 Err(error) => Some(End::Failed(error)),
             };
+            let active = self.active.get_mut(&part.id).filter(|_| part.samples);
+            let followers = active.map(Active::take_followers).unwrap_or_default();
             if let Some(end) = end {
                 self.end(part.id, end);
             }
+            self.follow(followers);
         }
     }
 
@@ -248,7 +260,7 @@ impl Worker {
 
     fn end(&mut self, id: JobId, end: End) {
         let met = self.scheduler.remove(id, self.now()).unwrap_or_default();
-        let Some(active) = self.active.remove(&id) else { return };
+        let Some(mut active) = self.active.remove(&id) else { return };
         if active.waits() {
             self.shared.queued.fetch_sub(1, Ordering::AcqRel);
         }
@@ -256,7 +268,9 @@ impl Worker {
             active.log().in_scope(|| tracing::error!(%error, "a sequence ended by a panic"));
         }
         self.report();
+        let followers = active.take_followers();
         active.end(end, &met);
+        self.follow(followers);
     }
 
     /// Lets the handles know.

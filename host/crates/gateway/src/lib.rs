@@ -16,6 +16,7 @@ mod local;
 mod log;
 mod metrics;
 mod models;
+mod piece;
 mod recover;
 mod request;
 mod serve;
@@ -48,6 +49,7 @@ pub use call::{
 pub use content::CaptureSettings;
 pub use metrics::{ExporterCounts, FileState, LedgerCounts};
 pub use models::ModelCard;
+pub use piece::{Piece, TokenTold};
 pub use shadow::{ShadowAmounts, ShadowGroup, ShadowResult, ShadowSeries};
 pub use tollgate_plugin_host::{BreakerState, PluginMeter, PluginStatus};
 pub use tollgate_telemetry::metrics::Exposition;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tollgate_domain::ErrorKind;
 use tollgate_domain::record::{Asked, Operation};
 use tollgate_domain::time::Interval;
-use tollgate_engine::{Engine, GenerateRequest, Generation, SamplingOptions, SubmitError};
+use tollgate_engine::{Choices, Engine, GenerateRequest, SamplingOptions, SubmitError, Tokenizer};
 
 use crate::call::{Call, Prompt, Refusal, Tuning};
 use crate::models::Models;
@@ -24,16 +24,31 @@ pub(crate) struct Local {
 /// What the engine is to do, once the request is let in.
 pub(crate) struct Prepared {
     work: GenerateRequest,
+    /// One for each choice.
+    seeds: Vec<u64>,
+    /// What each choice begins with.
+    echo: Option<String>,
     /// Tokens of the prompt.
     pub(crate) prompt_tokens: u32,
     /// When the prompt was made into tokens.
     pub(crate) tokenize: Interval,
 }
 
+/// What the engine does for a request.
+pub(crate) struct Working {
+    pub(crate) choices: Choices,
+    /// Tokens of the prompt.
+    pub(crate) prompt_tokens: u64,
+    /// What each choice begins with.
+    pub(crate) echo: Option<String>,
+    pub(crate) device: &'static str,
+    pub(crate) tokenizer: Tokenizer,
+}
+
 impl Prepared {
-    /// Most tokens that the answer can have.
-    pub(crate) fn max_tokens(&self) -> u32 {
-        self.work.max_tokens
+    /// Most tokens that the answer can have, all choices together.
+    pub(crate) fn most_output_tokens(&self) -> u64 {
+        u64::from(self.work.max_tokens).saturating_mul(self.seeds.len() as u64)
     }
 }
 
@@ -47,6 +62,7 @@ impl Local {
     ) -> Result<Prepared, Refusal> {
         let began = Instant::now();
         let prompt_tokens = tokio::task::block_in_place(|| self.tokenize(prompt))?;
+        let echo = call.tuning.echo.then(|| self.said(prompt, &prompt_tokens)).transpose()?;
         let tokenize = call.arrival.at.interval(began, Instant::now());
         let used = u32::try_from(prompt_tokens.len()).unwrap_or(u32::MAX);
         let room = room(used, self.models.context_length(), prompt)?;
@@ -65,12 +81,44 @@ impl Local {
             tenant: request.tenant().map(Arc::from),
             ..GenerateRequest::default()
         };
-        Ok(Prepared { work, prompt_tokens: used, tokenize })
+        let seeds = seeds(work.sampling.seed, self.choices(&call.asked)?);
+        Ok(Prepared { work, seeds, echo, prompt_tokens: used, tokenize })
     }
 
     /// Hands it to the engine.
-    pub(crate) fn submit(&self, prepared: Prepared) -> Result<Generation, Refusal> {
-        self.engine.submit(prepared.work).map_err(|error| busy(&error))
+    pub(crate) fn submit(&self, prepared: Prepared) -> Result<Working, Refusal> {
+        let Prepared { work, seeds, echo, prompt_tokens, .. } = prepared;
+        let choices = self.engine.submit_choices(work, &seeds).map_err(|error| busy(&error))?;
+        Ok(Working {
+            choices,
+            prompt_tokens: prompt_tokens.into(),
+            echo,
+            device: self.engine.info().device,
+            tokenizer: self.engine.tokenizer().clone(),
+        })
+    }
+
+    /// How many answers are asked for; each waits in the engine's queue by itself.
+    fn choices(&self, asked: &Asked) -> Result<usize, Refusal> {
+        let (choices, most) =
+            (asked.choices.map_or(1, |n| n.max(1) as usize), self.engine.max_queued());
+        if choices <= most {
+            return Ok(choices);
+        }
+        let message =
+            format!("`n` is at most {most} here: so many answers may wait for the model.");
+        Err(Refusal::new(ErrorKind::InvalidRequest, message).param("n"))
+    }
+
+    /// The prompt as text.
+    fn said(&self, prompt: &Prompt, tokens: &[u32]) -> Result<String, Refusal> {
+        let decode = || self.engine.tokenizer().decode(tokens);
+        match prompt {
+            Prompt::Text(text) => Ok(text.clone()),
+            Prompt::Tokens(_) | Prompt::Chat(_) => decode().map_err(|error| {
+                Refusal::new(ErrorKind::InvalidRequest, error.to_string()).param("prompt")
+            }),
+        }
     }
 
     fn tokenize(&self, prompt: &Prompt) -> Result<Vec<u32>, Refusal> {
@@ -127,9 +175,22 @@ fn sampling(asked: &Asked, tuning: &Tuning) -> SamplingOptions {
         frequency_penalty: narrow(tuning.frequency_penalty),
         presence_penalty: narrow(tuning.presence_penalty),
         logit_bias: tuning.logit_bias.iter().map(|(token, bias)| (*token, narrow(*bias))).collect(),
-        logprobs: None,
+        logprobs: tuning.logprobs.map(|top| top as usize),
         seed: asked.seed.unwrap_or_else(rand::random),
     }
+}
+
+/// The seeds of so many choices, of which the first has the seed that was given. The others follow
+/// from it by SplitMix64, so that they are the same each time and as good as independent.
+fn seeds(given: u64, choices: usize) -> Vec<u64> {
+    const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mixed = |mut z: u64| {
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    };
+    let others = (1..).map(|choice: u64| mixed(given.wrapping_add(choice.wrapping_mul(STEP))));
+    std::iter::once(given).chain(others).take(choices).collect()
 }
 
 fn busy(error: &SubmitError) -> Refusal {

@@ -95,7 +95,7 @@ fn read(
         }
     };
     let mut parameters = Parameters::read(operation, fields)?;
-    let tuning = tuning::read(fields, parameters.asked.max_tokens)?;
+    let tuning = tuning::read(operation, fields, parameters.asked.max_tokens)?;
     unserved::check(fields)?;
     parameters.asked.prompt_characters = prompt.characters();
     Ok((parameters, prompt, tuning))

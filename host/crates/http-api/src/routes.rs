@@ -146,8 +146,12 @@ async fn told(
     let (log, left) = (answer.log_span(), std::mem::take(&mut answer.headers));
     let mut response = match answer.form.clone() {
         Form::Forwarded(head) => forwarded::response(operation, answer, head).instrument(log).await,
-        Form::Text if stream => sse::response(operation, answer, include_usage),
-        Form::Text => response::whole(operation, answer).instrument(log).await,
+        Form::Pieces { choices } if stream => {
+            sse::response(operation, choices, answer, include_usage)
+        }
+        Form::Pieces { choices } => {
+            response::whole(operation, choices, answer).instrument(log).await
+        }
     };
     headers::set_all(response.headers_mut(), &left);
     response

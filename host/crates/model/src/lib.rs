@@ -29,6 +29,7 @@ mod sequence;
 mod source;
 mod text_stream;
 mod tokenizer;
+mod vocabulary;
 
 pub use chat::ChatMessage;
 pub use decoder::Row;
@@ -40,3 +41,4 @@ pub use sequence::Sequence;
 pub use source::ModelSource;
 pub use text_stream::TextStream;
 pub use tokenizer::Tokenizer;
+pub use vocabulary::TokenBytes;

@@ -2,7 +2,7 @@
 //! answer.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
 
@@ -10,6 +10,7 @@ use crate::ModelError;
 use crate::chat::{ChatMessage, ChatTemplate};
 use crate::files::ModelFiles;
 use crate::text_stream::TextStream;
+use crate::vocabulary::{self, TokenBytes};
 
 /// A model's tokenizer. A clone is a pointer.
 #[derive(Debug, Clone)]
@@ -22,6 +23,8 @@ struct Inner {
     tokenizer: tokenizers::Tokenizer,
     stop_tokens: Vec<u32>,
     chat_template: Option<ChatTemplate>,
+    /// Made when it is first asked for: most requests do not.
+    tokens: OnceLock<Vec<TokenBytes>>,
 }
 
 /// Tokens that end an answer in the models of the family, beside what their files name.
@@ -47,7 +50,8 @@ impl Tokenizer {
         let model = json("config.json", &Some(files.config.clone()))?;
         let stop_tokens = stop_tokens(&tokenizer, &config, &[&generation, &model]);
         let chat_template = ChatTemplate::find(files.chat_template.as_deref(), &config)?;
-        Ok(Self { inner: Arc::new(Inner { tokenizer, stop_tokens, chat_template }) })
+        let tokens = OnceLock::new();
+        Ok(Self { inner: Arc::new(Inner { tokenizer, stop_tokens, chat_template, tokens }) })
     }
 
     /// The tokens of `text`. With `add_special`, those that the model expects around a plain prompt
@@ -77,6 +81,17 @@ impl Tokenizer {
             .tokenizer
             .decode(tokens, true)
             .map_err(|error| ModelError::Tokenizer(error.to_string()))
+    }
+
+    /// What a token stands for by itself; nothing for a number that no token has.
+    #[must_use]
+    pub fn token(&self, token: u32) -> TokenBytes {
+        self.tokens().get(token as usize).cloned().unwrap_or_default()
+    }
+
+    /// What all tokens stand for, by their numbers.
+    pub(crate) fn tokens(&self) -> &[TokenBytes] {
+        self.inner.tokens.get_or_init(|| vocabulary::of(&self.inner.tokenizer))
     }
 
     /// Tokens that end an answer, in ascending order; empty if the model's files name none.
