@@ -5,7 +5,7 @@ from decimal import Decimal
 import openai
 import pytest
 
-from conftest import exact, read_events
+from conftest import exact, free_port, read_events
 
 ALIASES = {"mistral-7b", "llama-3-8b", "gpt-4o-mini", "gpt-3.5-turbo"}
 PROMPT = "What does a plugin do?"
@@ -209,7 +209,7 @@ def test_a_completion_can_begin_with_its_prompt(gateway):
 def test_several_choices_share_one_prompt_one_bill_and_one_trace(gateway, path):
     prompt = "What does a plugin do? " * 8
     prompts = {"prompt": prompt} if path == "/v1/completions" else {"messages": [{"role": "user", "content": prompt}]}
-    body = {"model": "gpt-4o-mini", "user": f"chooser{path}", "max_tokens": 16, "temperature": 1.0, "seed": 11, **prompts}
+    body = {"model": "gpt-4o-mini", "user": f"chooser{path}", "max_tokens": 16, "temperature": 2.0, "seed": 11, **prompts}
 
     def text(choice):
         return choice["text"] if "text" in choice else choice["message"]["content"]
@@ -270,3 +270,71 @@ def test_choices_beyond_what_is_made_are_refused_by_name(gateway):
         assert raised.value.param == param
     same = gateway.openai.completions.create(model="mistral-7b", prompt=PROMPT, n=2, best_of=2, max_tokens=2)
     assert len(same.choices) == 2
+
+
+def test_tokens_are_counted_as_the_model_reads_them(gateway):
+    def ask(path, **body):
+        return gateway.http.post(path, json={"model": "mistral-7b", **body})
+
+    told = ask("/tokenize", prompt=PROMPT, return_token_strs=True).json()
+    assert told["count"] == len(told["tokens"]) == len(told["token_strs"])
+    assert told["max_model_len"] == gateway.http.get("/v1/models/mistral-7b").json()["max_model_len"]
+    answer = gateway.openai.completions.create(model="mistral-7b", prompt=PROMPT, max_tokens=1)
+    assert answer.usage.prompt_tokens == told["count"]
+    chat = ask("/tokenize", messages=MESSAGES).json()
+    assert chat["token_strs"] is None
+    answer = gateway.openai.chat.completions.create(model="mistral-7b", messages=MESSAGES, max_tokens=1)
+    assert answer.usage.prompt_tokens == chat["count"]
+    plain = ask("/tokenize", prompt=PROMPT, add_special_tokens=False).json()
+    assert ask("/detokenize", tokens=plain["tokens"]).json() == {"prompt": PROMPT}
+    assert PROMPT in ask("/detokenize", tokens=chat["tokens"]).json()["prompt"]
+    for path, body, status, param in [
+        ("/tokenize", {}, 400, "prompt"),
+        ("/tokenize", {"prompt": "a", "model": "none-such"}, 404, "model"),
+        ("/detokenize", {"tokens": [1, 10**9]}, 400, "tokens"),
+        ("/detokenize", {"tokens": [1, "a"]}, 400, "tokens[1]"),
+    ]:
+        refused = ask(path, **body)
+        assert (refused.status_code, refused.json()["error"]["param"]) == (status, param), refused.text
+
+
+SECRET = "a-secret-of-acme-and-nobody-else"
+
+
+def test_tokens_are_told_to_those_who_have_a_key(start_gateway):
+    gateway = start_gateway(env={"TOLLGATE_KEYS": f"acme:{SECRET}"})
+    for path, body in [("/tokenize", {"prompt": "a"}), ("/detokenize", {"tokens": [1]})]:
+        assert gateway.http.post(path, json=body).status_code == 401
+        with_key = gateway.http.post(path, json=body, headers={"authorization": f"Bearer {SECRET}"})
+        assert with_key.status_code == 200
+
+
+def test_several_models_run_side_by_side(start_gateway):
+    models = ["--model", "one=demo", "--model", "two=demo"]
+    admin = f"127.0.0.1:{free_port()}"
+    gateway = start_gateway(arguments=[*models, "--kv-memory-mib", "16", "--admin-listen", admin])
+    served = {model.id: model.model_dump() for model in gateway.openai.models.list()}
+    assert {"one", "two"} <= served.keys()
+    assert {name: served[name]["root"] for name in ("one", "two", "mistral-7b")} == {"one": "one", "two": "two", "mistral-7b": "one"}
+    ask = {"prompt": PROMPT, "max_tokens": 8, "temperature": 0}
+    texts = set()
+    for name in ("one", "two"):
+        answer = gateway.openai.completions.with_raw_response.create(model=name, **ask)
+        root = gateway.root_span(answer.headers["x-tollgate-trace-id"])["attributes"]
+        assert (root["gen_ai.request.model"], root["gen_ai.response.model"]) == (name, name)
+        parsed = answer.parse()
+        assert parsed.usage.prompt_tokens_details.cached_tokens == 0, "each has memory of its own"
+        texts.add(parsed.choices[0].text)
+    assert len(texts) == 1, "they are the same model"
+    metrics = gateway.http.get(f"http://{admin}/metrics").text
+    for name in ("one", "two"):
+        assert f'vllm:num_requests_running{{model_name="{name}"}}' in metrics
+        assert f'vllm:prompt_tokens_total{{model_name="{name}"}}' in metrics
+    unnamed = gateway.http.post("/v1/completions", json=ask)
+    assert unnamed.status_code == 404 and "Say which" in unnamed.json()["error"]["message"]
+
+
+def test_two_models_of_one_name_do_not_start(start_gateway):
+    gateway = start_gateway(ready=False, arguments=["--model", "demo", "--model", "tollgate-demo=demo"])
+    gateway.process.wait(60)
+    assert "two models go by the name tollgate-demo" in gateway.log()

@@ -27,7 +27,9 @@ pub use event::{End, EngineError, Event, Facts};
 pub use options::EngineOptions;
 use tokio::sync::mpsc;
 use tollgate_model::Model;
-pub use tollgate_model::{ModelError, ModelInfo, SamplingOptions, TokenLogprobs, Tokenizer};
+pub use tollgate_model::{
+    Constraint, ModelError, ModelInfo, SamplingOptions, TokenLogprobs, Tokenizer,
+};
 use tollgate_scheduler::Scheduler;
 
 use crate::worker::Worker;
@@ -81,8 +83,10 @@ pub struct GenerateRequest {
     pub stop_token_ids: Vec<u32>,
     /// Whether the model's own end tokens do not end the text.
     pub ignore_eos: bool,
-    /// Tokens that come before anything but the limit may end the text.
+    /// Tokens that come before anything but the limit, or the constraint, may end the text.
     pub min_tokens: u32,
+    /// What the text is held to; it ends when nothing can follow.
+    pub constraint: Option<Constraint>,
     /// Whose turn it uses, and with whose prompts it shares what was computed; all without a name
     /// are one.
     pub tenant: Option<Arc<str>>,

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
-use tollgate_model::{BLOCK_TOKENS, KvStore, Model, ModelError, Row};
+use tollgate_model::{BLOCK_TOKENS, Constraint, KvStore, Model, ModelError, Row};
 use tollgate_scheduler::{self as scheduler, JobId, Next, Outcome, Prefixes, Scheduler, Step};
 
 use crate::active::Active;
@@ -182,7 +182,8 @@ impl Worker {
         let rows: Vec<Row<'_>> = parts.iter().map(Part::row).collect();
         let began = Instant::now();
         let (model, store) = (&self.model, &mut self.store);
-        let passed = caught(|| forward(model, store, &rows));
+        let constraints = constraints(&mut self.active, &parts);
+        let passed = meanwhile(constraints, || caught(|| forward(model, store, &rows)));
         let (took, all) = (began.elapsed(), parts.iter().map(|part| part.tokens.len()).sum());
         for part in &parts {
             if let Some(active) = self.active.get_mut(&part.id) {
@@ -313,6 +314,32 @@ fn parts(step: Step) -> Vec<Part> {
         samples: piece.samples,
     });
     decodes.chain(prefills).collect()
+}
+
+/// What those are held to who will sample after this pass.
+fn constraints<'a>(
+    active: &'a mut BTreeMap<JobId, Active>,
+    parts: &[Part],
+) -> Vec<&'a mut Constraint> {
+    let samples = |id: &JobId| parts.iter().any(|part| part.id == *id && part.samples);
+    let sampling = active.iter_mut().filter(|(id, _)| samples(id));
+    sampling.filter_map(|(_, active)| active.writer.constraint_mut()).collect()
+}
+
+/// Computes a pass, and meanwhile, on another thread, which tokens may come after it. Where there is no
+/// other thread to be had, that is found out when they are chosen.
+fn meanwhile<T>(constraints: Vec<&mut Constraint>, pass: impl FnOnce() -> T) -> T {
+    if constraints.is_empty() {
+        return pass();
+    }
+    let prepare = || constraints.into_iter().for_each(Constraint::prepare);
+    std::thread::scope(|scope| {
+        let builder = std::thread::Builder::new().name("masks".to_owned());
+        if let Err(error) = builder.spawn_scoped(scope, prepare) {
+            tracing::debug!(%error, "no thread for masks");
+        }
+        pass()
+    })
 }
 
 fn nanos(time: Duration) -> u64 {

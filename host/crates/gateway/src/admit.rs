@@ -238,14 +238,13 @@ impl Inner {
         call: &'a Call,
         model: &str,
     ) -> Option<(&'a Local, &'a Prompt, &'a ModelCard)> {
-        let local = self.local.as_ref()?;
-        Some((local, call.prompt.as_ref()?, local.models.find(model)?))
+        let (local, card) = self.locals.find(model)?;
+        Some((local, call.prompt.as_ref()?, card))
     }
 
     /// The name of the model that is asked for.
     pub(crate) fn model_of<'a>(&'a self, asked: &'a Asked) -> &'a str {
-        let default = || self.local.as_ref().map_or("", |local| local.models.default_name());
-        if asked.model.is_empty() { default() } else { &asked.model }
+        if asked.model.is_empty() { self.locals.default_name() } else { &asked.model }
     }
 
     fn unknown_model(&self, name: &str) -> Refusal {

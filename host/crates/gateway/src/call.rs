@@ -157,6 +157,8 @@ pub struct Tuning {
     pub logprobs: Option<u32>,
     /// Whether the answer begins with the prompt.
     pub echo: bool,
+    /// The JSON schema that the answer is held to, as JSON.
+    pub schema: Option<String>,
 }
 
 impl Default for Tuning {
@@ -172,6 +174,7 @@ impl Default for Tuning {
             min_tokens: 0,
             logprobs: None,
             echo: false,
+            schema: None,
         }
     }
 }

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use tollgate_domain::ErrorKind;
 use tollgate_domain::record::{Asked, Operation};
 use tollgate_domain::time::Interval;
-use tollgate_engine::{Choices, Engine, GenerateRequest, SamplingOptions, SubmitError, Tokenizer};
+use tollgate_engine::{
+    Choices, Constraint, Engine, GenerateRequest, SamplingOptions, SubmitError, Tokenizer,
+};
 
 use crate::call::{Call, Prompt, Refusal, Tuning};
 use crate::models::Models;
@@ -61,7 +63,7 @@ impl Local {
         prompt: &Prompt,
     ) -> Result<Prepared, Refusal> {
         let began = Instant::now();
-        let prompt_tokens = tokio::task::block_in_place(|| self.tokenize(prompt))?;
+        let prompt_tokens = tokio::task::block_in_place(|| self.tokenize(prompt, None))?;
         let echo = call.tuning.echo.then(|| self.said(prompt, &prompt_tokens)).transpose()?;
         let tokenize = call.arrival.at.interval(began, Instant::now());
         let used = u32::try_from(prompt_tokens.len()).unwrap_or(u32::MAX);
@@ -78,6 +80,7 @@ impl Local {
             stop_token_ids: call.tuning.stop_token_ids.clone(),
             ignore_eos: call.tuning.ignore_eos,
             min_tokens: call.tuning.min_tokens,
+            constraint: self.constraint(&call.tuning)?,
             tenant: request.tenant().map(Arc::from),
             ..GenerateRequest::default()
         };
@@ -110,6 +113,17 @@ impl Local {
         Err(Refusal::new(ErrorKind::InvalidRequest, message).param("n"))
     }
 
+    /// What the answer is held to.
+    fn constraint(&self, tuning: &Tuning) -> Result<Option<Constraint>, Refusal> {
+        let Some(schema) = &tuning.schema else { return Ok(None) };
+        let tokenizer = self.engine.tokenizer();
+        let made = tokio::task::block_in_place(|| tokenizer.constraint(schema));
+        made.map(Some).map_err(|error| {
+            let message = format!("Answers cannot be held to this schema: {error}.");
+            Refusal::new(ErrorKind::InvalidRequest, message).param("response_format")
+        })
+    }
+
     /// The prompt as text.
     fn said(&self, prompt: &Prompt, tokens: &[u32]) -> Result<String, Refusal> {
         let decode = || self.engine.tokenizer().decode(tokens);
@@ -121,24 +135,36 @@ impl Local {
         }
     }
 
-    fn tokenize(&self, prompt: &Prompt) -> Result<Vec<u32>, Refusal> {
+    /// The tokens of a prompt. If it is not said, a text gets those that the model expects around it,
+    /// and a conversation, whose template has them, does not.
+    pub(crate) fn tokenize(
+        &self,
+        prompt: &Prompt,
+        add_special: Option<bool>,
+    ) -> Result<Vec<u32>, Refusal> {
         let tokenizer = self.engine.tokenizer();
         let (param, tokens) = match prompt {
-            Prompt::Text(text) => ("prompt", tokenizer.encode(text, true)),
+            Prompt::Text(text) => ("prompt", tokenizer.encode(text, add_special.unwrap_or(true))),
             Prompt::Chat(messages) => {
-                let encode = |text: String| tokenizer.encode(&text, false);
+                let encode = |text: String| tokenizer.encode(&text, add_special.unwrap_or(false));
                 ("messages", tokenizer.render_chat(messages).and_then(encode))
             }
             Prompt::Tokens(tokens) => ("prompt", Ok(tokens.clone())),
         };
         let refused = |message: String| Refusal::new(ErrorKind::InvalidRequest, message);
         let tokens = tokens.map_err(|error| refused(error.to_string()).param(param))?;
+        self.check(&tokens).map_err(|refusal| refusal.param(param))?;
+        Ok(tokens)
+    }
+
+    /// Refuses tokens that the model does not have.
+    pub(crate) fn check(&self, tokens: &[u32]) -> Result<(), Refusal> {
         let vocabulary = self.engine.info().vocabulary;
         match tokens.iter().find(|&&token| token as usize >= vocabulary) {
-            None => Ok(tokens),
+            None => Ok(()),
             Some(token) => {
                 let message = format!("Token {token} is not one of the model's {vocabulary}.");
-                Err(refused(message).param(param))
+                Err(Refusal::new(ErrorKind::InvalidRequest, message))
             }
         }
     }
@@ -203,5 +229,24 @@ fn busy(error: &SubmitError) -> Refusal {
         SubmitError::Stopped => {
             Refusal::new(ErrorKind::ShuttingDown, "The engine has stopped; restart the gateway.")
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_choice_has_the_seed_that_was_given() {
+        for given in [0, 7, u64::MAX] {
+            let all = seeds(given, 128);
+            assert_eq!((all.len(), all[0]), (128, given));
+            assert_eq!(seeds(given, 3), all[..3], "more choices change none");
+            let mut distinct = all.clone();
+            distinct.sort_unstable();
+            distinct.dedup();
+            assert_eq!(distinct.len(), 128);
+        }
+        assert_ne!(seeds(1, 2)[1], seeds(2, 2)[1]);
     }
 }

@@ -25,6 +25,7 @@ mod server;
 mod settings;
 mod sse;
 mod stall;
+mod tokens;
 
 pub use admin::{
     AdminServer, AdminSettings, BreakerView, FaultCount, MeterView, PluginView, PluginsView,

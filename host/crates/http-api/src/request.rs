@@ -9,7 +9,9 @@
 mod chat;
 mod completion;
 mod fields;
+mod format;
 mod parameters;
+pub(crate) mod tokens;
 mod tuning;
 mod unserved;
 

@@ -9,6 +9,7 @@
 
 mod chat;
 pub mod config;
+mod constraint;
 mod decoder;
 mod demo;
 mod error;
@@ -32,6 +33,7 @@ mod tokenizer;
 mod vocabulary;
 
 pub use chat::ChatMessage;
+pub use constraint::{Constraint, Mask};
 pub use decoder::Row;
 pub use error::{ErrorKind, ModelError};
 pub use kv::{BLOCK_TOKENS, KvStore};

@@ -6,7 +6,7 @@ use tollgate_domain::record::{EngineFacts, FinishReason};
 use tollgate_domain::time::nanos;
 use tollgate_domain::usage::{ComputeUsage, UsageSource};
 use tollgate_domain::{ErrorKind, TokenUsage};
-use tollgate_engine::{End, Event, Facts, TokenLogprobs};
+use tollgate_engine::{End, EngineError, Event, Facts, ModelError, TokenLogprobs};
 
 use crate::call::{AnswerEvent, Refusal};
 use crate::local::Working;
@@ -105,6 +105,13 @@ impl Tapping<'_> {
                 let tokens = self.told(logprobs);
                 let (text, finish_reason) = (String::new(), Some(reason));
                 self.pass(Piece { choice: number, text, tokens, finish_reason }).await;
+            }
+            End::Failed(EngineError::Model(ModelError::Schema(problem))) => {
+                let message = format!(
+                    "The answer cannot be held to its schema any further: {problem}. Ask with a simpler one."
+                );
+                let refusal = Refusal::new(ErrorKind::InvalidRequest, message);
+                self.fail(refusal.param("response_format"));
             }
             End::Failed(error) => {
                 tracing::error!(%error, "generation failed");
@@ -233,4 +240,39 @@ fn met(choices: &[Choice]) -> EngineFacts {
 
 fn earliest(known: &mut Option<Instant>, at: Instant) {
     *known = Some(known.map_or(at, |known| known.min(at)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn facts_of_choices_are_added_up_and_the_prompt_counts_once() {
+        let choice = |cached_tokens, passes, batch_sum, millis| Choice {
+            output_tokens: 5,
+            device_time: Duration::from_millis(millis),
+            facts: Facts {
+                cached_tokens,
+                chunks: 1,
+                passes,
+                batch_sum,
+                batch_max: 3,
+                kv_blocks_peak: 4,
+                pass_time: Duration::from_millis(100),
+                ..Facts::default()
+            },
+            reason: Some(FinishReason::Stop),
+        };
+        let choices = [choice(16, 6, 12, 30), choice(96, 4, 12, 40)];
+        let met = met(&choices);
+        assert_eq!((met.cached_tokens, met.prefill_chunks, met.passes), (16, 2, 10));
+        assert_eq!((met.batch_max, met.kv_blocks_peak), (3, 4));
+        assert!((met.batch_mean - 2.4).abs() < 1e-9);
+        let computed = super::computed(&choices, "cpu");
+        assert_eq!((computed.device_time_nanos, computed.share_ppm), (70_000_000, 700_000));
+        let alone = super::computed(&[Choice::default()], "cpu");
+        assert_eq!((alone.device_time_nanos, alone.share_ppm), (0, 0), "it never ran");
+        let after = [choice(0, 6, 12, 100), choice(0, 6, 12, 100)];
+        assert_eq!(super::computed(&after, "cpu").share_ppm, 1_000_000, "one after another");
+    }
 }

@@ -5,6 +5,7 @@ use tollgate_gateway::Tuning;
 
 use super::fields::{Field, Fields, Invalid};
 use super::parameters::number_in;
+use super::{completion, format};
 
 /// Most tokens with a bias, and most that end a text.
 const MOST_BIASES: usize = 1024;
@@ -40,6 +41,7 @@ pub(super) fn read(
         min_tokens: min_tokens(fields, max_tokens)?,
         logprobs: logprobs(operation, fields)?,
         echo: echo(operation, fields)?,
+        schema: format::schema(fields)?,
     })
 }
 
@@ -103,11 +105,7 @@ fn stop_token_ids(fields: &Fields<'_>) -> Result<Vec<u32>, Invalid> {
     if elements.len() > MOST_STOP_TOKENS {
         return Err(field.refuse(format!("`stop_token_ids` must have at most {MOST_STOP_TOKENS}.")));
     }
-    let token = |field: &Field<'_>| {
-        let id = field.integer().and_then(|id| u32::try_from(id).ok());
-        id.ok_or_else(|| field.must_be("a token id"))
-    };
-    elements.iter().map(token).collect()
+    completion::ids(&elements)
 }
 
 fn min_tokens(fields: &Fields<'_>, max_tokens: Option<u32>) -> Result<u32, Invalid> {

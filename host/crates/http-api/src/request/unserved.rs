@@ -31,8 +31,6 @@ enum Neutral {
     Empty,
     /// One of these strings.
     Word(&'static [&'static str]),
-    /// An object whose `type` is `text`.
-    TextFormat,
     /// An array of nothing but `text`.
     TextOnly,
     /// None.
@@ -48,7 +46,6 @@ const UNSERVED: &[(&str, Neutral)] = &[
     ("functions", Neutral::Empty),
     ("function_call", Neutral::Word(&["none", "auto"])),
     // The form of the answer.
-    ("response_format", Neutral::TextFormat),
     ("structured_outputs", Neutral::Never),
     ("guided_json", Neutral::Never),
     ("guided_regex", Neutral::Never),
@@ -87,9 +84,6 @@ impl Neutral {
             Self::Boolean(neutral) => field.boolean().is_ok_and(|boolean| boolean == *neutral),
             Self::Empty => field.is_empty(),
             Self::Word(words) => field.text().is_ok_and(|text| words.contains(&text.as_str())),
-            Self::TextFormat => {
-                field.fields().is_ok_and(|format| format.get("type").is_some_and(|f| is_text(&f)))
-            }
             Self::TextOnly => field.elements("").is_ok_and(|all| all.iter().all(is_text)),
             Self::Never => false,
         }
@@ -101,7 +95,6 @@ impl Neutral {
             Self::Boolean(boolean) => Some(boolean.to_string()),
             Self::Empty | Self::Never => None,
             Self::Word(words) => Some(words.join(" or ")),
-            Self::TextFormat => Some(r#"{"type": "text"}"#.to_owned()),
             Self::TextOnly => Some(r#"["text"]"#.to_owned()),
         }
     }
@@ -123,7 +116,7 @@ mod tests {
     fn values_that_change_nothing_pass() {
         let cases = [
             r#"{"use_beam_search":false,"suffix":"","tools":[],"tool_choice":"auto"}"#,
-            r#"{"response_format":{"type":"text"},"modalities":["text"],"bad_words":[]}"#,
+            r#"{"modalities":["text"],"bad_words":[]}"#,
             r#"{"length_penalty":1,"typical_p":1.0}"#,
             r#"{"prompt_logprobs":null}"#,
             r#"{"metadata":{"a":"b"},"store":true,"service_tier":"auto","whatever":1}"#,
@@ -141,8 +134,6 @@ mod tests {
             (r#"{"suffix":"x"}"#, "suffix"),
             (r#"{"tools":[{"type":"function"}]}"#, "tools"),
             (r#"{"tool_choice":"required"}"#, "tool_choice"),
-            (r#"{"response_format":{"type":"json_object"}}"#, "response_format"),
-            (r#"{"response_format":{}}"#, "response_format"),
             (r#"{"modalities":["text","audio"]}"#, "modalities"),
             (r#"{"prompt_logprobs":0}"#, "prompt_logprobs"),
             (r#"{"skip_special_tokens":false}"#, "skip_special_tokens"),
