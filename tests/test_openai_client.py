@@ -5,7 +5,7 @@ from decimal import Decimal
 import openai
 import pytest
 
-from conftest import exact, read_events
+from conftest import exact, free_port, read_events
 
 ALIASES = {"mistral-7b", "llama-3-8b", "gpt-4o-mini", "gpt-3.5-turbo"}
 PROMPT = "What does a plugin do?"
@@ -152,3 +152,189 @@ def test_options_beyond_openais_are_heeded(gateway):
     assert varied["text"] != plain["text"]
     wrong = gateway.http.post("/v1/completions", json=ask | {"logit_bias": {"5": 101}})
     assert wrong.status_code == 400 and wrong.json()["error"]["param"] == "logit_bias.5"
+
+
+def test_chats_tell_how_likely_tokens_were(gateway):
+    create = gateway.openai.chat.completions.create
+    ask = {"model": "mistral-7b", "messages": MESSAGES, **SAMPLED, "logprobs": True, "top_logprobs": 3}
+    plain = create(**ask)
+    (choice,) = plain.choices
+    told = choice.logprobs.content
+    assert len(told) == plain.usage.completion_tokens
+    ended = choice.finish_reason == "stop"
+    text = b"".join(bytes(token.bytes) for token in (told[:-1] if ended else told))
+    assert text.decode(errors="replace") == choice.message.content
+    for token in told:
+        assert token.logprob <= 0 and len(token.top_logprobs) == 3
+        likely = [top.logprob for top in token.top_logprobs]
+        assert likely == sorted(likely, reverse=True) and likely[0] >= token.logprob
+        assert bytes(token.bytes).decode(errors="replace") == token.token or token.token.startswith("\\x")
+    chunks = list(create(**ask, **WITH_USAGE))
+    streamed = [t for c in chunks for choice in c.choices if choice.logprobs for t in choice.logprobs.content]
+    assert streamed == told
+    without = create(**ask | {"logprobs": False, "top_logprobs": None})
+    assert without.choices[0].logprobs is None
+    assert without.choices[0].message.content == choice.message.content, "telling changes nothing"
+
+
+def test_completions_tell_how_likely_tokens_were(gateway):
+    create = gateway.openai.completions.create
+    ask = {"model": "mistral-7b", "prompt": PROMPT, "max_tokens": 12, "temperature": 0, "logprobs": 2}
+    plain = create(**ask)
+    (choice,) = plain.choices
+    told = choice.logprobs
+    assert len(told.tokens) == plain.usage.completion_tokens
+    for token, logprob, top, offset in zip(told.tokens, told.token_logprobs, told.top_logprobs, told.text_offset):
+        assert top[token] == logprob == max(top.values()) and len(top) == 2
+        assert choice.text[offset:].startswith(token) or offset == len(choice.text)
+    pieces = [c.choices[0] for c in create(**ask, stream=True)]
+    for field in ("tokens", "token_logprobs", "top_logprobs", "text_offset"):
+        assert [one for piece in pieces if piece.logprobs for one in getattr(piece.logprobs, field)] == getattr(told, field)
+    assert len(create(**ask | {"logprobs": 0}).choices[0].logprobs.top_logprobs[0]) == 1
+
+
+def test_a_completion_can_begin_with_its_prompt(gateway):
+    create = gateway.openai.completions.create
+    ask = {"model": "mistral-7b", "prompt": PROMPT, "max_tokens": 8, "temperature": 0}
+    plain, echoed = create(**ask), create(**ask, echo=True)
+    assert echoed.choices[0].text == PROMPT + plain.choices[0].text
+    assert echoed.usage.completion_tokens == plain.usage.completion_tokens
+    streamed = list(create(**ask, echo=True, stream=True))
+    assert "".join(c.choices[0].text for c in streamed) == echoed.choices[0].text
+    with pytest.raises(openai.BadRequestError, match="not computed"):
+        create(**ask, echo=True, logprobs=1)
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
+def test_several_choices_share_one_prompt_one_bill_and_one_trace(gateway, path):
+    prompt = "What does a plugin do? " * 8
+    prompts = {"prompt": prompt} if path == "/v1/completions" else {"messages": [{"role": "user", "content": prompt}]}
+    body = {"model": "gpt-4o-mini", "user": f"chooser{path}", "max_tokens": 16, "temperature": 2.0, "seed": 11, **prompts}
+
+    def text(choice):
+        return choice["text"] if "text" in choice else choice["message"]["content"]
+
+    one = exact(gateway.http.post(path, json=body))
+    response = gateway.http.post(path, json=body | {"n": 4})
+    four = exact(response)
+    texts = [text(choice) for choice in four["choices"]]
+    assert [choice["index"] for choice in four["choices"]] == [0, 1, 2, 3]
+    assert texts[0] == text(one["choices"][0]) == four["text"], "the first choice has the seed that was given"
+    assert len(set(texts)) > 1, "each draws by a seed of its own"
+    assert four["usage"]["prompt_tokens"] == one["usage"]["prompt_tokens"]
+    assert four["usage"]["completion_tokens"] > one["usage"]["completion_tokens"]
+    assert four["cost"]["status"] == "priced"
+    again = exact(gateway.http.post(path, json=body | {"n": 4}))
+    assert [text(choice) for choice in again["choices"]] == texts
+
+    with gateway.http.stream("POST", path, json=body | WITH_USAGE | {"n": 4}) as stream:
+        *chunks, last = read_events(stream.iter_lines())
+    streamed = [""] * 4
+    for chunk in chunks:
+        (choice,) = chunk["choices"]
+        streamed[choice["index"]] += choice.get("text") or choice.get("delta", {}).get("content") or ""
+    assert streamed == texts
+    ends = [c["choices"][0]["index"] for c in chunks if c["choices"][0]["finish_reason"]]
+    assert sorted(ends) == [0, 1, 2, 3]
+    assert last["usage"]["completion_tokens"] == four["usage"]["completion_tokens"]
+
+    trace_id = response.headers["x-tollgate-trace-id"]
+    root = gateway.root_span(trace_id)["attributes"]
+    assert root["gen_ai.request.choice.count"] == 4
+    assert root["gen_ai.response.finish_reasons"] == [choice["finish_reason"] for choice in four["choices"]]
+    assert root["gen_ai.usage.output_tokens"] == four["usage"]["completion_tokens"]
+    decode = next(span for span in gateway.spans(trace_id) if span["name"] == "inference.decode")["attributes"]
+    assert decode["tollgate.engine.batch_max"] >= 2, "choices share passes"
+    assert decode["tollgate.engine.passes"] >= four["usage"]["completion_tokens"]
+
+
+def test_a_client_that_leaves_gives_up_all_its_choices(gateway):
+    body = {"model": "mistral-7b", "prompt": PROMPT, "max_tokens": 900, "ignore_eos": True, "n": 3, "stream": True}
+    with gateway.http.stream("POST", "/v1/completions", json=body) as stream:
+        trace_id = stream.headers["x-tollgate-trace-id"]
+        next(line for line in stream.iter_lines() if line.startswith("data:"))
+    root = gateway.root_span(trace_id)["attributes"]
+    assert root["tollgate.outcome"] == "client_gone" and root["tollgate.cost.status"] == "priced"
+    assert 0 < root["gen_ai.usage.output_tokens"] < 3 * 900
+    gateway.still_serves()
+
+
+def test_choices_beyond_what_is_made_are_refused_by_name(gateway):
+    for change, param, words in [
+        ({"n": 0}, "n", "from 1 to 128"),
+        ({"n": 129}, "n", "from 1 to 128"),
+        ({"n": 2, "best_of": 4}, "best_of", "`logprobs`"),
+    ]:
+        with pytest.raises(openai.BadRequestError, match=words) as raised:
+            gateway.openai.completions.create(model="mistral-7b", prompt=PROMPT, **change)
+        assert raised.value.param == param
+    same = gateway.openai.completions.create(model="mistral-7b", prompt=PROMPT, n=2, best_of=2, max_tokens=2)
+    assert len(same.choices) == 2
+
+
+def test_tokens_are_counted_as_the_model_reads_them(gateway):
+    def ask(path, **body):
+        return gateway.http.post(path, json={"model": "mistral-7b", **body})
+
+    told = ask("/tokenize", prompt=PROMPT, return_token_strs=True).json()
+    assert told["count"] == len(told["tokens"]) == len(told["token_strs"])
+    assert told["max_model_len"] == gateway.http.get("/v1/models/mistral-7b").json()["max_model_len"]
+    answer = gateway.openai.completions.create(model="mistral-7b", prompt=PROMPT, max_tokens=1)
+    assert answer.usage.prompt_tokens == told["count"]
+    chat = ask("/tokenize", messages=MESSAGES).json()
+    assert chat["token_strs"] is None
+    answer = gateway.openai.chat.completions.create(model="mistral-7b", messages=MESSAGES, max_tokens=1)
+    assert answer.usage.prompt_tokens == chat["count"]
+    plain = ask("/tokenize", prompt=PROMPT, add_special_tokens=False).json()
+    assert ask("/detokenize", tokens=plain["tokens"]).json() == {"prompt": PROMPT}
+    assert PROMPT in ask("/detokenize", tokens=chat["tokens"]).json()["prompt"]
+    for path, body, status, param in [
+        ("/tokenize", {}, 400, "prompt"),
+        ("/tokenize", {"prompt": "a", "model": "none-such"}, 404, "model"),
+        ("/detokenize", {"tokens": [1, 10**9]}, 400, "tokens"),
+        ("/detokenize", {"tokens": [1, "a"]}, 400, "tokens[1]"),
+    ]:
+        refused = ask(path, **body)
+        assert (refused.status_code, refused.json()["error"]["param"]) == (status, param), refused.text
+
+
+SECRET = "a-secret-of-acme-and-nobody-else"
+
+
+def test_tokens_are_told_to_those_who_have_a_key(start_gateway):
+    gateway = start_gateway(env={"TOLLGATE_KEYS": f"acme:{SECRET}"})
+    for path, body in [("/tokenize", {"prompt": "a"}), ("/detokenize", {"tokens": [1]})]:
+        assert gateway.http.post(path, json=body).status_code == 401
+        with_key = gateway.http.post(path, json=body, headers={"authorization": f"Bearer {SECRET}"})
+        assert with_key.status_code == 200
+
+
+def test_several_models_run_side_by_side(start_gateway):
+    models = ["--model", "one=demo", "--model", "two=demo"]
+    admin = f"127.0.0.1:{free_port()}"
+    gateway = start_gateway(arguments=[*models, "--kv-memory-mib", "16", "--admin-listen", admin])
+    served = {model.id: model.model_dump() for model in gateway.openai.models.list()}
+    assert {"one", "two"} <= served.keys()
+    assert {name: served[name]["root"] for name in ("one", "two", "mistral-7b")} == {"one": "one", "two": "two", "mistral-7b": "one"}
+    ask = {"prompt": PROMPT, "max_tokens": 8, "temperature": 0}
+    texts = set()
+    for name in ("one", "two"):
+        answer = gateway.openai.completions.with_raw_response.create(model=name, **ask)
+        root = gateway.root_span(answer.headers["x-tollgate-trace-id"])["attributes"]
+        assert (root["gen_ai.request.model"], root["gen_ai.response.model"]) == (name, name)
+        parsed = answer.parse()
+        assert parsed.usage.prompt_tokens_details.cached_tokens == 0, "each has memory of its own"
+        texts.add(parsed.choices[0].text)
+    assert len(texts) == 1, "they are the same model"
+    metrics = gateway.http.get(f"http://{admin}/metrics").text
+    for name in ("one", "two"):
+        assert f'vllm:num_requests_running{{model_name="{name}"}}' in metrics
+        assert f'vllm:prompt_tokens_total{{model_name="{name}"}}' in metrics
+    unnamed = gateway.http.post("/v1/completions", json=ask)
+    assert unnamed.status_code == 404 and "Say which" in unnamed.json()["error"]["message"]
+
+
+def test_two_models_of_one_name_do_not_start(start_gateway):
+    gateway = start_gateway(ready=False, arguments=["--model", "demo", "--model", "tollgate-demo=demo"])
+    gateway.process.wait(60)
+    assert "two models go by the name tollgate-demo" in gateway.log()

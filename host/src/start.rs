@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tollgate_engine::{Engine, EngineOptions};
-use tollgate_gateway::{CaptureSettings, Delivery, Gateway, Parts};
+use tollgate_gateway::{CaptureSettings, Delivery, Gateway, ModelHere, Parts};
 use tollgate_http_api::{AdminServer, AdminSettings, HttpError, HttpServer, HttpSettings};
 use tollgate_ledger::{Durability, Ledger, LedgerError, LedgerSettings};
 use tollgate_model::{Model, ModelError, ModelSource};
@@ -46,7 +46,7 @@ pub struct Running {
     /// None if no receiver is told.
     push: Option<MetricsPush>,
     ledger: Ledger,
-    engine: Option<Engine>,
+    engines: Vec<Engine>,
     limiter: Limiter,
     /// What looks after the backends and the budgets.
     watches: Vec<tokio::task::JoinHandle<()>>,
@@ -72,6 +72,9 @@ pub enum StartError {
     /// The model cannot be loaded.
     #[error("cannot load the model: {0}")]
     Model(#[from] ModelError),
+    /// Two models go by one name.
+    #[error("two models go by the name {0}; give each one of its own with --model NAME=SOURCE")]
+    SameName(String),
     /// The engine's thread cannot be started.
     #[error("cannot start the engine's thread: {0}")]
     Engine(#[source] std::io::Error),
@@ -127,19 +130,18 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
     let plugins = PluginHost::start(plugin_settings(&settings)?)?;
     warn_without_plugins(&plugins, &settings);
 
-    let source: Option<ModelSource> = settings.model.as_deref().map(str::parse).transpose()?;
-    let engine = source.as_ref().map(|source| start_engine(source, &settings)).transpose()?;
+    let models = start_models(&settings)?;
+    let engines = models.iter().map(|model| model.engine.clone()).collect();
 
     let address = server.local_addr();
     let (gateway, delivery) = Gateway::start(Parts {
-        engine: engine.clone(),
+        models,
         upstreams: upstreams.clone(),
         tenancy: tenancy.clone(),
         plugins,
         ledger: opened,
         exporters,
         resource: resource.clone(),
-        aliases: source.as_ref().map(aliases).unwrap_or_default(),
         address,
         stall: settings.stall,
         capture: CaptureSettings {
@@ -169,7 +171,7 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
         delivery,
         push,
         ledger,
-        engine,
+        engines,
         limiter: tenancy.limiter,
         watches,
         server,
@@ -190,12 +192,12 @@ impl Running {
         if ended.is_err() {
             tracing::warn!("requests still ran at the deadline; --drain-seconds allows more");
             // What still runs is cancelled, told so, and accounted for.
-            self.stop_engine();
+            self.stop_engines();
             if tokio::time::timeout(FLUSH, self.requests_end()).await.is_err() {
                 tracing::error!("requests could not be cancelled in time; they are not on record");
             }
         }
-        self.stop_engine();
+        self.stop_engines();
         for watch in &self.watches {
             watch.abort();
         }
@@ -222,10 +224,8 @@ impl Running {
         clean
     }
 
-    fn stop_engine(&self) {
-        if let Some(engine) = &self.engine {
-            engine.shutdown();
-        }
+    fn stop_engines(&self) {
+        self.engines.iter().for_each(Engine::shutdown);
     }
 
     /// Waits for the last connection and the last record; whether the server ended well.
@@ -268,9 +268,38 @@ async fn deliver(delivery: Delivery) -> bool {
     clean
 }
 
-/// Loads the model and starts its thread.
-fn start_engine(source: &ModelSource, settings: &Settings) -> Result<Engine, StartError> {
-    let model = tokio::task::block_in_place(|| Model::load(source))?;
+/// Loads the models and starts their threads. An alias that is another model's name is that model's.
+fn start_models(settings: &Settings) -> Result<Vec<ModelHere>, StartError> {
+    let mut models = Vec::new();
+    for choice in &settings.models {
+        let source: ModelSource = choice.source.parse()?;
+        let engine = start_engine(&source, choice.name.as_deref(), settings)?;
+        models.push(ModelHere { engine, aliases: aliases(&source) });
+    }
+    let names: Vec<String> = models.iter().map(|model| model.engine.info().name.clone()).collect();
+    for (place, name) in names.iter().enumerate() {
+        if names.iter().take(place).any(|other| other == name) {
+            return Err(StartError::SameName(name.clone()));
+        }
+    }
+    let mut taken = names;
+    for model in &mut models {
+        model.aliases.retain(|alias| !taken.contains(alias));
+        taken.extend_from_slice(&model.aliases);
+    }
+    Ok(models)
+}
+
+/// Loads a model and starts its thread.
+fn start_engine(
+    source: &ModelSource,
+    name: Option<&str>,
+    settings: &Settings,
+) -> Result<Engine, StartError> {
+    let mut model = tokio::task::block_in_place(|| Model::load(source))?;
+    if let Some(name) = name {
+        model.rename(name);
+    }
     let info = model.info();
     tracing::info!(
         model = info.name,

@@ -74,6 +74,7 @@ pub(super) fn record(tenant: &str, model: &str, began: u64, cost: CostOutcome) -
             first_token: Some(at(1_000_000_000)),
         },
         outcome: Outcome::Completed { reason: Some(FinishReason::Stop) },
+        finish_reasons: Vec::new(),
         usage: Some(Usage {
             provider: "acme".into(),
             request_model: model.to_owned(),

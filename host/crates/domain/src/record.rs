@@ -84,6 +84,9 @@ pub struct Asked {
     pub stream: bool,
     /// Length of the prompt in characters, before any template.
     pub prompt_characters: u64,
+    /// Answers to the one prompt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub choices: Option<u32>,
 }
 
 /// Who served it.
@@ -124,19 +127,20 @@ pub struct Phases {
 }
 
 /// What a request met on its way through the engine of this process. Zero for what did not happen.
+/// Of a request with several choices these are sums, unless it says otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct EngineFacts {
     /// Pieces in which its prompt was read.
     pub prefill_chunks: u32,
-    /// Tokens of the prompt whose keys and values were there already.
+    /// Tokens of the prompt whose keys and values were there already, before any choice.
     pub cached_tokens: u32,
-    /// Forward passes that it was in.
+    /// Forward passes that it was in; one with several of its choices counts for each.
     pub passes: u32,
     /// Sequences in these passes on average, itself included.
     pub batch_mean: f64,
     /// Sequences in the largest of them.
     pub batch_max: u32,
-    /// Most blocks of keys and values that it held at a time.
+    /// Most blocks of keys and values that it, or one of its choices, held at a time.
     pub kv_blocks_peak: u32,
     /// Times that its memory was given to others.
     pub preemptions: u32,
@@ -182,7 +186,8 @@ impl FinishReason {
 pub enum Outcome {
     /// The answer is whole.
     Completed {
-        /// Why generation ended; absent where the answer names no reason, as embeddings do.
+        /// Why generation ended, of the first choice if there are several; absent where the answer
+        /// names no reason, as embeddings do.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<FinishReason>,
     },
@@ -225,7 +230,7 @@ impl Outcome {
 pub struct Content {
     /// The conversation, oldest message first.
     pub input: Vec<Message>,
-    /// The answers.
+    /// The answers, one for each choice.
     pub output: Vec<Message>,
     /// Why generation ended.
     pub finish_reason: Option<FinishReason>,
@@ -265,6 +270,9 @@ pub struct Record {
     pub phases: Phases,
     /// How it ended.
     pub outcome: Outcome,
+    /// Why each choice ended, in their order, where there are several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub finish_reasons: Vec<FinishReason>,
     /// What it used; absent if it was refused.
     pub usage: Option<Usage>,
     /// What it cost.

@@ -12,6 +12,8 @@ use crate::{End, Event, Job};
 pub(crate) struct Active {
     job: Job,
     pub(crate) writer: Writer,
+    /// Other choices of its prompt, until it has read that.
+    followers: Vec<Job>,
     /// Whether it has left the queue once.
     started: bool,
     prefilled: bool,
@@ -24,8 +26,22 @@ pub(crate) struct Active {
 impl Active {
     pub(crate) fn new(mut job: Job, tokenizer: &Tokenizer) -> Self {
         let writer = Writer::new(&mut job.request, tokenizer);
+        let followers = std::mem::take(&mut job.followers);
         let zero = Duration::ZERO;
-        Self { job, writer, started: false, prefilled: false, device_time: zero, passes: zero }
+        Self {
+            job,
+            writer,
+            followers,
+            started: false,
+            prefilled: false,
+            device_time: zero,
+            passes: zero,
+        }
+    }
+
+    /// Those that were to wait for it.
+    pub(crate) fn take_followers(&mut self) -> Vec<Job> {
+        std::mem::take(&mut self.followers)
     }
 
     pub(crate) fn job_mut(&mut self) -> &mut Job {

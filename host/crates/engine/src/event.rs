@@ -98,6 +98,8 @@ pub struct Facts {
     pub kv_blocks_peak: u32,
     /// Its part of the device time of the passes it was in, in millionths.
     pub device_share_ppm: u32,
+    /// Device time of these passes, everybody's.
+    pub pass_time: Duration,
 }
 
 impl Facts {
@@ -122,6 +124,7 @@ impl Facts {
             batch_sum: met.batch_sum,
             kv_blocks_peak: narrow(met.blocks_peak),
             device_share_ppm: share.map_or(0, |share| u32::try_from(share).unwrap_or(1_000_000)),
+            pass_time: passes,
         }
     }
 }

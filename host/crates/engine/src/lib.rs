@@ -3,9 +3,12 @@
 //! Running sequences share forward passes, as `tollgate-scheduler` plans them: a token of each that
 //! writes, and pieces of prompts. Memory for keys and values has a limit that is held; sequences of
 //! one tenant that begin alike share it. What a sequence writes does not depend on what else runs.
+//! Several choices of one prompt are as many sequences: the first reads the prompt, and the others
+//! begin when it has, so that they find it read.
 //! The engine never waits for a reader: a generation's queue has room for its whole answer.
 
 mod active;
+mod choices;
 mod event;
 mod options;
 mod stop;
@@ -16,13 +19,17 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
+use std::task::{Context, Poll};
 use std::time::Instant;
 
+pub use choices::Choices;
 pub use event::{End, EngineError, Event, Facts};
 pub use options::EngineOptions;
 use tokio::sync::mpsc;
 use tollgate_model::Model;
-pub use tollgate_model::{ModelError, ModelInfo, SamplingOptions, TokenLogprobs, Tokenizer};
+pub use tollgate_model::{
+    Constraint, ModelError, ModelInfo, SamplingOptions, TokenLogprobs, Tokenizer,
+};
 use tollgate_scheduler::Scheduler;
 
 use crate::worker::Worker;
@@ -76,8 +83,10 @@ pub struct GenerateRequest {
     pub stop_token_ids: Vec<u32>,
     /// Whether the model's own end tokens do not end the text.
     pub ignore_eos: bool,
-    /// Tokens that come before anything but the limit may end the text.
+    /// Tokens that come before anything but the limit, or the constraint, may end the text.
     pub min_tokens: u32,
+    /// What the text is held to; it ends when nothing can follow.
+    pub constraint: Option<Constraint>,
     /// Whose turn it uses, and with whose prompts it shares what was computed; all without a name
     /// are one.
     pub tenant: Option<Arc<str>>,
@@ -111,6 +120,8 @@ struct Job {
     submitted: Instant,
     events: mpsc::Sender<Event>,
     cancelled: Arc<AtomicBool>,
+    /// Other choices of the same prompt, which begin when this one has read it.
+    followers: Vec<Job>,
 }
 
 impl Engine {
@@ -150,22 +161,40 @@ impl Engine {
     /// # Errors
     /// The queue is full, or the engine has stopped.
     pub fn submit(&self, request: GenerateRequest) -> Result<Generation, SubmitError> {
-        if self.shared.stopping.load(Ordering::Acquire) {
-            return Err(SubmitError::Stopped);
+        self.take_places(1)?;
+        let (job, generation) = self.job(request);
+        self.send(job)?;
+        Ok(generation)
+    }
+
+    /// Hands a request to the thread that is answered several times, once with each of these seeds
+    /// in the place of its own. Each answer has a place in the queue.
+    ///
+    /// # Errors
+    /// As [`Engine::submit`].
+    pub fn submit_choices(
+        &self,
+        request: GenerateRequest,
+        seeds: &[u64],
+    ) -> Result<Choices, SubmitError> {
+        self.take_places(seeds.len())?;
+        let one = |seed: &u64| {
+            let mut request = request.clone();
+            request.sampling.seed = *seed;
+            self.job(request)
+        };
+        let (jobs, generations): (Vec<Job>, Vec<Generation>) = seeds.iter().map(one).unzip();
+        let mut jobs = jobs.into_iter();
+        if let Some(first) = jobs.next() {
+            self.send(Job { followers: jobs.collect(), ..first })?;
         }
-        self.take_place()?;
-        // A text for each token, and beside them Started, Prefilled, what was held back for
-        // unfinished characters and for stop strings, and Ended.
-        let most = (request.max_tokens.max(1) as usize).min(self.info.context_length);
-        let (sender, events) = mpsc::channel(most + 5);
-        let cancelled = Arc::new(AtomicBool::new(false));
-        let log = tracing::Span::current();
-        let submitted = Instant::now();
-        let cancelled_too = Arc::clone(&cancelled);
-        let job = Job { request, log, submitted, events: sender, cancelled: cancelled_too };
-        // The channel has as many places as may be taken: it refuses only when the thread is gone.
-        self.jobs.try_send(job).map_err(|_| SubmitError::Stopped)?;
-        Ok(Generation { events, cancelled })
+        Ok(Choices::new(generations))
+    }
+
+    /// Most requests that may wait.
+    #[must_use]
+    pub fn max_queued(&self) -> usize {
+        self.max_queued
     }
 
     /// Requests that wait.
@@ -193,11 +222,38 @@ impl Engine {
         self.shared.stopping.store(true, Ordering::Release);
     }
 
-    /// One more waits, if it may.
-    fn take_place(&self) -> Result<(), SubmitError> {
-        let one_more = |queued| (queued < self.max_queued).then_some(queued + 1);
+    /// A request for the thread, and what its caller hears of it.
+    fn job(&self, request: GenerateRequest) -> (Job, Generation) {
+        // A text for each token, and beside them Started, Prefilled, what was held back for
+        // unfinished characters and for stop strings, and Ended.
+        let most = (request.max_tokens.max(1) as usize).min(self.info.context_length);
+        let (sender, events) = mpsc::channel(most + 5);
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let job = Job {
+            request,
+            log: tracing::Span::current(),
+            submitted: Instant::now(),
+            events: sender,
+            cancelled: Arc::clone(&cancelled),
+            followers: Vec::new(),
+        };
+        (job, Generation { events, cancelled })
+    }
+
+    fn send(&self, job: Job) -> Result<(), SubmitError> {
+        // The channel has as many places as may be taken: it refuses only when the thread is gone.
+        self.jobs.try_send(job).map_err(|_| SubmitError::Stopped)
+    }
+
+    /// So many more wait, if they may.
+    fn take_places(&self, count: usize) -> Result<(), SubmitError> {
+        if self.shared.stopping.load(Ordering::Acquire) {
+            return Err(SubmitError::Stopped);
+        }
+        let more =
+            |queued: usize| queued.checked_add(count).filter(|queued| *queued <= self.max_queued);
         let queued = &self.shared.queued;
-        match queued.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more) {
+        match queued.fetch_update(Ordering::AcqRel, Ordering::Acquire, more) {
             Ok(_) => Ok(()),
             Err(_) => Err(SubmitError::Busy),
         }
@@ -225,6 +281,11 @@ impl Generation {
     /// What happens next; `None` after `Ended`, or if the engine's thread died.
     pub async fn next(&mut self) -> Option<Event> {
         self.events.recv().await
+    }
+
+    /// The same, asked without waiting.
+    pub(crate) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Event>> {
+        self.events.poll_recv(context)
     }
 
     /// Asks the engine to stop at the next token. `Ended` still comes and says what was used.

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
-use tollgate_model::{BLOCK_TOKENS, KvStore, Model, ModelError, Row};
+use tollgate_model::{BLOCK_TOKENS, Constraint, KvStore, Model, ModelError, Row};
 use tollgate_scheduler::{self as scheduler, JobId, Next, Outcome, Prefixes, Scheduler, Step};
 
 use crate::active::Active;
@@ -119,11 +119,20 @@ impl Worker {
         });
         if let Err(error) = submitted {
             self.shared.queued.fetch_sub(1, Ordering::AcqRel);
+            let followers = active.take_followers();
             active.start();
             active.end(End::Failed(error.into()), &scheduler::Facts::default());
+            self.follow(followers);
             return;
         }
         self.active.insert(id, active);
+    }
+
+    /// Takes choices whose prompt another one has read, or never will.
+    fn follow(&mut self, followers: Vec<Job>) {
+        for job in followers {
+            self.take(job);
+        }
     }
 
     /// What the scheduler has to know of a request; why it cannot run, if so.
@@ -173,7 +182,8 @@ impl Worker {
         let rows: Vec<Row<'_>> = parts.iter().map(Part::row).collect();
         let began = Instant::now();
         let (model, store) = (&self.model, &mut self.store);
-        let passed = caught(|| forward(model, store, &rows));
+        let constraints = constraints(&mut self.active, &parts);
+        let passed = meanwhile(constraints, || caught(|| forward(model, store, &rows)));
         let (took, all) = (began.elapsed(), parts.iter().map(|part| part.tokens.len()).sum());
         for part in &parts {
             if let Some(active) = self.active.get_mut(&part.id) {
@@ -208,9 +218,12 @@ impl Worker {
                 Ok(end) => end,
                 Err(error) => Some(End::Failed(error)),
             };
+            let active = self.active.get_mut(&part.id).filter(|_| part.samples);
+            let followers = active.map(Active::take_followers).unwrap_or_default();
             if let Some(end) = end {
                 self.end(part.id, end);
             }
+            self.follow(followers);
         }
     }
 
@@ -248,7 +261,7 @@ impl Worker {
 
     fn end(&mut self, id: JobId, end: End) {
         let met = self.scheduler.remove(id, self.now()).unwrap_or_default();
-        let Some(active) = self.active.remove(&id) else { return };
+        let Some(mut active) = self.active.remove(&id) else { return };
         if active.waits() {
             self.shared.queued.fetch_sub(1, Ordering::AcqRel);
         }
@@ -256,7 +269,9 @@ impl Worker {
             active.log().in_scope(|| tracing::error!(%error, "a sequence ended by a panic"));
         }
         self.report();
+        let followers = active.take_followers();
         active.end(end, &met);
+        self.follow(followers);
     }
 
     /// Lets the handles know.
@@ -299,6 +314,32 @@ fn parts(step: Step) -> Vec<Part> {
         samples: piece.samples,
     });
     decodes.chain(prefills).collect()
+}
+
+/// What those are held to who will sample after this pass.
+fn constraints<'a>(
+    active: &'a mut BTreeMap<JobId, Active>,
+    parts: &[Part],
+) -> Vec<&'a mut Constraint> {
+    let samples = |id: &JobId| parts.iter().any(|part| part.id == *id && part.samples);
+    let sampling = active.iter_mut().filter(|(id, _)| samples(id));
+    sampling.filter_map(|(_, active)| active.writer.constraint_mut()).collect()
+}
+
+/// Computes a pass, and meanwhile, on another thread, which tokens may come after it. Where there is no
+/// other thread to be had, that is found out when they are chosen.
+fn meanwhile<T>(constraints: Vec<&mut Constraint>, pass: impl FnOnce() -> T) -> T {
+    if constraints.is_empty() {
+        return pass();
+    }
+    let prepare = || constraints.into_iter().for_each(Constraint::prepare);
+    std::thread::scope(|scope| {
+        let builder = std::thread::Builder::new().name("masks".to_owned());
+        if let Err(error) = builder.spawn_scoped(scope, prepare) {
+            tracing::debug!(%error, "no thread for masks");
+        }
+        pass()
+    })
 }
 
 fn nanos(time: Duration) -> u64 {

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use tollgate_domain::record::FinishReason;
-use tollgate_model::{ModelError, Sampler, TextStream, TokenLogprobs, Tokenizer};
+use tollgate_model::{Constraint, ModelError, Sampler, TextStream, TokenLogprobs, Tokenizer};
 
 use crate::stop::StopMatcher;
 use crate::{Event, GenerateRequest};
@@ -11,6 +11,7 @@ use crate::{Event, GenerateRequest};
 /// What one request has written so far.
 pub(crate) struct Writer {
     sampler: Sampler,
+    constraint: Option<Constraint>,
     stream: TextStream,
     stops: StopMatcher,
     /// Tokens that end the text.
@@ -31,6 +32,7 @@ impl Writer {
         let sampling = std::mem::take(&mut request.sampling);
         Self {
             sampler: Sampler::after(sampling, &request.prompt_tokens),
+            constraint: request.constraint.take(),
             stream: tokenizer.text_stream(),
             stops: StopMatcher::new(std::mem::take(&mut request.stop)),
             ends,
@@ -45,10 +47,19 @@ impl Writer {
         self.output_tokens
     }
 
+    /// What it is held to.
+    pub(crate) fn constraint_mut(&mut self) -> Option<&mut Constraint> {
+        self.constraint.as_mut()
+    }
+
     /// Chooses the next token.
     pub(crate) fn sample(&mut self, logits: &mut [f32]) -> Result<u32, ModelError> {
         let barred = if self.may_end() { &[] } else { self.ends.as_slice() };
-        let (token, logprobs) = self.sampler.choose(logits, barred)?;
+        let mask = self.constraint.as_mut().map(Constraint::mask).transpose()?;
+        let (token, logprobs) = self.sampler.choose_from(logits, barred, mask)?;
+        if let Some(constraint) = &mut self.constraint {
+            constraint.accept(token)?;
+        }
         self.output_tokens += 1;
         self.logprobs.extend(logprobs);
         Ok(token)
@@ -75,10 +86,11 @@ impl Writer {
         {
             return Ok(Some(FinishReason::Stop));
         }
-        if !is_last {
+        let whole = self.constraint.as_ref().is_some_and(Constraint::is_done);
+        if !is_last && !whole {
             return Ok(None);
         }
-        let stopped = self.flush(emit)?;
+        let stopped = self.flush(emit)? || whole;
         Ok(Some(if stopped { FinishReason::Stop } else { FinishReason::Length }))
     }
 

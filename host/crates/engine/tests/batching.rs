@@ -226,3 +226,106 @@ async fn clients_that_leave_or_dawdle_change_nothing_for_others() {
         }
     }
 }
+
+/// The texts of some choices, and their facts.
+async fn choose(engine: &Engine, request: GenerateRequest, seeds: &[u64]) -> Vec<(String, Facts)> {
+    let mut choices = engine.submit_choices(request, seeds).unwrap();
+    let mut told = vec![(String::new(), Facts::default()); choices.len()];
+    while let Some((number, event)) = choices.next().await {
+        match event.unwrap() {
+            Event::Text { text, .. } => told[number].0.push_str(&text),
+            Event::Ended { end, facts, .. } => {
+                assert!(matches!(end, End::Finished(_)), "{end:?}");
+                told[number].1 = facts;
+            }
+            Event::Started { .. } | Event::Prefilled { .. } => {}
+        }
+    }
+    told
+}
+
+#[tokio::test]
+async fn choices_share_the_prompt_and_write_what_each_would_alone() {
+    let prompt: Vec<u32> = (0..100).map(|i| i * 7 % 256).collect();
+    let request = GenerateRequest {
+        prompt_tokens: prompt,
+        max_tokens: 20,
+        ignore_eos: true,
+        ..GenerateRequest::default()
+    };
+    let seeds = [3, 4, 5, 6];
+    let mut alone = Vec::new();
+    for seed in seeds {
+        let engine = engine(64, 1, 256);
+        alone.extend(choose(&engine, request.clone(), &[seed]).await);
+    }
+    // Together; one after another; with company, and too little memory for all.
+    for (blocks, max_running, company) in [(64, 8, 0), (64, 1, 0), (24, 8, 4)] {
+        let engine = engine(blocks, max_running, 64);
+        let others: Vec<_> =
+            (0..company).map(|number| engine.submit(company_of(number)).unwrap()).collect();
+        let together = choose(&engine, request.clone(), &seeds).await;
+        for (place, ((text, facts), (expected, _))) in together.iter().zip(&alone).enumerate() {
+            assert_eq!(text, expected, "choice {place} of {max_running}");
+            // 6 whole blocks of 16 tokens are found; the rest is read by each.
+            let found = if place == 0 { 0 } else { 96 };
+            assert!(company > 0 || facts.cached_tokens == found, "choice {place}: {facts:?}");
+        }
+        assert_ne!(together[0].0, together[1].0, "each draws by its own seed");
+        for other in others {
+            answer(other).await;
+        }
+        assert_eq!((engine.queued(), engine.kv_use().held), (0, 0));
+    }
+}
+
+/// Something else to do, of a tenant of its own.
+fn company_of(number: u32) -> GenerateRequest {
+    GenerateRequest { max_tokens: 60, ..request(number, Some("company")) }
+}
+
+#[tokio::test]
+async fn choices_have_places_in_the_queue_and_end_together_when_they_are_given_up() {
+    let engine = engine(64, 1, 256);
+    let endless = GenerateRequest {
+        prompt_tokens: vec![1, 2, 3],
+        max_tokens: 900,
+        ignore_eos: true,
+        ..GenerateRequest::default()
+    };
+    let most = engine.max_queued();
+    let all: Vec<u64> = (0..most as u64 + 1).collect();
+    assert!(engine.submit_choices(endless.clone(), &all).is_err(), "more than may wait");
+    assert_eq!(engine.queued(), 0);
+    let mut choices = engine.submit_choices(endless.clone(), &all[..3]).unwrap();
+    let (mut ended, mut cancelled) = (0, false);
+    while let Some((_, event)) = choices.next().await {
+        match event.unwrap() {
+            Event::Text { .. } if !cancelled => {
+                choices.cancel();
+                cancelled = true;
+            }
+            Event::Ended { end, .. } => {
+                assert!(matches!(end, End::Cancelled), "{end:?}");
+                ended += 1;
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(ended, 3);
+    drop(engine.submit_choices(endless, &all[..3]).unwrap());
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while engine.queued() + engine.running() > 0 {
+        assert!(Instant::now() < deadline, "dropping gives all of them up");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let nothing = GenerateRequest { prompt_tokens: Vec::new(), ..request(1, None) };
+    let mut choices = engine.submit_choices(nothing, &[1, 2]).unwrap();
+    let mut failed = 0;
+    while let Some((_, event)) = choices.next().await {
+        if let Event::Ended { end, .. } = event.unwrap() {
+            failed += usize::from(matches!(end, End::Failed(_)));
+        }
+    }
+    assert_eq!((failed, engine.queued()), (2, 0), "no choice is left waiting for one that failed");
+}

@@ -30,7 +30,7 @@ use crate::shadow::{Shadow, ShadowSeries};
 #[derive(Clone)]
 pub struct Admin {
     plugins: PluginHost,
-    engine: Option<Engine>,
+    engines: Vec<Engine>,
     running: TaskTracker,
     requests: Arc<RequestMeters>,
     shadow: Arc<Shadow>,
@@ -47,7 +47,7 @@ impl Gateway {
         let inner = &self.0;
         Admin {
             plugins: inner.plugins.clone(),
-            engine: inner.local.as_ref().map(|local| local.engine.clone()),
+            engines: inner.locals.iter().map(|local| local.engine.clone()).collect(),
             running: inner.running.clone(),
             requests: Arc::clone(&inner.requests),
             shadow: Arc::clone(&inner.shadow),
@@ -162,17 +162,13 @@ impl Admin {
     pub fn metrics(&self) -> Snapshot {
         let status = self.plugins();
         let files: Vec<File<'_>> = status.iter().map(File::from).collect();
-        let load = self.engine.as_ref().map(|engine| EngineLoad {
-            model: &engine.info().name,
-            running: engine.running(),
-            waiting: engine.queued(),
-        });
+        let loads: Vec<EngineLoad<'_>> = self.engines.iter().map(EngineLoad::of).collect();
         let exporters: Vec<ExporterCounts> =
             self.exporters.iter().map(|meter| meter.counts(&self.ledger)).collect();
         metrics::snapshot(&Sources {
             requests: &self.requests,
             in_flight: self.running.len(),
-            engines: load.as_slice(),
+            engines: &loads,
             meters: &self.meters(),
             files: &files,
             generation: self.generation(),

@@ -8,7 +8,6 @@ use tollgate_domain::time::Interval;
 use tollgate_domain::upstream::UpstreamCall;
 use tollgate_domain::usage::UsageSource;
 use tollgate_domain::{ErrorKind, Usage};
-use tollgate_engine::Generation;
 use tollgate_ledger::Ticket;
 use tollgate_plugin_host::{NotAdmitted, PluginSet};
 use tollgate_upstream::{Exchange, Failed, Route, Upstreams};
@@ -17,7 +16,7 @@ use crate::admission::Terms;
 use crate::call::{Call, Form, Forward, Moment, Prompt, Refusal};
 use crate::content::Captured;
 use crate::forward;
-use crate::local::Local;
+use crate::local::{Local, Working};
 use crate::models::ModelCard;
 use crate::request::{IN_PROCESS, Request};
 use crate::serve::{Reply, unrecorded};
@@ -39,12 +38,7 @@ pub(crate) struct Admitted {
 /// What a backend does for a request.
 pub(crate) enum Work {
     /// The model in this process answers it; other servers may have been asked before.
-    Here {
-        generation: Generation,
-        prompt_tokens: u64,
-        device: &'static str,
-        failed: Option<Box<Failed>>,
-    },
+    Here { working: Box<Working>, failed: Option<Box<Failed>> },
     /// Another server answers it.
     Elsewhere { exchange: Box<Exchange>, question: Box<Question> },
     /// No server answered, or none in a way that can be passed on, or the client did not wait.
@@ -65,7 +59,7 @@ impl Work {
     /// What the pieces of the answer are, if there is one.
     pub(crate) fn form(&self) -> Option<Form> {
         match self {
-            Self::Here { .. } => Some(Form::Text),
+            Self::Here { working, .. } => Some(Form::Pieces { choices: working.choices.len() }),
             Self::Elsewhere { exchange, .. } => Some(Form::Forwarded(forward::head(exchange))),
             Self::Nowhere { .. } => None,
         }
@@ -84,9 +78,7 @@ impl Work {
     /// Passes on what the backend makes until it ends.
     pub(crate) async fn run(self, tap: Tap<'_>) -> Tapped {
         match self {
-            Self::Here { generation, prompt_tokens, device, .. } => {
-                tap::engine::run(generation, prompt_tokens, device, tap).await
-            }
+            Self::Here { working, .. } => tap::engine::run(*working, tap).await,
             Self::Elsewhere { exchange, question } => {
                 tap::upstream::run(*exchange, &question, tap).await
             }
@@ -141,20 +133,18 @@ impl Inner {
             Some(terms) => terms.kept_for(prepared)?,
             None => {
                 let prepared = prepared?;
-                let most = (u64::from(prepared.prompt_tokens), u64::from(prepared.max_tokens()));
+                let most = (u64::from(prepared.prompt_tokens), prepared.most_output_tokens());
                 (self.reserve(request, plugins, &usage, most).await?, prepared)
             }
         };
-        let prompt_tokens = u64::from(prepared.prompt_tokens);
         let tokenize = Some(prepared.tokenize);
         let submitted = Instant::now();
-        let (terms, generation) = terms.kept_for(local.submit(prepared))?;
+        let (terms, working) = terms.kept_for(local.submit(prepared))?;
         let content = self.capture.begin(request.tenant(), || prompt.clone());
         // The engine reads the prompt meanwhile; nothing of it goes out before this commit.
         let started = self.started(request, &usage, tokenize, plugins).await;
         let (terms, ticket) = terms.kept_for(started)?;
-        let device = local.engine.info().device;
-        let work = Work::Here { generation, prompt_tokens, device, failed: None };
+        let work = Work::Here { working: Box::new(working), failed: None };
         Ok(Admitted { work, usage, tokenize, submitted, ticket, terms, content })
     }
 
@@ -252,14 +242,13 @@ impl Inner {
 
     /// The model in this process that a call means, and its prompt.
     fn here<'a>(&'a self, call: &'a Call, model: &str) -> Option<Here<'a>> {
-        let local = self.local.as_ref()?;
-        Some((local, call.prompt.as_ref()?, local.models.find(model)?))
+        let (local, card) = self.locals.find(model)?;
+        Some((local, call.prompt.as_ref()?, card))
     }
 
     /// The name of the model that is asked for.
     pub(crate) fn model_of<'a>(&'a self, asked: &'a Asked) -> &'a str {
-        let default = || self.local.as_ref().map_or("", |local| local.models.default_name());
-        if asked.model.is_empty() { default() } else { &asked.model }
+        if asked.model.is_empty() { self.locals.default_name() } else { &asked.model }
     }
 
     fn unknown_model(&self, name: &str) -> Refusal {

@@ -14,6 +14,7 @@ pub use tollgate_model::ChatMessage;
 use tollgate_tenancy::Principal;
 
 use crate::log;
+use crate::piece::Piece;
 use crate::tap::Tapped;
 
 /// How a request reached us, known before its body is read.
@@ -152,6 +153,12 @@ pub struct Tuning {
     pub ignore_eos: bool,
     /// Tokens before which nothing but the limit ends the text.
     pub min_tokens: u32,
+    /// Whether to tell how likely tokens were: of each, and of as many of the likeliest.
+    pub logprobs: Option<u32>,
+    /// Whether the answer begins with the prompt.
+    pub echo: bool,
+    /// The JSON schema that the answer is held to, as JSON.
+    pub schema: Option<String>,
 }
 
 impl Default for Tuning {
@@ -165,6 +172,9 @@ impl Default for Tuning {
             stop_token_ids: Vec::new(),
             ignore_eos: false,
             min_tokens: 0,
+            logprobs: None,
+            echo: false,
+            schema: None,
         }
     }
 }
@@ -201,8 +211,11 @@ pub struct Answer {
 /// What the pieces of an answer are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// Text of the model in this process.
-    Text,
+    /// Pieces of the model in this process, of so many choices.
+    Pieces {
+        /// At least 1.
+        choices: usize,
+    },
     /// The bytes of another server's answer.
     Forwarded(ForwardedHead),
 }
@@ -227,7 +240,7 @@ impl Answer {
         log::span(self.trace_id, &self.id)
     }
 
-    /// The next piece: texts or bytes, then one `Ended`, then nothing. `None` without an `Ended` before it
+    /// The next piece: pieces or bytes, then one `Ended`, then nothing. `None` without an `Ended` before it
     /// is a fault of ours.
     pub async fn next(&mut self) -> Option<AnswerEvent> {
         self.events.recv().await
@@ -237,8 +250,8 @@ impl Answer {
 /// One piece of an answer.
 #[derive(Clone, Debug)]
 pub enum AnswerEvent {
-    /// More text; whole characters only.
-    Text(String),
+    /// More of one choice.
+    Piece(Piece),
     /// More of another server's answer, to be passed on as it is.
     Bytes(Bytes),
     /// The end. By now the record of the request is safe.
@@ -248,7 +261,8 @@ pub enum AnswerEvent {
 /// How an answer ended and what it took.
 #[derive(Clone, Debug)]
 pub struct Ending {
-    /// Why generation ended, where the backend said so, or how it failed after it had begun.
+    /// Why generation ended, where the backend said so, of the first choice if there are several; or
+    /// how it failed after it had begun.
     pub result: Result<Option<FinishReason>, Refusal>,
     /// Tokens used.
     pub tokens: TokenUsage,

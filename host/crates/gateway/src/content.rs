@@ -45,9 +45,10 @@ impl Capture {
         let tenant = tenant?;
         self.tenants.iter().any(|pattern| pattern.matches(tenant)).then(|| {
             let (input, truncated) = self.input(&prompt());
-            let output = vec![Message { role: "assistant".to_owned(), text: String::new() }];
-            let content = Content { input, output, finish_reason: None, truncated };
-            Captured { content, room: self.bytes }
+            let content = Content { input, output: Vec::new(), finish_reason: None, truncated };
+            let mut captured = Captured { content, room: self.bytes };
+            captured.answer(0);
+            captured
         })
     }
 
@@ -80,15 +81,23 @@ impl Capture {
 }
 
 impl Captured {
-    /// Keeps more of the answer, while there is room.
-    pub(crate) fn answered(&mut self, text: &str) {
+    /// Keeps more of the answer, or of one of several, while there is room for all together.
+    pub(crate) fn answered(&mut self, choice: usize, text: &str) {
         let kept = text.get(..text.floor_char_boundary(self.room)).unwrap_or_default();
         self.content.truncated |= kept.len() < text.len();
         // Nothing further, so that the answer has no hole.
         self.room = if kept.len() < text.len() { 0 } else { self.room - kept.len() };
-        if let Some(message) = self.content.output.first_mut() {
+        if let Some(message) = self.answer(choice) {
             message.text.push_str(kept);
         }
+    }
+
+    fn answer(&mut self, choice: usize) -> Option<&mut Message> {
+        let answers = &mut self.content.output;
+        while answers.len() <= choice {
+            answers.push(Message { role: "assistant".to_owned(), text: String::new() });
+        }
+        answers.get_mut(choice)
     }
 
     /// What goes on record.
@@ -151,10 +160,17 @@ mod tests {
     fn an_answer_is_kept_from_its_beginning_without_holes() {
         let mut captured = capture(5).begin(Some("acme-1"), || Prompt::Tokens(vec![1])).unwrap();
         for piece in ["ab", "cü", "ß", "d"] {
-            captured.answered(piece);
+            captured.answered(0, piece);
         }
         let content = captured.ended(Some(FinishReason::Stop));
         assert_eq!(content.output[0].text, "abcü");
         assert!(content.truncated && content.finish_reason == Some(FinishReason::Stop));
+        let mut captured = capture(5).begin(Some("acme-1"), || Prompt::Tokens(vec![1])).unwrap();
+        for (choice, piece) in [(1, "ab"), (0, "c"), (1, "d"), (2, "efg")] {
+            captured.answered(choice, piece);
+        }
+        let content = captured.ended(None);
+        let texts: Vec<_> = content.output.iter().map(|message| message.text.as_str()).collect();
+        assert!(texts == ["c", "abd", "e"] && content.truncated, "room is shared: {texts:?}");
     }
 }

@@ -13,15 +13,18 @@ mod deliver;
 mod exporters;
 mod forward;
 mod local;
+mod locals;
 mod log;
 mod metrics;
 mod models;
+mod piece;
 mod pricing;
 mod recover;
 mod request;
 mod serve;
 mod shadow;
 mod tap;
+mod tokens;
 mod tracer;
 
 use std::collections::HashSet;
@@ -49,7 +52,9 @@ pub use call::{
 pub use content::CaptureSettings;
 pub use metrics::{ExporterCounts, FileState, LedgerCounts};
 pub use models::ModelCard;
+pub use piece::{Piece, TokenTold};
 pub use shadow::{ShadowAmounts, ShadowGroup, ShadowResult, ShadowSeries};
+pub use tokens::{ToTokens, Tokens};
 pub use tollgate_plugin_host::{BreakerState, PluginMeter, PluginStatus};
 pub use tollgate_telemetry::metrics::Exposition;
 
@@ -57,6 +62,7 @@ use content::Capture;
 use deliver::Courier;
 use exporters::ExporterMeter;
 use local::Local;
+use locals::Locals;
 use metrics::RequestMeters;
 use models::Models;
 use shadow::Shadow;
@@ -64,8 +70,8 @@ use tracer::Tracer;
 
 /// What a gateway is made of.
 pub struct Parts {
-    /// The model in this process, if there is one.
-    pub engine: Option<Engine>,
+    /// The models in this process.
+    pub models: Vec<ModelHere>,
     /// Other servers, if there are any.
     pub upstreams: Option<Upstreams>,
     /// Who may ask, and how much.
@@ -78,14 +84,20 @@ pub struct Parts {
     pub exporters: Vec<Exporter>,
     /// What all our spans share.
     pub resource: Resource,
-    /// Other names the served model answers to.
-    pub aliases: Vec<String>,
     /// The address we serve on, for spans.
     pub address: SocketAddr,
     /// How long a client may stop reading before it counts as gone.
     pub stall: Duration,
     /// Whose prompts and answers go on record, and how much of them.
     pub capture: CaptureSettings,
+}
+
+/// A model in this process.
+pub struct ModelHere {
+    /// What runs it.
+    pub engine: Engine,
+    /// Other names it answers to.
+    pub aliases: Vec<String>,
 }
 
 /// Handle to the running gateway.
@@ -95,7 +107,7 @@ pub struct Gateway(Arc<Inner>);
 struct Inner {
     /// When this gateway was started.
     began: UnixNanos,
-    local: Option<Local>,
+    locals: Locals,
     upstreams: Option<Upstreams>,
     tenancy: Tenancy,
     plugins: PluginHost,
@@ -138,13 +150,14 @@ impl Gateway {
         recover::end_interrupted(&ledger, &parts.plugins, interrupted).await?;
         let tracer = Tracer::new(parts.plugins.clone(), parts.resource, parts.address);
         let (delivery, exporters) = Delivery::start(parts.exporters, &ledger, &Arc::new(tracer));
-        let local = parts.engine.map(|engine| {
-            let models = Models::new(engine.info(), parts.aliases);
+        let local = |ModelHere { engine, aliases }| {
+            let models = Models::new(engine.info(), aliases);
             Local { engine, models }
-        });
+        };
+        let locals = Locals::new(parts.models.into_iter().map(local).collect());
         let gateway = Self(Arc::new(Inner {
             began: SystemTime::now().into(),
-            local,
+            locals,
             upstreams: parts.upstreams,
             tenancy: parts.tenancy,
             plugins: parts.plugins,
@@ -170,13 +183,12 @@ impl Gateway {
     /// The models that `caller` can ask for by name, each once.
     #[must_use]
     pub fn models(&self, caller: &Caller) -> Vec<ModelCard> {
-        let (upstreams, local) = (self.0.upstreams.as_ref(), self.0.local.as_ref());
-        let served = upstreams.map(Upstreams::models).unwrap_or_default();
+        let served = self.0.upstreams.as_ref().map(Upstreams::models).unwrap_or_default();
         let mut cards: Vec<ModelCard> =
             served.into_iter().map(|model| ModelCard::of(model, self.0.began)).collect();
-        let here = local.map(|local| local.models.cards()).unwrap_or_default();
         let known: HashSet<String> = cards.iter().map(|card| card.id.clone()).collect();
-        cards.extend(here.iter().filter(|card| !known.contains(&card.id)).cloned());
+        let here = self.0.locals.cards();
+        cards.extend(here.filter(|card| !known.contains(&card.id)).cloned());
         cards.retain(|card| caller.0.allows(&card.id));
         cards
     }
@@ -190,12 +202,11 @@ impl Gateway {
     /// Where the model of this name is served; without a name the only model there is.
     #[must_use]
     pub fn places(&self, model: &str, caller: &Caller, user: Option<&str>) -> Places {
-        let local = self.0.local.as_ref();
-        let here = |local: &Local| model.is_empty() || local.models.find(model).is_some();
+        let name = if model.is_empty() { self.0.locals.default_name() } else { model };
         let tenant = caller.0.tenant.as_deref().or(user);
         let upstreams = self.0.upstreams.as_ref();
         let elsewhere = upstreams.is_some_and(|all| all.serves(model, tenant));
-        Places { here: local.is_some_and(here), elsewhere }
+        Places { here: self.0.locals.find(name).is_some(), elsewhere }
     }
 
     /// Whether requests can be served.

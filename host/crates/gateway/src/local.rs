@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use tollgate_domain::ErrorKind;
 use tollgate_domain::record::{Asked, Operation};
 use tollgate_domain::time::Interval;
-use tollgate_engine::{Engine, GenerateRequest, Generation, SamplingOptions, SubmitError};
+use tollgate_engine::{
+    Choices, Constraint, Engine, GenerateRequest, SamplingOptions, SubmitError, Tokenizer,
+};
 
 use crate::call::{Call, Prompt, Refusal, Tuning};
 use crate::models::Models;
@@ -24,16 +26,31 @@ pub(crate) struct Local {
 /// What the engine is to do, once the request is let in.
 pub(crate) struct Prepared {
     work: GenerateRequest,
+    /// One for each choice.
+    seeds: Vec<u64>,
+    /// What each choice begins with.
+    echo: Option<String>,
     /// Tokens of the prompt.
     pub(crate) prompt_tokens: u32,
     /// When the prompt was made into tokens.
     pub(crate) tokenize: Interval,
 }
 
+/// What the engine does for a request.
+pub(crate) struct Working {
+    pub(crate) choices: Choices,
+    /// Tokens of the prompt.
+    pub(crate) prompt_tokens: u64,
+    /// What each choice begins with.
+    pub(crate) echo: Option<String>,
+    pub(crate) device: &'static str,
+    pub(crate) tokenizer: Tokenizer,
+}
+
 impl Prepared {
-    /// Most tokens that the answer can have.
-    pub(crate) fn max_tokens(&self) -> u32 {
-        self.work.max_tokens
+    /// Most tokens that the answer can have, all choices together.
+    pub(crate) fn most_output_tokens(&self) -> u64 {
+        u64::from(self.work.max_tokens).saturating_mul(self.seeds.len() as u64)
     }
 }
 
@@ -46,7 +63,8 @@ impl Local {
         prompt: &Prompt,
     ) -> Result<Prepared, Refusal> {
         let began = Instant::now();
-        let prompt_tokens = tokio::task::block_in_place(|| self.tokenize(prompt))?;
+        let prompt_tokens = tokio::task::block_in_place(|| self.tokenize(prompt, None))?;
+        let echo = call.tuning.echo.then(|| self.said(prompt, &prompt_tokens)).transpose()?;
         let tokenize = call.arrival.at.interval(began, Instant::now());
         let used = u32::try_from(prompt_tokens.len()).unwrap_or(u32::MAX);
         let room = room(used, self.models.context_length(), prompt)?;
@@ -62,35 +80,91 @@ impl Local {
             stop_token_ids: call.tuning.stop_token_ids.clone(),
             ignore_eos: call.tuning.ignore_eos,
             min_tokens: call.tuning.min_tokens,
+            constraint: self.constraint(&call.tuning)?,
             tenant: request.tenant().map(Arc::from),
             ..GenerateRequest::default()
         };
-        Ok(Prepared { work, prompt_tokens: used, tokenize })
+        let seeds = seeds(work.sampling.seed, self.choices(&call.asked)?);
+        Ok(Prepared { work, seeds, echo, prompt_tokens: used, tokenize })
     }
 
     /// Hands it to the engine.
-    pub(crate) fn submit(&self, prepared: Prepared) -> Result<Generation, Refusal> {
-        self.engine.submit(prepared.work).map_err(|error| busy(&error))
+    pub(crate) fn submit(&self, prepared: Prepared) -> Result<Working, Refusal> {
+        let Prepared { work, seeds, echo, prompt_tokens, .. } = prepared;
+        let choices = self.engine.submit_choices(work, &seeds).map_err(|error| busy(&error))?;
+        Ok(Working {
+            choices,
+            prompt_tokens: prompt_tokens.into(),
+            echo,
+            device: self.engine.info().device,
+            tokenizer: self.engine.tokenizer().clone(),
+        })
     }
 
-    fn tokenize(&self, prompt: &Prompt) -> Result<Vec<u32>, Refusal> {
+    /// How many answers are asked for; each waits in the engine's queue by itself.
+    fn choices(&self, asked: &Asked) -> Result<usize, Refusal> {
+        let (choices, most) =
+            (asked.choices.map_or(1, |n| n.max(1) as usize), self.engine.max_queued());
+        if choices <= most {
+            return Ok(choices);
+        }
+        let message =
+            format!("`n` is at most {most} here: so many answers may wait for the model.");
+        Err(Refusal::new(ErrorKind::InvalidRequest, message).param("n"))
+    }
+
+    /// What the answer is held to.
+    fn constraint(&self, tuning: &Tuning) -> Result<Option<Constraint>, Refusal> {
+        let Some(schema) = &tuning.schema else { return Ok(None) };
+        let tokenizer = self.engine.tokenizer();
+        let made = tokio::task::block_in_place(|| tokenizer.constraint(schema));
+        made.map(Some).map_err(|error| {
+            let message = format!("Answers cannot be held to this schema: {error}.");
+            Refusal::new(ErrorKind::InvalidRequest, message).param("response_format")
+        })
+    }
+
+    /// The prompt as text.
+    fn said(&self, prompt: &Prompt, tokens: &[u32]) -> Result<String, Refusal> {
+        let decode = || self.engine.tokenizer().decode(tokens);
+        match prompt {
+            Prompt::Text(text) => Ok(text.clone()),
+            Prompt::Tokens(_) | Prompt::Chat(_) => decode().map_err(|error| {
+                Refusal::new(ErrorKind::InvalidRequest, error.to_string()).param("prompt")
+            }),
+        }
+    }
+
+    /// The tokens of a prompt. If it is not said, a text gets those that the model expects around it,
+    /// and a conversation, whose template has them, does not.
+    pub(crate) fn tokenize(
+        &self,
+        prompt: &Prompt,
+        add_special: Option<bool>,
+    ) -> Result<Vec<u32>, Refusal> {
         let tokenizer = self.engine.tokenizer();
         let (param, tokens) = match prompt {
-            Prompt::Text(text) => ("prompt", tokenizer.encode(text, true)),
+            Prompt::Text(text) => ("prompt", tokenizer.encode(text, add_special.unwrap_or(true))),
             Prompt::Chat(messages) => {
-                let encode = |text: String| tokenizer.encode(&text, false);
+                let encode = |text: String| tokenizer.encode(&text, add_special.unwrap_or(false));
                 ("messages", tokenizer.render_chat(messages).and_then(encode))
             }
             Prompt::Tokens(tokens) => ("prompt", Ok(tokens.clone())),
         };
         let refused = |message: String| Refusal::new(ErrorKind::InvalidRequest, message);
         let tokens = tokens.map_err(|error| refused(error.to_string()).param(param))?;
+        self.check(&tokens).map_err(|refusal| refusal.param(param))?;
+        Ok(tokens)
+    }
+
+    /// Refuses tokens that the model does not have.
+    pub(crate) fn check(&self, tokens: &[u32]) -> Result<(), Refusal> {
         let vocabulary = self.engine.info().vocabulary;
         match tokens.iter().find(|&&token| token as usize >= vocabulary) {
-            None => Ok(tokens),
+            None => Ok(()),
             Some(token) => {
                 let message = format!("Token {token} is not one of the model's {vocabulary}.");
-                Err(refused(message).param(param))
+                Err(Refusal::new(ErrorKind::InvalidRequest, message))
             }
         }
     }
@@ -127,9 +201,22 @@ fn sampling(asked: &Asked, tuning: &Tuning) -> SamplingOptions {
         frequency_penalty: narrow(tuning.frequency_penalty),
         presence_penalty: narrow(tuning.presence_penalty),
         logit_bias: tuning.logit_bias.iter().map(|(token, bias)| (*token, narrow(*bias))).collect(),
-        logprobs: None,
+        logprobs: tuning.logprobs.map(|top| top as usize),
         seed: asked.seed.unwrap_or_else(rand::random),
     }
+}
+
+/// The seeds of so many choices, of which the first has the seed that was given. The others follow
+/// from it by SplitMix64, so that they are the same each time and as good as independent.
+fn seeds(given: u64, choices: usize) -> Vec<u64> {
+    const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mixed = |mut z: u64| {
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    };
+    let others = (1..).map(|choice: u64| mixed(given.wrapping_add(choice.wrapping_mul(STEP))));
+    std::iter::once(given).chain(others).take(choices).collect()
 }
 
 fn busy(error: &SubmitError) -> Refusal {
@@ -142,5 +229,24 @@ fn busy(error: &SubmitError) -> Refusal {
         SubmitError::Stopped => {
             Refusal::new(ErrorKind::ShuttingDown, "The engine has stopped; restart the gateway.")
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_choice_has_the_seed_that_was_given() {
+        for given in [0, 7, u64::MAX] {
+            let all = seeds(given, 128);
+            assert_eq!((all.len(), all[0]), (128, given));
+            assert_eq!(seeds(given, 3), all[..3], "more choices change none");
+            let mut distinct = all.clone();
+            distinct.sort_unstable();
+            distinct.dedup();
+            assert_eq!(distinct.len(), 128);
+        }
+        assert_ne!(seeds(1, 2)[1], seeds(2, 2)[1]);
     }
 }

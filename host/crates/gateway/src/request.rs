@@ -3,7 +3,8 @@
 use rand::random;
 use tollgate_domain::admission::Admission;
 use tollgate_domain::record::{
-    Asked, Content, EngineFacts, HttpExchange, Operation, Phases, Record, ServedBy, TracePlace,
+    Asked, Content, EngineFacts, FinishReason, HttpExchange, Operation, Phases, Record, ServedBy,
+    TracePlace,
 };
 use tollgate_domain::time::Interval;
 use tollgate_domain::upstream::UpstreamCall;
@@ -36,6 +37,8 @@ pub(crate) struct Request {
 pub(crate) struct End {
     pub(crate) phases: Phases,
     pub(crate) outcome: Outcome,
+    /// Of each choice, where there are several.
+    pub(crate) finish_reasons: Vec<FinishReason>,
     pub(crate) usage: Usage,
     pub(crate) cost: CostOutcome,
     pub(crate) content: Option<Content>,
@@ -133,7 +136,13 @@ impl Request {
             by.model = model;
         }
         record.admission = Some(end.admission).filter(|admission| !admission.is_empty());
-        Record { content: end.content, engine: end.engine, upstream: end.upstream, ..record }
+        Record {
+            finish_reasons: end.finish_reasons,
+            content: end.content,
+            engine: end.engine,
+            upstream: end.upstream,
+            ..record
+        }
     }
 
     fn no_phases(&self) -> Phases {
@@ -176,6 +185,7 @@ impl Request {
             http: HttpExchange { status, ..self.http.clone() },
             phases,
             outcome,
+            finish_reasons: Vec::new(),
             usage,
             cost,
             admission: key.map(|key| Admission { key: Some(key), ..Admission::default() }),

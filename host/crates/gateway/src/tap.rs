@@ -35,8 +35,8 @@ pub(crate) struct Tapped {
     pub(crate) whole: bool,
     /// Whether a backend did what was asked, or some of it. Else there is nothing to pay for.
     pub(crate) served: bool,
-    /// Why generation ended, where the backend said so.
-    pub(crate) reason: Option<FinishReason>,
+    /// Why generation ended, of each choice in their order, as far as the backend said so.
+    pub(crate) reasons: Vec<FinishReason>,
     /// How the backend failed, if it did.
     pub(crate) failure: Option<Refusal>,
     pub(crate) tokens: TokenUsage,
@@ -83,11 +83,21 @@ impl Tap<'_> {
 }
 
 impl Tapped {
+    /// Why generation ended, of the first choice.
+    pub(crate) fn reason(&self) -> Option<FinishReason> {
+        self.reasons.first().copied()
+    }
+
+    /// The same of each, where there are several.
+    pub(crate) fn several_reasons(&self) -> Vec<FinishReason> {
+        if self.whole && self.reasons.len() > 1 { self.reasons.clone() } else { Vec::new() }
+    }
+
     /// What the client is told of the end.
     pub(crate) fn result(&self) -> Result<Option<FinishReason>, Refusal> {
         match &self.failure {
             Some(refusal) => Err(refusal.clone()),
-            None => Ok(self.reason),
+            None => Ok(self.reason()),
         }
     }
 
@@ -97,7 +107,7 @@ impl Tapped {
             Some(Refusal { kind, message, .. }) => {
                 Outcome::Failed { kind: *kind, message: message.clone() }
             }
-            None if self.whole => Outcome::Completed { reason: self.reason },
+            None if self.whole => Outcome::Completed { reason: self.reason() },
             None => Outcome::ClientGone,
         }
     }

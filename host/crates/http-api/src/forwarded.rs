@@ -35,7 +35,7 @@ pub(crate) async fn response(
     let ending = loop {
         match answer.next().await {
             Some(AnswerEvent::Ended(ending)) => break ending,
-            Some(AnswerEvent::Text(_) | AnswerEvent::Bytes(_)) => {}
+            Some(AnswerEvent::Piece(_) | AnswerEvent::Bytes(_)) => {}
             None => return error::response(&head.cut_off(), None),
         }
     };
@@ -86,7 +86,8 @@ fn pieces(
     stream::unfold((Some(answer), head), move |(mut answer, head)| async move {
         let piece = match answer.as_mut()?.next().await {
             Some(AnswerEvent::Bytes(bytes)) => bytes,
-            Some(AnswerEvent::Text(text)) => text.into(),
+            // Only answers of the model here have any.
+            Some(AnswerEvent::Piece(piece)) => piece.text.into(),
             Some(AnswerEvent::Ended(ending)) => {
                 answer = None;
                 // Of what is not known nothing but itself goes out.

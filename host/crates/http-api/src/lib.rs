@@ -17,6 +17,7 @@ mod body;
 mod error;
 mod forwarded;
 mod headers;
+mod logprobs;
 mod request;
 mod response;
 mod routes;
@@ -24,6 +25,7 @@ mod server;
 mod settings;
 mod sse;
 mod stall;
+mod tokens;
 
 pub use admin::{
     AdminServer, AdminSettings, BreakerView, FaultCount, MeterView, PluginView, PluginsView,

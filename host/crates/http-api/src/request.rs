@@ -9,7 +9,9 @@
 mod chat;
 mod completion;
 mod fields;
+mod format;
 mod parameters;
+pub(crate) mod tokens;
 mod tuning;
 mod unserved;
 
@@ -95,7 +97,7 @@ fn read(
         }
     };
     let mut parameters = Parameters::read(operation, fields)?;
-    let tuning = tuning::read(fields, parameters.asked.max_tokens)?;
+    let tuning = tuning::read(operation, fields, parameters.asked.max_tokens)?;
     unserved::check(fields)?;
     parameters.asked.prompt_characters = prompt.characters();
     Ok((parameters, prompt, tuning))

@@ -5,9 +5,10 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tollgate_domain::record::{FinishReason, Operation};
 use tollgate_domain::{ErrorKind, RequestId, TraceId};
-use tollgate_gateway::{Answer, AnswerEvent, Ending, Refusal};
+use tollgate_gateway::{Answer, AnswerEvent, Ending, Piece, Refusal, TokenTold};
 
 use crate::account::{Account, Usage};
+use crate::logprobs::{self, Logprobs};
 use crate::{error, headers};
 
 /// What every piece of one answer repeats.
@@ -49,17 +50,31 @@ impl Head {
     }
 }
 
+/// One choice as far as it has come.
+#[derive(Default)]
+struct Told {
+    text: String,
+    tokens: Vec<TokenTold>,
+    reason: Option<FinishReason>,
+}
+
 /// Waits for the whole answer, then sends it.
-pub(crate) async fn whole(operation: Operation, mut answer: Answer) -> Response {
+pub(crate) async fn whole(operation: Operation, choices: usize, mut answer: Answer) -> Response {
     let head = Head::new(operation, &answer);
-    // Bounded by the model's context.
-    let mut text = String::new();
+    // Each is bounded by the model's context.
+    let mut told: Vec<Told> = std::iter::repeat_with(Told::default).take(choices).collect();
     loop {
         match answer.next().await {
-            Some(AnswerEvent::Text(piece)) => text.push_str(&piece),
+            Some(AnswerEvent::Piece(Piece { choice, text, tokens, finish_reason })) => {
+                if let Some(told) = told.get_mut(choice) {
+                    told.text.push_str(&text);
+                    told.tokens.extend(tokens);
+                    told.reason = finish_reason.or(told.reason);
+                }
+            }
             // Only answers of other servers have any; `forwarded` tells those.
             Some(AnswerEvent::Bytes(_)) => {}
-            Some(AnswerEvent::Ended(ending)) => return ended(&head, &text, &ending),
+            Some(AnswerEvent::Ended(ending)) => return ended(&head, told, &ending),
             None => return error::response(&head.cut_off(), None),
         }
     }
@@ -79,13 +94,10 @@ pub(crate) fn to_json(value: &impl Serialize) -> String {
     })
 }
 
-fn ended(head: &Head, text: &str, ending: &Ending) -> Response {
+fn ended(head: &Head, told: Vec<Told>, ending: &Ending) -> Response {
     let account = Account::new(&ending.tokens, &ending.cost, head.trace_id);
     let mut response = match &ending.result {
-        Ok(reason) => {
-            let reason = reason.map(FinishReason::name);
-            (StatusCode::OK, json(body(head, text, reason, ending, account))).into_response()
-        }
+        Ok(_) => (StatusCode::OK, json(body(head, told, ending, account))).into_response(),
         Err(failure) => error::response(&head.on_record(failure.clone()), Some(&account)),
     };
     headers::set_ids(response.headers_mut(), &head.id, head.trace_id);
@@ -93,26 +105,37 @@ fn ended(head: &Head, text: &str, ending: &Ending) -> Response {
     response
 }
 
-fn body(
-    head: &Head,
-    text: &str,
-    reason: Option<&'static str>,
-    ending: &Ending,
-    account: Account<'_>,
-) -> String {
-    let message = Message { role: "assistant", content: text, refusal: None };
-    let (object, choice) = match head.operation {
-        Operation::Chat => ("chat.completion", Choice::Chat { message }),
-        _ => ("text_completion", Choice::Completion { text }),
+fn body(head: &Head, mut told: Vec<Told>, ending: &Ending, account: Account<'_>) -> String {
+    let logprobs: Vec<Option<Logprobs>> = told
+        .iter_mut()
+        .map(|told| {
+            let tokens = std::mem::take(&mut told.tokens);
+            logprobs::Writer::default().write(head.operation, tokens)
+        })
+        .collect();
+    let choices = told.iter().zip(logprobs).enumerate().map(|(index, (told, logprobs))| Indexed {
+        index,
+        choice: match head.operation {
+            Operation::Chat => Choice::Chat {
+                message: Message { role: "assistant", content: &told.text, refusal: None },
+            },
+            _ => Choice::Completion { text: &told.text },
+        },
+        logprobs,
+        finish_reason: told.reason.map(FinishReason::name),
+    });
+    let object = match head.operation {
+        Operation::Chat => "chat.completion",
+        _ => "text_completion",
     };
     to_json(&Body {
         id: head.wire_id(),
         object,
         created: head.created,
         model: &head.model,
-        choices: [Indexed { index: 0, choice, logprobs: None, finish_reason: reason }],
+        choices: choices.collect(),
         usage: Usage::from(&ending.tokens),
-        text,
+        text: told.first().map_or("", |told| &told.text),
         account,
     })
 }
@@ -123,8 +146,9 @@ struct Body<'a> {
     object: &'static str,
     created: u64,
     model: &'a str,
-    choices: [Indexed<'a>; 1],
+    choices: Vec<Indexed<'a>>,
     usage: Usage,
+    /// Of the first choice.
     text: &'a str,
     #[serde(flatten)]
     account: Account<'a>,
@@ -132,10 +156,10 @@ struct Body<'a> {
 
 #[derive(Serialize)]
 struct Indexed<'a> {
-    index: u32,
+    index: usize,
     #[serde(flatten)]
     choice: Choice<'a>,
-    logprobs: Option<()>,
+    logprobs: Option<Logprobs>,
     finish_reason: Option<&'static str>,
 }
 
@@ -184,11 +208,28 @@ pub(crate) mod tests {
     const USAGE: &str = r#""usage":{"prompt_tokens":12,"completion_tokens":3,"total_tokens":15,"prompt_tokens_details":{"cached_tokens":4},"completion_tokens_details":{"reasoning_tokens":0}}"#;
     const ACCOUNT: &str = r#""prompt_tokens":12,"completion_tokens":3,"estimated_cost_usd":0.0000036,"cost":{"status":"priced","amount":"0.0000036","currency":"USD","plugin":{"name":"tollgate/cost-per-token","version":"0.1.0","digest":"ab12"}},"trace_id":"00000000000000000000000000000007""#;
 
+    fn told(text: &str, reason: FinishReason) -> Told {
+        Told { text: text.to_owned(), tokens: Vec::new(), reason: Some(reason) }
+    }
+
+    #[test]
+    fn choices_are_numbered() {
+        let ending = ending(Ok(FinishReason::Stop));
+        let head = head(Operation::TextCompletion);
+        let account = Account::new(&ending.tokens, &ending.cost, head.trace_id);
+        let all = vec![told("a", FinishReason::Stop), told("b", FinishReason::Length)];
+        let body = body(&head, all, &ending, account);
+        assert!(body.contains(
+            r#""choices":[{"index":0,"text":"a","logprobs":null,"finish_reason":"stop"},{"index":1,"text":"b","logprobs":null,"finish_reason":"length"}]"#
+        ), "{body}");
+        assert!(body.contains(r#","text":"a","prompt_tokens""#), "{body}");
+    }
+
     fn written(operation: Operation) -> String {
         let ending = ending(Ok(FinishReason::Stop));
         let head = head(operation);
         let account = Account::new(&ending.tokens, &ending.cost, head.trace_id);
-        body(&head, "Paging \"helps\".", Some("stop"), &ending, account)
+        body(&head, vec![told("Paging \"helps\".", FinishReason::Stop)], &ending, account)
     }
 
     #[test]
@@ -215,7 +256,7 @@ pub(crate) mod tests {
     fn headers_say_what_it_cost_also_when_it_failed() {
         let failure = Refusal::new(ErrorKind::Backend, "The engine stopped.");
         for (result, status) in [(Ok(FinishReason::Length), 200), (Err(failure), 502)] {
-            let response = ended(&head(Operation::Chat), "", &ending(result));
+            let response = ended(&head(Operation::Chat), vec![Told::default()], &ending(result));
             assert_eq!(response.status(), status);
             let header = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok());
             assert_eq!(header("x-tollgate-cost"), Some("0.0000036 USD"));

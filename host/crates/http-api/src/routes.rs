@@ -17,12 +17,18 @@ use tollgate_gateway::{
 use tracing::Instrument;
 
 use crate::request::Malformed;
-use crate::{HttpSettings, body, error, forwarded, headers, request as requests, response, sse};
+use crate::tokens::Question;
+use crate::{
+    HttpSettings, body, error, forwarded, headers, request as requests, response, sse, tokens,
+};
 
 const COMPLETIONS: &str = "/v1/completions";
 const CHAT_COMPLETIONS: &str = "/v1/chat/completions";
 const EMBEDDINGS: &str = "/v1/embeddings";
 const RESPONSES: &str = "/v1/responses";
+// Where vLLM has them.
+const TOKENIZE: &str = "/tokenize";
+const DETOKENIZE: &str = "/detokenize";
 const ANYTHING: &str = "/v1/{*path}";
 
 /// What handlers share.
@@ -49,6 +55,8 @@ pub(crate) fn router(gateway: Gateway, settings: &HttpSettings) -> Router {
         // A model's name may have slashes, as those of Hugging Face do.
         .route("/v1/models/{*id}", get(model))
         .route(ANYTHING, any(anything))
+        .route(TOKENIZE, post(tokenize))
+        .route(DETOKENIZE, post(detokenize))
         .route("/ready", get(ready));
     with_rest(routes).with_state(api)
 }
@@ -75,6 +83,32 @@ async fn embeddings(State(api): State<Api>, request: Request) -> Response {
 
 async fn responses(State(api): State<Api>, request: Request) -> Response {
     infer(api, Operation::Responses, RESPONSES, request).await
+}
+
+async fn tokenize(State(api): State<Api>, request: Request) -> Response {
+    count(api, Question::Tokenize, request).await
+}
+
+async fn detokenize(State(api): State<Api>, request: Request) -> Response {
+    count(api, Question::Detokenize, request).await
+}
+
+/// A question about tokens. Like that for models it is on no record.
+async fn count(api: Api, question: Question, request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    let caller = match api.gateway.authenticate(headers::api_key(&head.headers)) {
+        Ok(caller) => caller,
+        Err(refusal) => {
+            body::skip(&head.headers, body).await;
+            return error::response(&refusal, None);
+        }
+    };
+    let body = body::read(&head.headers, body, api.max_body_bytes, api.body_timeout).await;
+    let body = body.and_then(|body| body::check_type(&head.headers).map(|()| body));
+    let answer = body
+        .map_err(Refusal::from)
+        .and_then(|body| tokens::answer(question, &api.gateway, &caller, &body));
+    answer.unwrap_or_else(|refusal| error::response(&refusal, None))
 }
 
 /// What else there may be at another server: passed on as it is.
@@ -146,8 +180,12 @@ async fn told(
     let (log, left) = (answer.log_span(), std::mem::take(&mut answer.headers));
     let mut response = match answer.form.clone() {
         Form::Forwarded(head) => forwarded::response(operation, answer, head).instrument(log).await,
-        Form::Text if stream => sse::response(operation, answer, include_usage),
-        Form::Text => response::whole(operation, answer).instrument(log).await,
+        Form::Pieces { choices } if stream => {
+            sse::response(operation, choices, answer, include_usage)
+        }
+        Form::Pieces { choices } => {
+            response::whole(operation, choices, answer).instrument(log).await
+        }
     };
     headers::set_all(response.headers_mut(), &left);
     response

@@ -1,7 +1,8 @@
 //! Streamed answers: server-sent events as OpenAI and vLLM send them.
 //!
 //! A chat's first delta, which only names the role, goes out together with the first text: load
-//! tools take it for the first token. The last chunk says what the request used and cost; with
+//! tools take it for the first token. Several choices come as they are made, each piece with the
+//! `index` of its choice. The end of one is held back until more comes, since the last chunk says what the request used and cost; with
 //! `stream_options.include_usage` that is the chunk without choices, else the one with the finish
 //! reason. It and `[DONE]` follow [`AnswerEvent::Ended`], so by then the request is on record.
 //!
@@ -18,9 +19,10 @@ use axum::response::{IntoResponse, Response};
 use futures::{Stream, StreamExt, stream};
 use serde::Serialize;
 use tollgate_domain::record::{FinishReason, Operation};
-use tollgate_gateway::{Answer, AnswerEvent, Ending};
+use tollgate_gateway::{Answer, AnswerEvent, Ending, Piece};
 
 use crate::account::{Account, Usage};
+use crate::logprobs::{self, Logprobs};
 use crate::response::{Head, to_json};
 use crate::{error, headers};
 
@@ -28,10 +30,15 @@ use crate::{error, headers};
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// Sends the answer as it is made. Dropping the response drops the answer.
-pub(crate) fn response(operation: Operation, answer: Answer, include_usage: bool) -> Response {
+pub(crate) fn response(
+    operation: Operation,
+    choices: usize,
+    answer: Answer,
+    include_usage: bool,
+) -> Response {
     let head = Head::new(operation, &answer);
     let (id, trace_id) = (head.id.clone(), head.trace_id);
-    let events = events(answer, Chunks { head, include_usage, begun: false })
+    let events = events(answer, Chunks::new(head, choices, include_usage))
         .map(|data| Ok::<_, Infallible>(Event::default().data(data)));
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
     let mut response = Sse::new(events).keep_alive(keep_alive).into_response();
@@ -52,8 +59,8 @@ fn events(answer: Answer, chunks: Chunks) -> impl Stream<Item = String> {
                 return Some((data, (answer, chunks, ready, log)));
             }
             match answer.as_mut()?.next().await {
-                Some(AnswerEvent::Text(text)) => {
-                    ready.extend(log.in_scope(|| chunks.text(&text)));
+                Some(AnswerEvent::Piece(piece)) => {
+                    ready.extend(log.in_scope(|| chunks.piece(piece)));
                 }
                 // Only answers of other servers have any; `forwarded` tells those.
                 Some(AnswerEvent::Bytes(_)) => {}
@@ -74,55 +81,90 @@ fn events(answer: Answer, chunks: Chunks) -> impl Stream<Item = String> {
 struct Chunks {
     head: Head,
     include_usage: bool,
-    begun: bool,
+    choices: Vec<Begun>,
+    /// The end of a choice, which may be the last chunk.
+    held: Option<Piece>,
+}
+
+/// What has gone out of a choice.
+#[derive(Clone, Copy, Default)]
+struct Begun {
+    role: bool,
+    logprobs: logprobs::Writer,
 }
 
 impl Chunks {
-    fn text(&mut self, text: &str) -> Vec<String> {
-        let mut chunks = self.begin();
-        chunks.push(match self.head.operation {
-            Operation::Chat => self.chunk(Choice::delta(None, Some(text), None)),
-            _ => self.chunk(Choice::text(text, None)),
-        });
+    fn new(head: Head, choices: usize, include_usage: bool) -> Self {
+        Self { head, include_usage, choices: vec![Begun::default(); choices], held: None }
+    }
+
+    fn piece(&mut self, piece: Piece) -> Vec<String> {
+        let mut chunks = self.release();
+        if piece.finish_reason.is_some() {
+            self.held = Some(piece);
+        } else {
+            chunks.extend(self.role(piece.choice));
+            chunks.push(self.told(piece, None));
+        }
         chunks
     }
 
     fn end(&mut self, ending: &Ending) -> Vec<String> {
         let account = Account::new(&ending.tokens, &ending.cost, self.head.trace_id);
-        let reason = match &ending.result {
-            Ok(reason) => *reason,
-            Err(failure) => {
-                let failure = self.head.on_record(failure.clone());
-                return vec![error::body(&failure, Some(&account))];
-            }
-        };
-        let mut chunks = self.begin();
-        let last = match self.head.operation {
-            Operation::Chat => Choice::delta(None, None, reason),
-            _ => Choice::text("", reason),
-        };
+        if let Err(failure) = &ending.result {
+            let failure = self.head.on_record(failure.clone());
+            return vec![error::body(&failure, Some(&account))];
+        }
+        let mut chunks = Vec::new();
         if self.include_usage {
-            chunks.push(self.chunk(last));
+            chunks.extend(self.release());
             let usage = Usage::from(&ending.tokens);
             chunks.push(self.write(&[], Some(Some(usage)), Some(account)));
-        } else {
-            chunks.push(self.write(&[last], None, Some(account)));
+        } else if let Some(last) = self.held.take() {
+            chunks.extend(self.role(last.choice));
+            chunks.push(self.told(last, Some(account)));
         }
         chunks.push("[DONE]".to_owned());
         chunks
     }
 
-    /// What comes before the first piece.
-    fn begin(&mut self) -> Vec<String> {
-        if std::mem::replace(&mut self.begun, true) || self.head.operation != Operation::Chat {
-            return Vec::new();
-        }
-        vec![self.chunk(Choice::delta(Some("assistant"), Some(""), None))]
+    /// The end that was held back.
+    fn release(&mut self) -> Vec<String> {
+        let Some(piece) = self.held.take() else { return Vec::new() };
+        let mut chunks = self.role(piece.choice);
+        chunks.push(self.told(piece, None));
+        chunks
     }
 
-    fn chunk(&self, choice: Choice<'_>) -> String {
+    /// What comes before a choice's first piece.
+    fn role(&mut self, choice: usize) -> Vec<String> {
+        let Some(begun) = self.choices.get_mut(choice) else { return Vec::new() };
+        if std::mem::replace(&mut begun.role, true) || self.head.operation != Operation::Chat {
+            return Vec::new();
+        }
+        let delta = Some(Delta { role: Some("assistant"), content: Some("") });
+        vec![self.chunk(&Choice { delta, ..Choice::of(choice) }, None)]
+    }
+
+    fn told(&mut self, piece: Piece, account: Option<Account<'_>>) -> String {
+        let Piece { choice, text, tokens, finish_reason } = piece;
+        let begun = self.choices.get_mut(choice);
+        let logprobs = begun.and_then(|begun| begun.logprobs.write(self.head.operation, tokens));
+        let (delta, text) = match self.head.operation {
+            Operation::Chat => {
+                let content =
+                    (finish_reason.is_none() || !text.is_empty()).then_some(text.as_str());
+                (Some(Delta { role: None, content }), None)
+            }
+            _ => (None, Some(text.as_str())),
+        };
+        let finish_reason = finish_reason.map(FinishReason::name);
+        self.chunk(&Choice { index: choice, delta, text, logprobs, finish_reason }, account)
+    }
+
+    fn chunk(&self, choice: &Choice<'_>, account: Option<Account<'_>>) -> String {
         // Who asked for usage gets a null until it is known.
-        self.write(&[choice], self.include_usage.then_some(None), None)
+        self.write(std::slice::from_ref(choice), self.include_usage.then_some(None), account)
     }
 
     fn write(
@@ -162,12 +204,12 @@ struct Chunk<'a> {
 
 #[derive(Serialize)]
 struct Choice<'a> {
-    index: u32,
+    index: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     delta: Option<Delta<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     text: Option<&'a str>,
-    logprobs: Option<()>,
+    logprobs: Option<Logprobs>,
     finish_reason: Option<&'static str>,
 }
 
@@ -179,22 +221,9 @@ struct Delta<'a> {
     content: Option<&'a str>,
 }
 
-impl<'a> Choice<'a> {
-    fn delta(
-        role: Option<&'static str>,
-        content: Option<&'a str>,
-        reason: Option<FinishReason>,
-    ) -> Self {
-        Self { delta: Some(Delta { role, content }), ..Self::ended(reason) }
-    }
-
-    fn text(text: &'a str, reason: Option<FinishReason>) -> Self {
-        Self { text: Some(text), ..Self::ended(reason) }
-    }
-
-    fn ended(reason: Option<FinishReason>) -> Self {
-        let finish_reason = reason.map(FinishReason::name);
-        Self { index: 0, delta: None, text: None, logprobs: None, finish_reason }
+impl Choice<'_> {
+    fn of(index: usize) -> Self {
+        Self { index, delta: None, text: None, logprobs: None, finish_reason: None }
     }
 }
 
@@ -209,7 +238,51 @@ mod tests {
     const ACCOUNT: &str = r#""prompt_tokens":12,"completion_tokens":3,"estimated_cost_usd":0.0000036,"cost":{"status":"priced","amount":"0.0000036","currency":"USD","plugin":{"name":"tollgate/cost-per-token","version":"0.1.0","digest":"ab12"}},"trace_id":"00000000000000000000000000000007""#;
 
     fn chunks(operation: Operation, include_usage: bool) -> Chunks {
-        Chunks { head: head(operation), include_usage, begun: false }
+        Chunks::new(head(operation), 1, include_usage)
+    }
+
+    fn piece(choice: usize, text: &str, finish_reason: Option<FinishReason>) -> Piece {
+        Piece { choice, text: text.to_owned(), tokens: Vec::new(), finish_reason }
+    }
+
+    #[test]
+    fn choices_come_as_they_are_made_and_the_last_end_is_the_last_chunk() {
+        let mut chunks = Chunks::new(head(Operation::Chat), 2, false);
+        let mut written = Vec::new();
+        for (choice, text, reason) in [
+            (1, "b", None),
+            (1, "", Some(FinishReason::Stop)),
+            (0, "a", None),
+            (0, "", Some(FinishReason::Length)),
+        ] {
+            written.extend(chunks.piece(piece(choice, text, reason)));
+        }
+        assert_eq!(written.len(), 5, "the last end is held back");
+        written.extend(chunks.end(&ending(Ok(FinishReason::Length))));
+        let told: Vec<serde_json::Value> = written
+            .iter()
+            .filter(|chunk| *chunk != "[DONE]")
+            .map(|chunk| serde_json::from_str(chunk).unwrap())
+            .collect();
+        let choices: Vec<String> = told
+            .iter()
+            .map(|chunk| {
+                let choice = &chunk["choices"][0];
+                format!("{}{}{}", choice["index"], choice["delta"], choice["finish_reason"])
+            })
+            .collect();
+        assert_eq!(
+            choices,
+            [
+                r#"1{"role":"assistant","content":""}null"#,
+                r#"1{"content":"b"}null"#,
+                r#"1{}"stop""#,
+                r#"0{"role":"assistant","content":""}null"#,
+                r#"0{"content":"a"}null"#,
+                r#"0{}"length""#,
+            ]
+        );
+        assert!(told[5].get("cost").is_some() && told[2].get("cost").is_none());
     }
 
     /// The chunks without the part that all of them share.
@@ -220,7 +293,10 @@ mod tests {
     ) -> Vec<String> {
         let mut written = Vec::new();
         for text in texts {
-            written.extend(chunks.text(text));
+            written.extend(chunks.piece(piece(0, text, None)));
+        }
+        if let Ok(reason) = result {
+            written.extend(chunks.piece(piece(0, "", Some(reason))));
         }
         written.extend(chunks.end(&ending(result)));
         let shared = match chunks.head.operation {

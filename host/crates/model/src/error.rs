@@ -59,6 +59,9 @@ pub enum ModelError {
     /// A conversation could not be turned into a prompt.
     #[error("chat template: {0}")]
     ChatTemplate(String),
+    /// A JSON schema that answers cannot be held to.
+    #[error("schema: {0}")]
+    Schema(String),
     /// More tokens than the model has positions.
     #[error("{wanted} tokens exceed the model's context of {context_length}")]
     ContextExceeded {
@@ -114,9 +117,10 @@ impl ModelError {
             | Self::KvMemory { .. }
             | Self::NoNumbers => ErrorKind::Model,
             Self::Hub { .. } => ErrorKind::Unavailable,
-            Self::ChatTemplate(_) | Self::ContextExceeded { .. } | Self::Input(_) => {
-                ErrorKind::Request
-            }
+            Self::ChatTemplate(_)
+            | Self::Schema(_)
+            | Self::ContextExceeded { .. }
+            | Self::Input(_) => ErrorKind::Request,
             Self::Tokenizer(_) | Self::Tensor(_) => ErrorKind::Internal,
         }
     }

@@ -9,6 +9,7 @@
 
 mod chat;
 pub mod config;
+mod constraint;
 mod decoder;
 mod demo;
 mod error;
@@ -29,8 +30,10 @@ mod sequence;
 mod source;
 mod text_stream;
 mod tokenizer;
+mod vocabulary;
 
 pub use chat::ChatMessage;
+pub use constraint::{Constraint, Mask};
 pub use decoder::Row;
 pub use error::{ErrorKind, ModelError};
 pub use kv::{BLOCK_TOKENS, KvStore};
@@ -40,3 +43,4 @@ pub use sequence::Sequence;
 pub use source::ModelSource;
 pub use text_stream::TextStream;
 pub use tokenizer::Tokenizer;
+pub use vocabulary::TokenBytes;

@@ -72,6 +72,11 @@ impl Model {
         &self.info
     }
 
+    /// Gives it the name that it is asked for by.
+    pub fn rename(&mut self, name: &str) {
+        name.clone_into(&mut self.info.name);
+    }
+
     /// Its tokenizer; a clone is a pointer and may go to any thread.
     #[must_use]
     pub fn tokenizer(&self) -> Tokenizer {

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::ModelError;
+use crate::{Mask, ModelError};
 
 /// Candidates that are put in order first where only the likeliest are kept.
 const FIRST_SORTED: usize = 64;
@@ -111,12 +111,31 @@ impl Sampler {
         logits: &mut [f32],
         barred: &[u32],
     ) -> Result<(u32, Option<TokenLogprobs>), ModelError> {
+        self.choose_from(logits, barred, None)
+    }
+
+    /// Like [`Sampler::choose`], but of the tokens that a mask allows, if there is one: whatever else
+    /// is asked for, no other is ever chosen.
+    ///
+    /// # Errors
+    /// As [`Sampler::sample`], and [`ModelError::Schema`] if it allows none.
+    pub fn choose_from(
+        &mut self,
+        logits: &mut [f32],
+        barred: &[u32],
+        mask: Option<&Mask>,
+    ) -> Result<(u32, Option<TokenLogprobs>), ModelError> {
         for logit in logits.iter_mut().filter(|logit| !logit.is_finite()) {
             // An overflow upwards is still the largest; everything else that is no number is out.
             *logit = if *logit == f32::INFINITY { f32::MAX } else { f32::NEG_INFINITY };
         }
-        let likeliest = greedy(logits).ok_or(ModelError::NoNumbers)?;
+        let mut likeliest = greedy(logits).ok_or(ModelError::NoNumbers)?;
         let told = self.options.logprobs.map(|top| Likely::of(logits, likeliest, top));
+        if let Some(mask) = mask {
+            mask.apply(logits);
+            let none = || ModelError::Schema("no token of the model goes on with it".to_owned());
+            likeliest = greedy(logits).ok_or_else(none)?;
+        }
         self.adjust(logits, barred);
         // What bars or outweighs everything bars nothing.
         let likeliest = greedy(logits).unwrap_or(likeliest);

@@ -2,26 +2,32 @@
 //! answer.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
 
+use llguidance::ParserFactory;
 use serde_json::Value;
 
 use crate::ModelError;
 use crate::chat::{ChatMessage, ChatTemplate};
+use crate::constraint::{self, Grammars};
 use crate::files::ModelFiles;
 use crate::text_stream::TextStream;
+use crate::vocabulary::{self, TokenBytes};
 
 /// A model's tokenizer. A clone is a pointer.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Tokenizer {
     inner: Arc<Inner>,
 }
 
-#[derive(Debug)]
 struct Inner {
     tokenizer: tokenizers::Tokenizer,
     stop_tokens: Vec<u32>,
     chat_template: Option<ChatTemplate>,
+    /// Made when it is first asked for: most requests do not.
+    tokens: OnceLock<Vec<TokenBytes>>,
+    grammars: OnceLock<Grammars>,
 }
 
 /// Tokens that end an answer in the models of the family, beside what their files name.
@@ -47,7 +53,9 @@ impl Tokenizer {
         let model = json("config.json", &Some(files.config.clone()))?;
         let stop_tokens = stop_tokens(&tokenizer, &config, &[&generation, &model]);
         let chat_template = ChatTemplate::find(files.chat_template.as_deref(), &config)?;
-        Ok(Self { inner: Arc::new(Inner { tokenizer, stop_tokens, chat_template }) })
+        let (tokens, grammars) = (OnceLock::new(), OnceLock::new());
+        let inner = Inner { tokenizer, stop_tokens, chat_template, tokens, grammars };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// The tokens of `text`. With `add_special`, those that the model expects around a plain prompt
@@ -77,6 +85,41 @@ impl Tokenizer {
             .tokenizer
             .decode(tokens, true)
             .map_err(|error| ModelError::Tokenizer(error.to_string()))
+    }
+
+    /// The same with special tokens as they are named.
+    ///
+    /// # Errors
+    /// [`ModelError::Tokenizer`].
+    pub fn decode_all(&self, tokens: &[u32]) -> Result<String, ModelError> {
+        let text = self.inner.tokenizer.decode(tokens, false);
+        text.map_err(|error| ModelError::Tokenizer(error.to_string()))
+    }
+
+    /// A token as its vocabulary writes it.
+    #[must_use]
+    pub fn name(&self, token: u32) -> Option<String> {
+        self.inner.tokenizer.id_to_token(token)
+    }
+
+    /// What a token stands for by itself; nothing for a number that no token has.
+    #[must_use]
+    pub fn token(&self, token: u32) -> TokenBytes {
+        self.tokens().get(token as usize).cloned().unwrap_or_default()
+    }
+
+    /// What all tokens stand for, by their numbers.
+    pub(crate) fn tokens(&self) -> &[TokenBytes] {
+        self.inner.tokens.get_or_init(|| vocabulary::of(&self.inner.tokenizer))
+    }
+
+    /// What grammars need, also made when it is first asked for; the reason if there can be none.
+    pub(crate) fn grammars(&self) -> Result<&ParserFactory, &str> {
+        let made = || constraint::grammars(self.tokens(), self.stop_tokens());
+        match self.inner.grammars.get_or_init(made) {
+            Ok(factory) => Ok(factory),
+            Err(reason) => Err(reason),
+        }
     }
 
     /// Tokens that end an answer, in ascending order; empty if the model's files name none.
@@ -119,6 +162,13 @@ impl Tokenizer {
     #[must_use]
     pub fn text_stream(&self) -> TextStream {
         TextStream::new(self.clone())
+    }
+}
+
+impl fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let stop_tokens = &self.inner.stop_tokens;
+        f.debug_struct("Tokenizer").field("stop_tokens", stop_tokens).finish_non_exhaustive()
     }
 }
 

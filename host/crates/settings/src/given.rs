@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use crate::exporter::GivenExporter;
 
@@ -43,10 +43,17 @@ pub struct Given {
     #[arg(long, env = "TOLLGATE_ADMIN_TOKEN_FILE", value_name = "FILE")]
     pub admin_token_file: Option<PathBuf>,
 
-    /// Model to run in this process: demo, a folder, a GGUF file, a Hugging Face id, or none
-    /// [default: demo; none where there are backends]
-    #[arg(long, env = "TOLLGATE_MODEL", value_name = "demo|FOLDER|FILE.gguf|HF-ID|none")]
-    pub model: Option<String>,
+    /// Model to run in this process: demo, a folder, a GGUF file, a Hugging Face id, or none; the
+    /// name that it is asked for by may stand before it. Repeated: as many models, each with a
+    /// thread and with memory of its own [default: demo; none where there are backends]
+    #[arg(
+        long,
+        env = "TOLLGATE_MODEL",
+        value_name = "[NAME=]demo|FOLDER|FILE.gguf|HF-ID|none",
+        value_delimiter = ','
+    )]
+    #[serde(deserialize_with = "one_or_more", default)]
+    pub model: Option<Vec<String>>,
 
     /// TOML file of other servers to forward to, watched while running [default: none]
     #[arg(long, env = "TOLLGATE_BACKENDS", value_name = "FILE")]
@@ -126,7 +133,7 @@ pub struct Given {
     #[arg(long, env = "TOLLGATE_MAX_RUNNING", value_name = "N")]
     pub max_running: Option<usize>,
 
-    /// MiB for keys and values of the model in this process, which are never exceeded [default:
+    /// MiB for keys and values of each model in this process, which are never exceeded [default:
     /// enough for `max-running` whole contexts, at most 2048]
     #[arg(long, env = "TOLLGATE_KV_MEMORY_MIB", value_name = "N")]
     pub kv_memory_mib: Option<usize>,
@@ -199,6 +206,21 @@ pub enum Durability {
     Power,
     /// The end of the process, but not a power cut.
     Process,
+}
+
+/// A text, or a list of texts.
+fn one_or_more<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<String>>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "a string or an array of strings")]
+    enum Written {
+        One(String),
+        More(Vec<String>),
+    }
+    Ok(match Option::deserialize(from)? {
+        Some(Written::One(one)) => Some(vec![one]),
+        Some(Written::More(all)) => Some(all),
+        None => None,
+    })
 }
 
 impl Given {

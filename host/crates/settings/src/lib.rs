@@ -20,6 +20,6 @@ pub use exporter::{
 };
 pub use given::{Console, Durability, Given, LogFormat, RedisAway};
 pub use ledger::LedgerKeeping;
-pub use resolved::{Settings, SettingsError, resolve};
+pub use resolved::{ModelChoice, Settings, SettingsError, resolve};
 pub use secret::{ADMIN_TOKEN, Secret, admin_token};
 pub use tenancy::{KEYS, REDIS_URL, Tenancy};

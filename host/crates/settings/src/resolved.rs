@@ -26,8 +26,8 @@ pub struct Settings {
     pub admin_listen: Option<SocketAddr>,
     /// Token of the admin API; there where it is not on loopback.
     pub admin_token: Option<Secret>,
-    /// Model to run in this process, as it was named; none: there is none.
-    pub model: Option<String>,
+    /// Models to run in this process; none: there is none. No two have one name.
+    pub models: Vec<ModelChoice>,
     /// File of other servers to forward to.
     pub backends: Option<PathBuf>,
     /// Who is let in, and what limits are shared through.
@@ -59,6 +59,15 @@ pub struct Settings {
     pub stall: Duration,
     /// How long requests in flight may take to finish at shutdown.
     pub drain: Duration,
+}
+
+/// A model to run in this process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelChoice {
+    /// The name that it is asked for by; none: its own.
+    pub name: Option<String>,
+    /// Where it comes from, as it was written.
+    pub source: String,
 }
 
 /// Why the settings cannot be used.
@@ -128,6 +137,7 @@ pub fn resolve(
             faults.push(format!("{name} is 0; it must be at least 1"));
         }
     }
+    faults.extend(model_faults(&settings.models));
     if settings.stall.is_zero() {
         faults.push("stall-seconds is 0; it must be at least 1".to_owned());
     }
@@ -140,6 +150,36 @@ pub fn resolve(
     }
     faults.extend(unguarded(&settings));
     if faults.is_empty() { Ok(settings) } else { Err(SettingsError::Faulty { faults }) }
+}
+
+impl ModelChoice {
+    /// From `NAME=SOURCE` or `SOURCE`. What begins like a path is one, whatever is in it.
+    fn of(written: impl AsRef<str>) -> Self {
+        let written = written.as_ref();
+        match written.split_once('=') {
+            Some((name, source)) if !written.starts_with(['.', '/', '~']) => {
+                Self { name: Some(name.to_owned()), source: source.to_owned() }
+            }
+            _ => Self { name: None, source: written.to_owned() },
+        }
+    }
+}
+
+/// Names that are none, or of two models.
+fn model_faults(models: &[ModelChoice]) -> Vec<String> {
+    let mut faults = Vec::new();
+    for (place, model) in models.iter().enumerate() {
+        let name = model.name.as_deref();
+        if name.is_some_and(|name| name.trim().is_empty()) || model.source.trim().is_empty() {
+            faults
+                .push("model has an empty name or source; write SOURCE or NAME=SOURCE".to_owned());
+        } else if models.iter().take(place).any(|other| other.name == model.name && name.is_some())
+        {
+            let name = name.unwrap_or_default();
+            faults.push(format!("model names two models {name}; give each a name of its own"));
+        }
+    }
+    faults
 }
 
 /// An admin API that others can reach needs a token.
@@ -207,10 +247,12 @@ fn with_defaults(given: Given, tenancy: Tenancy, program: &Path) -> Settings {
         plugin_keys: given.plugin_keys.unwrap_or_default(),
         admin_listen: given.admin_listen,
         admin_token: None,
-        model: match (given.model, &given.backends) {
-            (Some(model), _) => Some(model).filter(|model| model != "none"),
-            (None, Some(_)) => None,
-            (None, None) => Some("demo".to_owned()),
+        models: match (given.model, &given.backends) {
+            (Some(models), _) => {
+                models.iter().filter(|m| *m != "none").map(ModelChoice::of).collect()
+            }
+            (None, Some(_)) => Vec::new(),
+            (None, None) => vec![ModelChoice { name: None, source: "demo".to_owned() }],
         },
         backends: given.backends,
         tenancy,
@@ -243,10 +285,10 @@ mod tests {
 
     #[test]
     fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
-        let flags = Given { model: Some("flag".into()), ..Given::default() };
+        let flags = Given { model: Some(vec!["flag".into()]), ..Given::default() };
         let text = "model = \"file\"\nlisten = \"127.0.0.1:9\"\nconsole = \"off\"";
         let settings = resolve_file(text, flags).unwrap();
-        assert_eq!(settings.model.as_deref(), Some("flag"));
+        assert_eq!(settings.models[0].source, "flag");
         assert_eq!(settings.listen.port(), 9);
         assert_eq!(settings.plugins, Path::new("/opt/bin/plugins"));
         let names: Vec<&str> = settings.exporters.iter().map(|e| e.name.as_str()).collect();
@@ -310,6 +352,30 @@ mod tests {
     }
 
     #[test]
+    fn several_models_have_names() {
+        let model = |name: Option<&str>, source: &str| ModelChoice {
+            name: name.map(str::to_owned),
+            source: source.to_owned(),
+        };
+        for (text, expected) in [
+            ("model = \"./a=b\"", vec![model(None, "./a=b")]),
+            ("model = \"a/b=demo\"", vec![model(Some("a/b"), "demo")]),
+            ("model = [\"a=demo\", \"/x/y\"]", vec![model(Some("a"), "demo"), model(None, "/x/y")]),
+        ] {
+            assert_eq!(resolve_file(text, Given::default()).unwrap().models, expected, "{text}");
+        }
+        for (text, fault) in [
+            ("model = [\"a=demo\", \"a=x.gguf\"]", "two models a"),
+            ("model = \"=demo\"", "empty name"),
+            ("model = \"\"", "empty name"),
+            ("model = 7", "a string or an array of strings"),
+        ] {
+            let error = resolve_file(text, Given::default()).unwrap_err().to_string();
+            assert!(error.contains(fault), "{error}");
+        }
+    }
+
+    #[test]
     fn a_model_runs_here_unless_there_are_backends() {
         for (text, model) in [
             ("", Some("demo")),
@@ -318,7 +384,7 @@ mod tests {
             ("model = \"none\"", None),
         ] {
             let settings = resolve_file(text, Given::default()).unwrap();
-            assert_eq!(settings.model.as_deref(), model, "{text}");
+            assert_eq!(settings.models.first().map(|m| m.source.as_str()), model, "{text}");
         }
     }
 

@@ -22,7 +22,7 @@ pub(crate) fn of_request(record: &Record, server: Option<SocketAddr>) -> Attribu
     ours(record, &mut attributes);
     exchange(record, server, &mut attributes);
     if let Some(said) = &record.content {
-        content(said, &mut attributes);
+        content(said, &record.finish_reasons, &mut attributes);
     }
     attributes
 }
@@ -102,6 +102,8 @@ fn gen_ai_request(record: &Record, to: &mut Attributes) {
     to.set_some(gen_ai::REQUEST_TOP_P, asked.top_p);
     to.set_some(gen_ai::REQUEST_TOP_K, asked.top_k.map(i64::from));
     to.set_some(gen_ai::REQUEST_SEED, asked.seed);
+    let several = asked.choices.filter(|choices| *choices != 1);
+    to.set_some(gen_ai::REQUEST_CHOICE_COUNT, several.map(i64::from));
     if !asked.stop.is_empty() {
         to.set(gen_ai::REQUEST_STOP_SEQUENCES, texts(asked.stop.iter().map(String::as_str)));
     }
@@ -119,7 +121,11 @@ fn gen_ai_response(record: &Record, to: &mut Attributes) {
         to.set(gen_ai::RESPONSE_MODEL, by.model.as_str());
     }
     if let Outcome::Completed { reason: Some(reason) } = record.outcome {
-        to.set(gen_ai::RESPONSE_FINISH_REASONS, texts([reason.name()]));
+        let reasons: &[FinishReason] = match record.finish_reasons.as_slice() {
+            [] => &[reason],
+            several => several,
+        };
+        to.set(gen_ai::RESPONSE_FINISH_REASONS, texts(reasons.iter().map(|reason| reason.name())));
     }
     if record.asked.stream {
         to.set_some(gen_ai::RESPONSE_TIME_TO_FIRST_CHUNK, time_to_first_token(record));
@@ -198,12 +204,17 @@ fn exchange(record: &Record, server: Option<SocketAddr>, to: &mut Attributes) {
     to.set_some(http::ERROR_TYPE, error_type(&record.outcome));
 }
 
-/// What was said, in the conventions' form, as JSON text.
-fn content(content: &Content, to: &mut Attributes) {
+/// What was said, in the conventions' form, as JSON text; `reasons` of each answer, if there are
+/// several.
+fn content(content: &Content, reasons: &[FinishReason], to: &mut Attributes) {
     let input: Vec<Said<'_>> = content.input.iter().map(|message| said(message, None)).collect();
-    let reason = content.finish_reason.map(FinishReason::name);
+    let reason = |choice: usize| {
+        let reason = reasons.get(choice).copied().or(content.finish_reason);
+        reason.map(FinishReason::name)
+    };
+    let output = content.output.iter().enumerate();
     let output: Vec<Said<'_>> =
-        content.output.iter().map(|message| said(message, reason)).collect();
+        output.map(|(choice, message)| said(message, reason(choice))).collect();
     to.set_some(gen_ai::INPUT_MESSAGES, serde_json::to_string(&input).ok());
     to.set_some(gen_ai::OUTPUT_MESSAGES, serde_json::to_string(&output).ok());
     to.set_some(tollgate::CONTENT_TRUNCATED, content.truncated.then_some(true));

@@ -72,6 +72,8 @@ pub mod gen_ai {
     pub const REQUEST_TOP_P: &str = "gen_ai.request.top_p";
     pub const REQUEST_TOP_K: &str = "gen_ai.request.top_k";
     pub const REQUEST_SEED: &str = "gen_ai.request.seed";
+    /// Set only if more than one answer was asked for.
+    pub const REQUEST_CHOICE_COUNT: &str = "gen_ai.request.choice.count";
     pub const REQUEST_STOP_SEQUENCES: &str = "gen_ai.request.stop_sequences";
     /// Only where content is kept.
     pub const INPUT_MESSAGES: &str = "gen_ai.input.messages";

@@ -46,7 +46,8 @@ fn submit(worker: &mut Worker, prompt: &[u32]) -> mpsc::Receiver<Event> {
     };
     let cancelled = Arc::new(AtomicBool::new(false));
     let log = tracing::Span::none();
-    worker.take(Job { request, log, submitted: Instant::now(), events, cancelled });
+    let submitted = Instant::now();
+    worker.take(Job { request, log, submitted, events, cancelled, followers: Vec::new() });
     receiver
 }
 

@@ -20,6 +20,13 @@ pub(crate) struct EngineLoad<'a> {
     pub(crate) waiting: usize,
 }
 
+impl<'a> EngineLoad<'a> {
+    pub(crate) fn of(engine: &'a tollgate_engine::Engine) -> Self {
+        let (running, waiting) = (engine.running(), engine.queued());
+        Self { model: &engine.info().name, running, waiting }
+    }
+}
+
 pub(super) fn of_load(engines: &[EngineLoad<'_>], to: &mut Snapshot) {
     let mut running = Family::of(&vllm::REQUESTS_RUNNING);
     let mut waiting = Family::of(&vllm::REQUESTS_WAITING);

@@ -82,6 +82,7 @@ pub(crate) fn record() -> Record {
             first_token: Some(at(102)),
         },
         outcome: Outcome::Completed { reason: Some(FinishReason::Stop) },
+        finish_reasons: Vec::new(),
         usage: Some(Usage {
             provider: "tollgate".to_owned(),
             request_model: "mistral-7b".to_owned(),

@@ -1,127 +1,278 @@
-//! Taps a generation of the model in this process.
+//! Taps the choices that the model in this process makes of one prompt.
 
-use bytes::Bytes;
-use tollgate_domain::record::EngineFacts;
+use std::time::{Duration, Instant};
+
+use tollgate_domain::record::{EngineFacts, FinishReason};
 use tollgate_domain::time::nanos;
 use tollgate_domain::usage::{ComputeUsage, UsageSource};
 use tollgate_domain::{ErrorKind, TokenUsage};
-use tollgate_engine::{End, Event, Facts, Generation};
+use tollgate_engine::{End, EngineError, Event, Facts, ModelError, TokenLogprobs};
 
 use crate::call::{AnswerEvent, Refusal};
+use crate::local::Working;
+use crate::piece::{Piece, TokenTold};
 use crate::tap::{Response, Tap, Tapped, Times};
 
-/// Passes the generation on until it ends or the client is gone. Then it is cancelled, and what it
-/// used so far is asked for. What a piece took is noted before the piece goes out, so that a killed
-/// process has billed what its clients have.
-pub(crate) async fn run(
-    mut generation: Generation,
-    prompt_tokens: u64,
-    device: &str,
-    tap: Tap<'_>,
-) -> Tapped {
-    let mut tapped = Tapped {
-        whole: false,
-        served: true,
-        reason: None,
-        failure: None,
-        tokens: TokenUsage::default(),
-        source: UsageSource::Reported,
-        compute: None,
-        engine: None,
+/// Passes the choices on until all have ended or the client is gone. Then they are cancelled, and
+/// what they used so far is asked for. What a piece took is noted before the piece goes out, so that a
+/// killed process has billed what its clients have.
+pub(crate) async fn run(working: Working, tap: Tap<'_>) -> Tapped {
+    let choices = vec![Choice::default(); working.choices.len()];
+    let mut tapping = Tapping {
+        working,
+        tap,
+        choices,
         times: Times::default(),
-        response: Response::default(),
-        rest: Bytes::new(),
+        failure: None,
+        client_is_here: true,
     };
-    let mut client_is_here = true;
     loop {
-        let event = tokio::select! {
-            event = generation.next() => event,
-            () = tap.pieces.closed(), if client_is_here => {
-                client_is_here = false;
-                generation.cancel();
+        let told = tokio::select! {
+            told = tapping.working.choices.next() => told,
+            () = tapping.tap.pieces.closed(), if tapping.client_is_here => {
+                tapping.give_up();
                 continue;
             }
         };
-        let Some(event) = event else {
-            tapped.failure = Some(Refusal::new(ErrorKind::Internal, "The engine stopped."));
-            break;
-        };
-        match event {
-            Event::Started { at } => tapped.times.started = Some(at),
-            Event::Prefilled { at } => {
-                tapped.times.prefilled = Some(at);
-                tapped.tokens.input = prompt_tokens;
-                tap.ticket.progress(prompt_tokens, 0);
-            }
-            Event::Text { text, output_tokens, at, .. } => {
-                tapped.times.first_text.get_or_insert(at);
-                tap.ticket.progress(prompt_tokens, u64::from(output_tokens));
-                if let Some(content) = tap.content {
-                    content.answered(&text);
-                }
-                if client_is_here && !tap.pass(AnswerEvent::Text(text)).await {
-                    client_is_here = false;
-                    generation.cancel();
-                }
-            }
-            Event::Ended { end, output_tokens, device_time, facts, at, .. } => {
-                tapped.tokens.output = u64::from(output_tokens);
-                if output_tokens > 0 {
-                    tapped.tokens.input = prompt_tokens;
-                }
-                // A prompt that the model never got to read used nothing.
-                if tapped.tokens.input > 0 {
-                    tapped.tokens.input_cache_read = u64::from(facts.cached_tokens);
-                }
-                tapped.compute = Some(ComputeUsage {
-                    device: device.to_owned(),
-                    device_time_nanos: nanos(device_time),
-                    share_ppm: facts.device_share_ppm,
-                    energy_millijoules: None,
-                });
-                tapped.engine = Some(met(&facts));
-                tapped.times.ended = Some(at);
-                tapped.ended(end, client_is_here);
-                break;
+        match told {
+            None => break,
+            Some((choice, Some(event))) => tapping.take(choice, event).await,
+            Some((_, None)) => {
+                tapping.fail(Refusal::new(ErrorKind::Internal, "The engine stopped."));
             }
         }
     }
-    tapped
+    tapping.tapped()
 }
 
-/// The engine's facts, as they go on record.
-fn met(facts: &Facts) -> EngineFacts {
-    EngineFacts {
-        prefill_chunks: facts.chunks,
-        cached_tokens: facts.cached_tokens,
-        passes: facts.passes,
-        batch_mean: facts.batch_mean(),
-        batch_max: facts.batch_max,
-        kv_blocks_peak: facts.kv_blocks_peak,
-        preemptions: facts.preemptions,
-        recomputed_tokens: facts.recomputed_tokens,
-        requeued_nanos: nanos(facts.requeued),
+/// What is known of the choices so far.
+struct Tapping<'a> {
+    working: Working,
+    tap: Tap<'a>,
+    choices: Vec<Choice>,
+    times: Times,
+    /// The first failure of any.
+    failure: Option<Refusal>,
+    client_is_here: bool,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Choice {
+    output_tokens: u64,
+    device_time: Duration,
+    facts: Facts,
+    reason: Option<FinishReason>,
+}
+
+impl Tapping<'_> {
+    async fn take(&mut self, number: usize, event: Event) {
+        match event {
+            Event::Started { at } => earliest(&mut self.times.started, at),
+            Event::Prefilled { at } => {
+                earliest(&mut self.times.prefilled, at);
+                self.progress();
+                if let Some(text) = self.working.echo.clone() {
+                    self.pass(Piece { choice: number, text, ..Piece::default() }).await;
+                }
+            }
+            Event::Text { text, output_tokens, logprobs, at } => {
+                earliest(&mut self.times.first_text, at);
+                self.wrote(number, output_tokens);
+                self.progress();
+                if let Some(content) = self.tap.content {
+                    content.answered(number, &text);
+                }
+                let tokens = self.told(&logprobs);
+                self.pass(Piece { choice: number, text, tokens, finish_reason: None }).await;
+            }
+            Event::Ended { end, output_tokens, logprobs, device_time, facts, at } => {
+                self.times.ended = self.times.ended.max(Some(at));
+                self.wrote(number, output_tokens);
+                if let Some(choice) = self.choices.get_mut(number) {
+                    (choice.device_time, choice.facts) = (device_time, facts);
+                }
+                self.ended(number, end, &logprobs).await;
+            }
+        }
     }
-}
 
-impl Tapped {
-    fn ended(&mut self, end: End, client_is_here: bool) {
+    async fn ended(&mut self, number: usize, end: End, logprobs: &[TokenLogprobs]) {
         match end {
-            End::Finished(reason) if client_is_here => {
-                (self.whole, self.reason) = (true, Some(reason));
+            End::Finished(reason) => {
+                if let Some(choice) = self.choices.get_mut(number) {
+                    choice.reason = Some(reason);
+                }
+                let tokens = self.told(logprobs);
+                let (text, finish_reason) = (String::new(), Some(reason));
+                self.pass(Piece { choice: number, text, tokens, finish_reason }).await;
+            }
+            End::Failed(EngineError::Model(ModelError::Schema(problem))) => {
+                let message = format!(
+                    "The answer cannot be held to its schema any further: {problem}. Ask with a simpler one."
+                );
+                let refusal = Refusal::new(ErrorKind::InvalidRequest, message);
+                self.fail(refusal.param("response_format"));
             }
             End::Failed(error) => {
                 tracing::error!(%error, "generation failed");
                 let message = "The model failed while answering.";
-                self.failure = Some(Refusal::new(ErrorKind::Internal, message));
+                self.fail(Refusal::new(ErrorKind::Internal, message));
             }
-            // We cancelled because the client left; else the engine did, to shut down.
-            End::Cancelled if client_is_here => {
+            // We cancelled because the client left or another choice failed; else the engine did, to
+            // shut down.
+            End::Cancelled if self.client_is_here && self.failure.is_none() => {
                 let message = "The gateway shut down while answering.";
-                self.failure = Some(Refusal::new(ErrorKind::ShuttingDown, message));
+                self.fail(Refusal::new(ErrorKind::ShuttingDown, message));
             }
-            // The client left, if only in the last moment: it has not seen the end.
-            End::Finished(_) | End::Cancelled => {}
+            End::Cancelled => {}
         }
+    }
+
+    /// Hands a piece to the client, if it is still here.
+    async fn pass(&mut self, piece: Piece) {
+        let wanted = self.client_is_here && self.failure.is_none();
+        if wanted && !self.tap.pass(AnswerEvent::Piece(piece)).await {
+            self.give_up();
+        }
+    }
+
+    fn give_up(&mut self) {
+        self.client_is_here = false;
+        self.working.choices.cancel();
+    }
+
+    /// One choice that fails ends them all: the answer cannot become whole.
+    fn fail(&mut self, refusal: Refusal) {
+        self.failure.get_or_insert(refusal);
+        self.working.choices.cancel();
+    }
+
+    fn wrote(&mut self, number: usize, output_tokens: u32) {
+        if let Some(choice) = self.choices.get_mut(number) {
+            choice.output_tokens = output_tokens.into();
+        }
+    }
+
+    /// The prompt was read, and so much written.
+    fn progress(&self) {
+        self.tap.ticket.progress(self.working.prompt_tokens, self.output_tokens());
+    }
+
+    fn output_tokens(&self) -> u64 {
+        self.choices.iter().map(|choice| choice.output_tokens).sum()
+    }
+
+    fn told(&self, logprobs: &[TokenLogprobs]) -> Vec<TokenTold> {
+        logprobs.iter().map(|told| TokenTold::new(told, &self.working.tokenizer)).collect()
+    }
+
+    fn tapped(self) -> Tapped {
+        let output = self.output_tokens();
+        let read = self.times.prefilled.is_some() || output > 0;
+        let met = met(&self.choices);
+        // A prompt that the model never got to read used nothing.
+        let tokens = match read {
+            true => TokenUsage {
+                input: self.working.prompt_tokens,
+                output,
+                input_cache_read: met.cached_tokens.into(),
+                ..TokenUsage::default()
+            },
+            false => TokenUsage::default(),
+        };
+        let reasons: Vec<FinishReason> =
+            self.choices.iter().filter_map(|choice| choice.reason).collect();
+        let all = reasons.len() == self.choices.len();
+        Tapped {
+            // A client that left, if only in the last moment, has not seen the end.
+            whole: self.client_is_here && self.failure.is_none() && all,
+            served: true,
+            reasons,
+            failure: self.failure,
+            tokens,
+            source: UsageSource::Reported,
+            compute: Some(computed(&self.choices, self.working.device)),
+            engine: Some(met),
+            times: self.times,
+            response: Response::default(),
+            rest: Default::default(),
+        }
+    }
+}
+
+/// What several choices took of the device. They mostly ride in the same passes, which are counted as
+/// those of the choice that was in most of them.
+fn computed(choices: &[Choice], device: &str) -> ComputeUsage {
+    let device_time: Duration = choices.iter().map(|choice| choice.device_time).sum();
+    let passes = choices.iter().map(|choice| choice.facts.pass_time).max().unwrap_or_default();
+    let share = device_time.as_nanos().saturating_mul(1_000_000).checked_div(passes.as_nanos());
+    let share = share.map_or(0, |share| u32::try_from(share).unwrap_or(u32::MAX));
+    ComputeUsage {
+        device: device.to_owned(),
+        device_time_nanos: nanos(device_time),
+        share_ppm: share.min(1_000_000),
+        energy_millijoules: None,
+    }
+}
+
+/// The engine's facts of all choices, as they go on record.
+fn met(choices: &[Choice]) -> EngineFacts {
+    let mut met = EngineFacts::default();
+    let mut batches = 0;
+    for (number, Choice { facts, .. }) in choices.iter().enumerate() {
+        if number == 0 {
+            // The others find what the first one has read, which was not there before the request.
+            met.cached_tokens = facts.cached_tokens;
+        }
+        met.prefill_chunks = met.prefill_chunks.saturating_add(facts.chunks);
+        met.passes = met.passes.saturating_add(facts.passes);
+        batches += facts.batch_sum;
+        met.batch_max = met.batch_max.max(facts.batch_max);
+        met.kv_blocks_peak = met.kv_blocks_peak.max(facts.kv_blocks_peak);
+        met.preemptions = met.preemptions.saturating_add(facts.preemptions);
+        met.recomputed_tokens = met.recomputed_tokens.saturating_add(facts.recomputed_tokens);
+        met.requeued_nanos = met.requeued_nanos.saturating_add(nanos(facts.requeued));
+    }
+    met.batch_mean =
+        Facts { batch_sum: batches, passes: met.passes, ..Facts::default() }.batch_mean();
+    met
+}
+
+fn earliest(known: &mut Option<Instant>, at: Instant) {
+    *known = Some(known.map_or(at, |known| known.min(at)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn facts_of_choices_are_added_up_and_the_prompt_counts_once() {
+        let choice = |cached_tokens, passes, batch_sum, millis| Choice {
+            output_tokens: 5,
+            device_time: Duration::from_millis(millis),
+            facts: Facts {
+                cached_tokens,
+                chunks: 1,
+                passes,
+                batch_sum,
+                batch_max: 3,
+                kv_blocks_peak: 4,
+                pass_time: Duration::from_millis(100),
+                ..Facts::default()
+            },
+            reason: Some(FinishReason::Stop),
+        };
+        let choices = [choice(16, 6, 12, 30), choice(96, 4, 12, 40)];
+        let met = met(&choices);
+        assert_eq!((met.cached_tokens, met.prefill_chunks, met.passes), (16, 2, 10));
+        assert_eq!((met.batch_max, met.kv_blocks_peak), (3, 4));
+        assert!((met.batch_mean - 2.4).abs() < 1e-9);
+        let computed = super::computed(&choices, "cpu");
+        assert_eq!((computed.device_time_nanos, computed.share_ppm), (70_000_000, 700_000));
+        let alone = super::computed(&[Choice::default()], "cpu");
+        assert_eq!((alone.device_time_nanos, alone.share_ppm), (0, 0), "it never ran");
+        let after = [choice(0, 6, 12, 100), choice(0, 6, 12, 100)];
+        assert_eq!(super::computed(&after, "cpu").share_ppm, 1_000_000, "one after another");
     }
 }

@@ -60,7 +60,7 @@ pub(crate) async fn run(mut exchange: Exchange, question: &Question, tap: Tap<'_
     let (status, streamed) = (exchange.head().status, exchange.form() == Form::Events);
     let account = exchange.into_account();
     if let Some(content) = tap.content {
-        content.answered(&account.output_text);
+        content.answered(0, &account.output_text);
     }
     if failure.is_none() {
         failure = reported(&account, status);
@@ -73,7 +73,7 @@ pub(crate) async fn run(mut exchange: Exchange, question: &Question, tap: Tap<'_
     Tapped {
         whole: client_is_here && account.ended,
         served,
-        reason: account.finish_reasons.first().map(|reason| reason_of(reason)),
+        reasons: account.finish_reasons.iter().map(|reason| reason_of(reason)).collect(),
         failure,
         tokens,
         source,
@@ -176,7 +176,7 @@ pub(crate) fn unanswered(failure: Option<Refusal>) -> Tapped {
     Tapped {
         whole: false,
         served: false,
-        reason: None,
+        reasons: Vec::new(),
         failure,
         tokens: TokenUsage::default(),
         source: UsageSource::Reported,

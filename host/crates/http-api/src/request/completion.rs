@@ -43,11 +43,21 @@ fn tokens(prompt: &Field<'_>, elements: &[Field<'_>]) -> Result<Prompt, Invalid>
     if elements.is_empty() {
         return Err(empty(prompt));
     }
+    ids(elements).map(Prompt::Tokens)
+}
+
+/// An array of token ids.
+pub(super) fn token_ids(field: &Field<'_>) -> Result<Vec<u32>, Invalid> {
+    ids(&field.elements("an array of token ids")?)
+}
+
+/// Elements that are token ids.
+pub(super) fn ids(elements: &[Field<'_>]) -> Result<Vec<u32>, Invalid> {
     let token = |field: &Field<'_>| {
         let id = field.integer().and_then(|id| u32::try_from(id).ok());
         id.ok_or_else(|| field.must_be("a token id"))
     };
-    elements.iter().map(token).collect::<Result<_, _>>().map(Prompt::Tokens)
+    elements.iter().map(token).collect()
 }
 
 fn empty(prompt: &Field<'_>) -> Invalid {

@@ -177,6 +177,11 @@ impl<'a> Field<'a> {
         Ok(Fields { path: self.path(), fields: self.decode()? })
     }
 
+    /// It as it was written.
+    pub(super) fn json(&self) -> &'a str {
+        self.json
+    }
+
     /// Whether it is an empty string, array or object.
     pub(super) fn is_empty(&self) -> bool {
         match self.kind() {

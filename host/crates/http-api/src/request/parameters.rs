@@ -9,6 +9,9 @@ use super::fields::{Field, Fields, Invalid, Kind};
 /// Stop strings in one request, as OpenAI has it.
 const MOST_STOPS: usize = 4;
 
+/// Answers to one prompt, as OpenAI has it.
+const MOST_CHOICES: i128 = 128;
+
 /// Longest stop string, and longest name of a model or a user, in bytes. They are kept in memory
 /// or go on record with every request.
 const LONGEST_STOP: usize = 1024;
@@ -37,6 +40,7 @@ impl Parameters {
             stop: stop(fields)?,
             stream,
             prompt_characters: 0,
+            choices: choices(fields)?,
         };
         Ok(Self { asked, include_usage: include_usage(fields, stream)?, user: user(fields)? })
     }
@@ -53,6 +57,7 @@ impl Parameters {
             stop: stop(fields).unwrap_or_default(),
             stream: stream(fields).unwrap_or_default(),
             prompt_characters: 0,
+            choices: choices(fields).ok().flatten(),
         };
         Self { asked, include_usage: false, user: user(fields).ok().flatten() }
     }
@@ -135,6 +140,28 @@ fn seed(fields: &Fields<'_>) -> Result<Option<u64>, Invalid> {
     let expected = "an integer of 64 bits, sign included";
     let seed = field.integer().and_then(|seed| i64::try_from(seed).ok());
     seed.map(|seed| Some(seed.cast_unsigned())).ok_or_else(|| field.must_be(expected))
+}
+
+/// `n`. Of `best_of` only as many are made as are told: whoever wants the best of more asks for all of
+/// them and chooses by their `logprobs`, and sees what each cost.
+fn choices(fields: &Fields<'_>) -> Result<Option<u32>, Invalid> {
+    let Some(field) = fields.get("n") else { return best_of(fields, 1).map(|()| None) };
+    let n = field.integer_in(1..=MOST_CHOICES, "an integer from 1 to 128")?;
+    best_of(fields, n)?;
+    Ok(u32::try_from(n).ok())
+}
+
+fn best_of(fields: &Fields<'_>, n: i128) -> Result<(), Invalid> {
+    match fields.get("best_of") {
+        Some(field) if field.integer() != Some(n) => {
+            let message = format!(
+                "`best_of` must be {n}, which is `n`, or left out. Ask for more choices with `n`, and \
+                 choose among them by their `logprobs`."
+            );
+            Err(field.refuse(message))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn stop(fields: &Fields<'_>) -> Result<Vec<String>, Invalid> {
@@ -245,6 +272,11 @@ mod tests {
             (r#"{"top_k":-2}"#, "top_k", "not -2."),
             (r#"{"seed":1.5}"#, "seed", "64 bits, sign included, not 1.5."),
             (r#"{"seed":9223372036854775808}"#, "seed", "not 9223372036854775808."),
+            (r#"{"n":0}"#, "n", "`n` must be an integer from 1 to 128, not 0."),
+            (r#"{"n":129}"#, "n", "not 129."),
+            (r#"{"n":"1"}"#, "n", "not a string."),
+            (r#"{"best_of":3}"#, "best_of", "`best_of` must be 1, which is `n`, or left out."),
+            (r#"{"n":2,"best_of":3}"#, "best_of", "must be 2, which is `n`"),
             (r#"{"stop":7}"#, "stop", "a string or an array of strings, not 7."),
             (r#"{"stop":""}"#, "stop", "`stop` must be 1 to 1024 bytes long."),
             (r#"{"stop":["a",""]}"#, "stop[1]", "`stop[1]` must be 1 to 1024 bytes long."),

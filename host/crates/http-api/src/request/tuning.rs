@@ -1,16 +1,25 @@
 //! How the model in this process is to generate, in OpenAI's and vLLM's words.
 
+use tollgate_domain::record::Operation;
 use tollgate_gateway::Tuning;
 
 use super::fields::{Field, Fields, Invalid};
 use super::parameters::number_in;
+use super::{completion, format};
 
 /// Most tokens with a bias, and most that end a text.
 const MOST_BIASES: usize = 1024;
 const MOST_STOP_TOKENS: usize = 128;
 
+/// Likeliest tokens that are told in the place of each.
+const MOST_LOGPROBS: i128 = 20;
+
 /// Reads all of it; `max_tokens` is the most that is asked for.
-pub(super) fn read(fields: &Fields<'_>, max_tokens: Option<u32>) -> Result<Tuning, Invalid> {
+pub(super) fn read(
+    operation: Operation,
+    fields: &Fields<'_>,
+    max_tokens: Option<u32>,
+) -> Result<Tuning, Invalid> {
     let none = Tuning::default();
     let number = |name, range, expected, default| {
         Ok::<_, Invalid>(number_in(fields, name, range, expected)?.unwrap_or(default))
@@ -30,7 +39,47 @@ pub(super) fn read(fields: &Fields<'_>, max_tokens: Option<u32>) -> Result<Tunin
         stop_token_ids: stop_token_ids(fields)?,
         ignore_eos: fields.get("ignore_eos").map_or(Ok(false), |field| field.boolean())?,
         min_tokens: min_tokens(fields, max_tokens)?,
+        logprobs: logprobs(operation, fields)?,
+        echo: echo(operation, fields)?,
+        schema: format::schema(fields)?,
     })
+}
+
+/// In chats a switch and a number beside it, in completions a number.
+fn logprobs(operation: Operation, fields: &Fields<'_>) -> Result<Option<u32>, Invalid> {
+    let top = |field: &Field<'_>| {
+        let top = field.integer_in(0..=MOST_LOGPROBS, "an integer from 0 to 20")?;
+        Ok::<_, Invalid>(u32::try_from(top).unwrap_or_default())
+    };
+    if operation != Operation::Chat {
+        return fields.get("logprobs").map(|field| top(&field)).transpose();
+    }
+    let wanted = fields.get("logprobs").map_or(Ok(false), |field| field.boolean())?;
+    match fields.get("top_logprobs") {
+        Some(field) => match top(&field)? {
+            0 if !wanted => Ok(None),
+            _ if !wanted => {
+                Err(field.refuse("`top_logprobs` is allowed only with `logprobs`: true."))
+            }
+            top => Ok(Some(top)),
+        },
+        None => Ok(wanted.then_some(0)),
+    }
+}
+
+/// Whether a completion begins with its prompt.
+fn echo(operation: Operation, fields: &Fields<'_>) -> Result<bool, Invalid> {
+    let Some(field) = fields.get("echo").filter(|_| operation == Operation::TextCompletion) else {
+        return Ok(false);
+    };
+    let echo = field.boolean()?;
+    if echo && fields.get("logprobs").is_some() {
+        return Err(field.refuse(
+            "`echo` with `logprobs` is not supported: how likely the tokens of the prompt are is not \
+             computed. Leave one of them out.",
+        ));
+    }
+    Ok(echo)
 }
 
 /// An object of biases by token id.
@@ -56,11 +105,7 @@ fn stop_token_ids(fields: &Fields<'_>) -> Result<Vec<u32>, Invalid> {
     if elements.len() > MOST_STOP_TOKENS {
         return Err(field.refuse(format!("`stop_token_ids` must have at most {MOST_STOP_TOKENS}.")));
     }
-    let token = |field: &Field<'_>| {
-        let id = field.integer().and_then(|id| u32::try_from(id).ok());
-        id.ok_or_else(|| field.must_be("a token id"))
-    };
-    elements.iter().map(token).collect()
+    completion::ids(&elements)
 }
 
 fn min_tokens(fields: &Fields<'_>, max_tokens: Option<u32>) -> Result<u32, Invalid> {
@@ -78,7 +123,42 @@ mod tests {
     use super::*;
 
     fn tuned(body: &str) -> Result<Tuning, Invalid> {
-        read(&Fields::parse(body.as_bytes()).unwrap(), Some(10))
+        read(Operation::TextCompletion, &Fields::parse(body.as_bytes()).unwrap(), Some(10))
+    }
+
+    fn tuned_chat(body: &str) -> Result<Tuning, Invalid> {
+        read(Operation::Chat, &Fields::parse(body.as_bytes()).unwrap(), None)
+    }
+
+    #[test]
+    fn each_operation_asks_for_logprobs_in_its_own_way() {
+        let told = |body: &str| tuned_chat(body).unwrap().logprobs;
+        assert_eq!(told(r#"{"logprobs":false,"top_logprobs":0}"#), None);
+        assert_eq!(told(r#"{"logprobs":true}"#), Some(0));
+        assert_eq!(told(r#"{"logprobs":true,"top_logprobs":20}"#), Some(20));
+        assert_eq!(tuned(r#"{"logprobs":0}"#).unwrap().logprobs, Some(0));
+        assert_eq!(tuned(r#"{"logprobs":5}"#).unwrap().logprobs, Some(5));
+        assert!(
+            tuned(r#"{"echo":true}"#).unwrap().echo
+                && !tuned_chat(r#"{"echo":true}"#).unwrap().echo
+        );
+        let cases = [
+            (tuned_chat(r#"{"logprobs":5}"#), "logprobs", "true or false, not 5."),
+            (tuned_chat(r#"{"top_logprobs":2}"#), "top_logprobs", "only with `logprobs`: true."),
+            (
+                tuned_chat(r#"{"logprobs":true,"top_logprobs":21}"#),
+                "top_logprobs",
+                "0 to 20, not 21.",
+            ),
+            (tuned(r#"{"logprobs":true}"#), "logprobs", "0 to 20, not true."),
+            (tuned(r#"{"echo":1}"#), "echo", "true or false, not 1."),
+            (tuned(r#"{"echo":true,"logprobs":1}"#), "echo", "not supported"),
+        ];
+        for (refused, param, message) in cases {
+            let invalid = refused.unwrap_err();
+            assert_eq!(invalid.param.as_deref(), Some(param));
+            assert!(invalid.message.contains(message), "{}", invalid.message);
+        }
     }
 
     #[test]

@@ -31,8 +31,6 @@ enum Neutral {
     Empty,
     /// One of these strings.
     Word(&'static [&'static str]),
-    /// An object whose `type` is `text`.
-    TextFormat,
     /// An array of nothing but `text`.
     TextOnly,
     /// None.
@@ -40,12 +38,7 @@ enum Neutral {
 }
 
 const UNSERVED: &[(&str, Neutral)] = &[
-    // Choices.
-    ("n", Neutral::Number(1.0)),
-    ("best_of", Neutral::Number(1.0)),
     ("use_beam_search", Neutral::Boolean(false)),
-    // Completions.
-    ("echo", Neutral::Boolean(false)),
     ("suffix", Neutral::Empty),
     // Tools.
     ("tools", Neutral::Empty),
@@ -53,7 +46,6 @@ const UNSERVED: &[(&str, Neutral)] = &[
     ("functions", Neutral::Empty),
     ("function_call", Neutral::Word(&["none", "auto"])),
     // The form of the answer.
-    ("response_format", Neutral::TextFormat),
     ("structured_outputs", Neutral::Never),
     ("guided_json", Neutral::Never),
     ("guided_regex", Neutral::Never),
@@ -63,10 +55,6 @@ const UNSERVED: &[(&str, Neutral)] = &[
     ("audio", Neutral::Never),
     ("prediction", Neutral::Never),
     ("web_search_options", Neutral::Never),
-    // Probabilities. `logprobs` is a boolean in chat, and a number in completions where also 0
-    // asks for something.
-    ("logprobs", Neutral::Boolean(false)),
-    ("top_logprobs", Neutral::Number(0.0)),
     ("prompt_logprobs", Neutral::Never),
     // Sampling.
     ("length_penalty", Neutral::Number(1.0)),
@@ -96,9 +84,6 @@ impl Neutral {
             Self::Boolean(neutral) => field.boolean().is_ok_and(|boolean| boolean == *neutral),
             Self::Empty => field.is_empty(),
             Self::Word(words) => field.text().is_ok_and(|text| words.contains(&text.as_str())),
-            Self::TextFormat => {
-                field.fields().is_ok_and(|format| format.get("type").is_some_and(|f| is_text(&f)))
-            }
             Self::TextOnly => field.elements("").is_ok_and(|all| all.iter().all(is_text)),
             Self::Never => false,
         }
@@ -110,7 +95,6 @@ impl Neutral {
             Self::Boolean(boolean) => Some(boolean.to_string()),
             Self::Empty | Self::Never => None,
             Self::Word(words) => Some(words.join(" or ")),
-            Self::TextFormat => Some(r#"{"type": "text"}"#.to_owned()),
             Self::TextOnly => Some(r#"["text"]"#.to_owned()),
         }
     }
@@ -131,10 +115,10 @@ mod tests {
     #[test]
     fn values_that_change_nothing_pass() {
         let cases = [
-            r#"{"n":1,"best_of":1.0,"echo":false,"suffix":"","tools":[],"tool_choice":"auto"}"#,
-            r#"{"response_format":{"type":"text"},"modalities":["text"],"bad_words":[]}"#,
+            r#"{"use_beam_search":false,"suffix":"","tools":[],"tool_choice":"auto"}"#,
+            r#"{"modalities":["text"],"bad_words":[]}"#,
             r#"{"length_penalty":1,"typical_p":1.0}"#,
-            r#"{"logprobs":null,"top_logprobs":0}"#,
+            r#"{"prompt_logprobs":null}"#,
             r#"{"metadata":{"a":"b"},"store":true,"service_tier":"auto","whatever":1}"#,
         ];
         for body in cases {
@@ -145,18 +129,13 @@ mod tests {
     #[test]
     fn values_that_change_something_are_refused_by_name() {
         let cases = [
-            (r#"{"n":2}"#, "n"),
-            (r#"{"n":"1"}"#, "n"),
-            (r#"{"best_of":3}"#, "best_of"),
-            (r#"{"echo":true}"#, "echo"),
+            (r#"{"use_beam_search":true}"#, "use_beam_search"),
+            (r#"{"length_penalty":2}"#, "length_penalty"),
             (r#"{"suffix":"x"}"#, "suffix"),
             (r#"{"tools":[{"type":"function"}]}"#, "tools"),
             (r#"{"tool_choice":"required"}"#, "tool_choice"),
-            (r#"{"response_format":{"type":"json_object"}}"#, "response_format"),
-            (r#"{"response_format":{}}"#, "response_format"),
             (r#"{"modalities":["text","audio"]}"#, "modalities"),
-            (r#"{"logprobs":true}"#, "logprobs"),
-            (r#"{"logprobs":0}"#, "logprobs"),
+            (r#"{"prompt_logprobs":0}"#, "prompt_logprobs"),
             (r#"{"skip_special_tokens":false}"#, "skip_special_tokens"),
             (r#"{"guided_json":{}}"#, "guided_json"),
         ];
@@ -166,8 +145,8 @@ mod tests {
             assert!(invalid.message.contains("not supported yet"), "{}", invalid.message);
         }
         assert_eq!(
-            checked(r#"{"n":2}"#).unwrap_err().message,
-            "`n` is not supported yet, except as 1. Leave it out."
+            checked(r#"{"typical_p":2}"#).unwrap_err().message,
+            "`typical_p` is not supported yet, except as 1. Leave it out."
         );
     }
 }

@@ -49,6 +49,7 @@ pub fn record(number: u64) -> Record {
             first_token: None,
         },
         outcome: Outcome::Completed { reason: Some(FinishReason::Stop) },
+        finish_reasons: Vec::new(),
         usage: Some(usage(start, tokens)),
         cost: CostOutcome::Priced(cost(i128::from(number) * 1_000_003)),
         admission: None,
