@@ -17,6 +17,7 @@ use tollgate_telemetry::{FromEnvironment, TelemetryError};
 use tollgate_tenancy::{Limiter, TenancyError};
 use tollgate_upstream::{UpstreamError, Upstreams};
 
+use crate::summary::{Parts as SummaryParts, Summary};
 use crate::{exporters, tenancy};
 
 /// Names that the demo model answers to besides its own, so that requests written for the models
@@ -41,6 +42,8 @@ pub struct Running {
     pub address: SocketAddr,
     /// The address of its admin API, if it has one.
     pub admin_address: Option<SocketAddr>,
+    /// What is on, and where.
+    pub summary: Summary,
     gateway: Gateway,
     delivery: Delivery,
     /// None if no receiver is told.
@@ -122,8 +125,8 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
     tokio::task::block_in_place(|| tenancy::restore(&tenancy, &folder))?;
     let resource = tollgate_telemetry::resource(environment);
     let told = tollgate_telemetry::from_environment(environment)?;
-    let exporters =
-        tollgate_telemetry::build_exporters(exporters::of(&settings, &told), &resource)?;
+    let named = exporters::of(&settings, &told);
+    let exporters = tollgate_telemetry::build_exporters(named.clone(), &resource)?;
     let plugins = PluginHost::start(plugin_settings(&settings)?)?;
     warn_without_plugins(&plugins, &settings);
 
@@ -131,6 +134,20 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
     let engine = source.as_ref().map(|source| start_engine(source, &settings)).transpose()?;
 
     let address = server.local_addr();
+    let admin_address = admin.as_ref().map(AdminServer::local_addr);
+    let aliases = source.as_ref().map(aliases).unwrap_or_default();
+    let summary = Summary::of(&SummaryParts {
+        settings: &settings,
+        address,
+        admin: admin_address,
+        engine: engine.as_ref(),
+        aliases: &aliases,
+        upstreams: upstreams.as_ref(),
+        plugins: &plugins,
+        tenancy: &tenancy,
+        exporters: &named,
+        metrics: told.metrics.as_ref().filter(|_| !told.disabled).map(|to| to.endpoint.as_str()),
+    });
     let (gateway, delivery) = Gateway::start(Parts {
         engine: engine.clone(),
         upstreams: upstreams.clone(),
@@ -139,7 +156,7 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
         ledger: opened,
         exporters,
         resource: resource.clone(),
-        aliases: source.as_ref().map(aliases).unwrap_or_default(),
+        aliases,
         address,
         stall: settings.stall,
         capture: CaptureSettings {
@@ -158,13 +175,13 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
     let stop = CancellationToken::new();
     let server = Some(tokio::spawn(HttpServer::run(server, gateway.clone(), stop.clone())));
     let stop_admin = CancellationToken::new();
-    let admin_address = admin.as_ref().map(AdminServer::local_addr);
     let admin = admin
         .map(|server| tokio::spawn(AdminServer::run(server, gateway.admin(), stop_admin.clone())));
     let drain = settings.drain;
     Ok(Running {
         address,
         admin_address,
+        summary,
         gateway,
         delivery,
         push,
@@ -319,7 +336,8 @@ fn http_settings(settings: &Settings) -> HttpSettings {
     }
 }
 
-fn plugin_settings(settings: &Settings) -> Result<PluginHostSettings, StartError> {
+/// The plugin host's settings.
+pub(crate) fn plugin_settings(settings: &Settings) -> Result<PluginHostSettings, StartError> {
     let keys = settings.plugin_keys.iter().map(|key| key.parse());
     Ok(PluginHostSettings {
         state: Some(settings.data_dir.join("plugins")),
@@ -339,7 +357,8 @@ async fn bind_admin(settings: &Settings) -> Result<Option<AdminServer>, HttpErro
     tollgate_http_api::bind_admin(AdminSettings { listen, token }).await.map(Some)
 }
 
-fn environment(name: &str) -> Option<String> {
+/// A variable of the environment.
+pub(crate) fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
