@@ -7,6 +7,7 @@ mod key;
 mod log;
 mod manual;
 mod plugin;
+mod prices;
 mod table;
 
 use std::io::{Read, Write};
@@ -55,6 +56,7 @@ enum Command {
     #[command(subcommand)]
     Audit(audit::AuditCommand),
     Reconcile(Box<audit::Reconcile>),
+    ImportPrices(prices::ImportPrices),
     /// Write what a shell completes this command with, to be put where it looks for that
     Completions(manual::Completions),
     /// Show the manual page, or write those of all commands
@@ -84,6 +86,7 @@ fn main() -> ExitCode {
         Command::Reprice(arguments) => audit::reprice(&arguments),
         Command::Audit(command) => audit::audit(&command),
         Command::Reconcile(arguments) => audit::reconcile(&arguments),
+        Command::ImportPrices(arguments) => prices::run(&arguments),
         Command::Completions(arguments) => manual::completions(Arguments::command(), &arguments),
         Command::Man(arguments) => manual::man(Arguments::command(), &arguments),
         Command::PluginCompiler { memory_bytes, cpu_seconds } => {
