@@ -1,5 +1,6 @@
 //! The `tollgate` command.
 
+mod admin;
 mod audit;
 mod config;
 mod doctor;
@@ -9,6 +10,7 @@ mod manual;
 mod plugin;
 mod prices;
 mod table;
+mod top;
 
 use std::io::{Read, Write};
 use std::process::ExitCode;
@@ -52,6 +54,7 @@ enum Command {
     Plugin(plugin::PluginCommand),
     Report(Box<audit::Report>),
     Reprice(Box<audit::Reprice>),
+    Top(top::Top),
     /// Check the ledger itself
     #[command(subcommand)]
     Audit(audit::AuditCommand),
@@ -86,6 +89,7 @@ fn main() -> ExitCode {
         Command::Reprice(arguments) => audit::reprice(&arguments),
         Command::Audit(command) => audit::audit(&command),
         Command::Reconcile(arguments) => audit::reconcile(&arguments),
+        Command::Top(arguments) => top::run(&arguments),
         Command::ImportPrices(arguments) => prices::run(&arguments),
         Command::Completions(arguments) => manual::completions(Arguments::command(), &arguments),
         Command::Man(arguments) => manual::man(Arguments::command(), &arguments),
