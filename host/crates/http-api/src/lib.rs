@@ -17,6 +17,7 @@ mod body;
 mod error;
 mod forwarded;
 mod headers;
+mod openapi;
 mod request;
 mod response;
 mod routes;

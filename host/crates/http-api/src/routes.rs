@@ -17,7 +17,9 @@ use tollgate_gateway::{
 use tracing::Instrument;
 
 use crate::request::Malformed;
-use crate::{HttpSettings, body, error, forwarded, headers, request as requests, response, sse};
+use crate::{
+    HttpSettings, body, error, forwarded, headers, openapi, request as requests, response, sse,
+};
 
 const COMPLETIONS: &str = "/v1/completions";
 const CHAT_COMPLETIONS: &str = "/v1/chat/completions";
@@ -57,6 +59,7 @@ pub(crate) fn router(gateway: Gateway, settings: &HttpSettings) -> Router {
 fn with_rest<S: Clone + Send + Sync + 'static>(routes: Router<S>) -> Router<S> {
     routes
         .route("/health", get(health))
+        .route(openapi::ROUTE, get(openapi::public))
         .fallback(no_such_route)
         .method_not_allowed_fallback(no_such_method)
 }
