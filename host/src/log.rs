@@ -21,9 +21,7 @@ use tracing_subscriber::registry::LookupSpan;
 /// # Errors
 /// The filter is none.
 pub(crate) fn start(filter: &str, format: LogFormat) -> Result<(), String> {
-    let filter = EnvFilter::builder()
-        .parse(filter)
-        .map_err(|error| format!("log = {filter:?} is not a filter such as \"info\": {error}"))?;
+    let filter = self::filter(filter)?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
@@ -32,6 +30,16 @@ pub(crate) fn start(filter: &str, format: LogFormat) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Reads the setting `log`.
+///
+/// # Errors
+/// It is no filter.
+pub(crate) fn filter(filter: &str) -> Result<EnvFilter, String> {
+    EnvFilter::builder()
+        .parse(filter)
+        .map_err(|error| format!("log = {filter:?} is not a filter such as \"info\": {error}"))
 }
 
 /// One JSON object a line.

@@ -1,16 +1,23 @@
 //! The `tollgate` command.
 
+mod admin;
 mod audit;
+mod config;
+mod doctor;
 mod key;
 mod log;
+mod manual;
 mod plugin;
+mod prices;
 mod table;
+mod top;
 
 use std::io::{Read, Write};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-use tollgate_settings::{Given, Settings};
+use clap::{CommandFactory, Parser, Subcommand};
+use tollgate::Summary;
+use tollgate_settings::{Given, LogFormat, Settings};
 
 /// Observability gateway for LLM inference.
 #[derive(Parser)]
@@ -24,6 +31,13 @@ struct Arguments {
 enum Command {
     /// Serve an OpenAI-compatible API, traced and priced
     Serve(Box<Given>),
+    /// Examine whether a gateway could run with the same settings, and say how to mend what is wrong
+    Doctor(Box<doctor::Doctor>),
+    /// Write a settings file in which every setting is explained
+    Init(config::Init),
+    /// Check a settings file, or show its JSON Schema
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
     /// Estimate how many tokens a text has, with OpenAI's tokenizers
     Count {
         /// Model whose tokenizer to use; one that is not OpenAI's is estimated with cl100k_base
@@ -40,10 +54,16 @@ enum Command {
     Plugin(plugin::PluginCommand),
     Report(Box<audit::Report>),
     Reprice(Box<audit::Reprice>),
+    Top(top::Top),
     /// Check the ledger itself
     #[command(subcommand)]
     Audit(audit::AuditCommand),
     Reconcile(Box<audit::Reconcile>),
+    ImportPrices(prices::ImportPrices),
+    /// Write what a shell completes this command with, to be put where it looks for that
+    Completions(manual::Completions),
+    /// Show the manual page, or write those of all commands
+    Man(manual::Man),
     /// What a gateway runs to compile a plugin: WebAssembly in, machine code out
     #[command(hide = true)]
     PluginCompiler {
@@ -59,6 +79,9 @@ enum Command {
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Serve(given) => serve(*given),
+        Command::Doctor(arguments) => doctor::run(*arguments),
+        Command::Init(arguments) => config::init(&arguments),
+        Command::Config(command) => config::run(command),
         Command::Count { model, text } => count(&model, text),
         Command::Key(command) => key::run(command),
         Command::Plugin(command) => plugin::run(command),
@@ -66,6 +89,10 @@ fn main() -> ExitCode {
         Command::Reprice(arguments) => audit::reprice(&arguments),
         Command::Audit(command) => audit::audit(&command),
         Command::Reconcile(arguments) => audit::reconcile(&arguments),
+        Command::Top(arguments) => top::run(&arguments),
+        Command::ImportPrices(arguments) => prices::run(&arguments),
+        Command::Completions(arguments) => manual::completions(Arguments::command(), &arguments),
+        Command::Man(arguments) => manual::man(Arguments::command(), &arguments),
         Command::PluginCompiler { memory_bytes, cpu_seconds } => {
             tollgate_plugin_host::run_compiler(memory_bytes, cpu_seconds).into()
         }
@@ -73,11 +100,7 @@ fn main() -> ExitCode {
 }
 
 fn serve(given: Given) -> ExitCode {
-    let program = std::env::current_exe().unwrap_or_default();
-    let variables = std::env::vars_os().filter_map(|(name, value)| {
-        Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
-    });
-    let settings = match tollgate_settings::resolve(given, variables, &program) {
+    let settings = match config::resolve(given) {
         Ok(settings) => settings,
         Err(error) => return fail(&error, 2),
     };
@@ -102,8 +125,9 @@ async fn run(settings: Settings) -> Result<bool, Box<dyn std::error::Error>> {
     // Before anything is started, so that a signal sent while a model loads is not lost.
     let mut interrupt = signal(tokio::signal::unix::SignalKind::interrupt())?;
     let mut terminate = signal(tokio::signal::unix::SignalKind::terminate())?;
-    let data = settings.data_dir.clone();
+    let (data, format) = (settings.data_dir.clone(), settings.log_format);
     let running = tollgate::start(settings).await?;
+    tell(&running.summary, format);
     tracing::info!(
         address = %format_args!("http://{}", running.address),
         data = %data.display(),
@@ -119,6 +143,30 @@ async fn run(settings: Settings) -> Result<bool, Box<dyn std::error::Error>> {
     let clean = running.shut_down().await;
     tracing::info!(clean, "stopped");
     Ok(clean)
+}
+
+/// What is on, and where: in the log's own form, and only where such things are logged.
+#[expect(clippy::print_stderr, reason = "lines for people, beside the log")]
+fn tell(summary: &Summary, format: LogFormat) {
+    match format {
+        LogFormat::Text if tracing::enabled!(tracing::Level::INFO) => eprintln!("{summary}"),
+        LogFormat::Text => {}
+        LogFormat::Json => tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            api = summary.text("api"),
+            admin = summary.text("admin"),
+            model = summary.text("model"),
+            backends = summary.text("backends"),
+            plugins = summary.text("plugins"),
+            keys = summary.text("keys"),
+            limits = summary.text("limits"),
+            exporters = summary.text("exporters"),
+            metrics = summary.text("metrics"),
+            ledger = summary.text("ledger"),
+            content = summary.text("content"),
+            "started"
+        ),
+    }
 }
 
 fn signal(kind: tokio::signal::unix::SignalKind) -> std::io::Result<tokio::signal::unix::Signal> {

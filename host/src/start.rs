@@ -17,6 +17,7 @@ use tollgate_telemetry::{FromEnvironment, TelemetryError};
 use tollgate_tenancy::{Limiter, TenancyError};
 use tollgate_upstream::{UpstreamError, Upstreams};
 
+use crate::summary::{Parts as SummaryParts, Summary};
 use crate::{exporters, tenancy};
 
 /// Names that the demo model answers to besides its own, so that requests written for the models
@@ -41,6 +42,8 @@ pub struct Running {
     pub address: SocketAddr,
     /// The address of its admin API, if it has one.
     pub admin_address: Option<SocketAddr>,
+    /// What is on, and where.
+    pub summary: Summary,
     gateway: Gateway,
     delivery: Delivery,
     /// None if no receiver is told.
@@ -125,8 +128,8 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
     tokio::task::block_in_place(|| tenancy::restore(&tenancy, &folder))?;
     let resource = tollgate_telemetry::resource(environment);
     let told = tollgate_telemetry::from_environment(environment)?;
-    let exporters =
-        tollgate_telemetry::build_exporters(exporters::of(&settings, &told), &resource)?;
+    let named = exporters::of(&settings, &told);
+    let exporters = tollgate_telemetry::build_exporters(named.clone(), &resource)?;
     let plugins = PluginHost::start(plugin_settings(&settings)?)?;
     warn_without_plugins(&plugins, &settings);
 
@@ -134,6 +137,18 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
     let engines = models.iter().map(|model| model.engine.clone()).collect();
 
     let address = server.local_addr();
+    let admin_address = admin.as_ref().map(AdminServer::local_addr);
+    let summary = Summary::of(&SummaryParts {
+        settings: &settings,
+        address,
+        admin: admin_address,
+        models: &models,
+        upstreams: upstreams.as_ref(),
+        plugins: &plugins,
+        tenancy: &tenancy,
+        exporters: &named,
+        metrics: told.metrics.as_ref().filter(|_| !told.disabled).map(|to| to.endpoint.as_str()),
+    });
     let (gateway, delivery) = Gateway::start(Parts {
         models,
         upstreams: upstreams.clone(),
@@ -160,13 +175,13 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
     let stop = CancellationToken::new();
     let server = Some(tokio::spawn(HttpServer::run(server, gateway.clone(), stop.clone())));
     let stop_admin = CancellationToken::new();
-    let admin_address = admin.as_ref().map(AdminServer::local_addr);
     let admin = admin
         .map(|server| tokio::spawn(AdminServer::run(server, gateway.admin(), stop_admin.clone())));
     let drain = settings.drain;
     Ok(Running {
         address,
         admin_address,
+        summary,
         gateway,
         delivery,
         push,
@@ -348,7 +363,8 @@ fn http_settings(settings: &Settings) -> HttpSettings {
     }
 }
 
-fn plugin_settings(settings: &Settings) -> Result<PluginHostSettings, StartError> {
+/// The plugin host's settings.
+pub(crate) fn plugin_settings(settings: &Settings) -> Result<PluginHostSettings, StartError> {
     let keys = settings.plugin_keys.iter().map(|key| key.parse());
     Ok(PluginHostSettings {
         state: Some(settings.data_dir.join("plugins")),
@@ -368,7 +384,8 @@ async fn bind_admin(settings: &Settings) -> Result<Option<AdminServer>, HttpErro
     tollgate_http_api::bind_admin(AdminSettings { listen, token }).await.map(Some)
 }
 
-fn environment(name: &str) -> Option<String> {
+/// A variable of the environment.
+pub(crate) fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 

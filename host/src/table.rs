@@ -86,7 +86,7 @@ pub(crate) fn short(digest: &str) -> &str {
 }
 
 /// The text with what a terminal would obey, or what would reorder it, spelt out.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
         let reorders = matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');

@@ -3,9 +3,9 @@
 use tollgate_http_api::{PluginView, PluginsView};
 use tollgate_plugin_host::{ControlError, PluginHost, chain};
 
-use super::client::{Ask, Client, Target};
 use super::place::{Opened, Place};
 use super::{PluginError, list};
+use crate::admin::{Ask, Client, Target};
 
 /// What to do with a file.
 #[derive(Clone, Copy)]

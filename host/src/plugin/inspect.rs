@@ -9,9 +9,9 @@ use tollgate_plugin_host::{Inspection, inspect};
 
 use url::Url;
 
-use super::client::{Target, Token};
 use super::offline::Gate;
 use super::{finish, show};
+use crate::admin::{Target, Token};
 use crate::fail;
 
 /// What to inspect, and how.

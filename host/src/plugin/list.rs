@@ -3,9 +3,9 @@
 
 use tollgate_http_api::{PluginView, PluginsView};
 
-use super::client::Ask;
 use super::place::{Opened, Place};
 use super::{PluginError, pretty};
+use crate::admin::Ask;
 use crate::table::{Table, short};
 
 /// Which plugins.

@@ -6,7 +6,6 @@
 #[expect(clippy::print_stdout, reason = "commands whose answers are their output")]
 mod author;
 mod check;
-mod client;
 mod control;
 mod inspect;
 mod list;
@@ -19,7 +18,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use client::{ClientError, Target};
+use crate::admin::{ClientError, Target};
 pub(crate) use offline::Gate;
 
 /// The commands.

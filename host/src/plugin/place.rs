@@ -6,7 +6,7 @@ use tollgate_plugin_host::{Compiler, PluginHost, PluginHostSettings, chain};
 use url::Url;
 
 use super::PluginError;
-use super::client::{Client, Token};
+use crate::admin::{Client, Token};
 
 /// Which plugins are meant.
 #[derive(clap::Args)]

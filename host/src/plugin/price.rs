@@ -7,8 +7,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use tollgate_domain::PluginIdentity;
 
-use super::client::{Ask, Client, Target};
 use super::{PluginError, pretty};
+use crate::admin::{Ask, Client, Target};
 use crate::table::Table;
 
 /// Most bytes of a usage record; the gateway takes no more.

@@ -3,8 +3,8 @@
 use tollgate_domain::PluginIdentity;
 use tollgate_http_api::{MeterView, PluginView};
 
-use super::client::{Ask, Client, Target};
 use super::{PluginError, pretty};
+use crate::admin::{Ask, Client, Target};
 use crate::table::Table;
 
 /// What there is to say of a file of the plugin folder.

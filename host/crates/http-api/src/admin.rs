@@ -17,6 +17,7 @@
 //! | `GET /admin/backends` | how other servers do (`backends`) |
 //! | `GET /admin/shadow` | what shadow plugins would have billed (`shadow`) |
 //! | `GET /metrics` | OpenMetrics if `Accept` names it, else Prometheus' text format 0.0.4 |
+//! | `GET /openapi.json` | all of this as an OpenAPI document |
 //! | `GET /health` | `{"status": "ok"}` |
 //!
 //! A plugin is a [`PluginView`]. Amounts are exact decimal strings, times RFC 3339 in UTC.

@@ -18,6 +18,7 @@ mod error;
 mod forwarded;
 mod headers;
 mod logprobs;
+mod openapi;
 mod request;
 mod response;
 mod routes;

@@ -19,7 +19,8 @@ use tracing::Instrument;
 use crate::request::Malformed;
 use crate::tokens::Question;
 use crate::{
-    HttpSettings, body, error, forwarded, headers, request as requests, response, sse, tokens,
+    HttpSettings, body, error, forwarded, headers, openapi, request as requests, response, sse,
+    tokens,
 };
 
 const COMPLETIONS: &str = "/v1/completions";
@@ -65,6 +66,7 @@ pub(crate) fn router(gateway: Gateway, settings: &HttpSettings) -> Router {
 fn with_rest<S: Clone + Send + Sync + 'static>(routes: Router<S>) -> Router<S> {
     routes
         .route("/health", get(health))
+        .route(openapi::ROUTE, get(openapi::public))
         .fallback(no_such_route)
         .method_not_allowed_fallback(no_such_method)
 }

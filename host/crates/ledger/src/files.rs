@@ -81,8 +81,9 @@ pub(crate) fn bytes(folder: &Path) -> u64 {
     entries.filter_map(|entry| entry.metadata().ok()).map(|metadata| metadata.len()).sum()
 }
 
-/// Room that is left for us on the folder's disk.
-pub(crate) fn free_bytes(folder: &Path) -> Option<u64> {
+/// Room in bytes that is left for us on the disk of a folder, which has to be there.
+#[must_use]
+pub fn free_bytes(folder: &Path) -> Option<u64> {
     let disk = rustix::fs::statvfs(folder).ok()?;
     Some(disk.f_bavail.saturating_mul(disk.f_frsize))
 }

@@ -34,6 +34,7 @@ pub use append::LedgerWriter;
 pub use chain::Hash;
 pub use entry::{Cursor, Head, Interrupted, Kind, Seq, Stored};
 pub use error::{LedgerError, LedgerErrorKind};
+pub use files::free_bytes;
 pub use ledger::{Ledger, Opened};
 pub use reader::{LedgerReader, Query};
 pub use settings::{Durability, LedgerSettings};

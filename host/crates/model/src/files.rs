@@ -51,6 +51,26 @@ impl ModelFiles {
         }
     }
 
+    /// As [`Self::find`], but nothing is fetched: none where it would have to be.
+    pub(crate) fn here(source: &ModelSource) -> Result<Option<Self>, ModelError> {
+        let ModelSource::HuggingFace { id, revision } = source else {
+            return Self::find(source).map(Some);
+        };
+        let Some(repo) = HubRepo::cached(id, revision) else { return Ok(None) };
+        Self::gather(id.to_owned(), |file| repo.file(file), |file| repo.optional(file)).map(Some)
+    }
+
+    /// Size of all weights; fails where a file of them is missing.
+    pub(crate) fn weight_bytes(&self) -> Result<u64, ModelError> {
+        let sizes = self.weights.iter().map(|file| match file {
+            WeightFile::Embedded(bytes) => Ok(bytes.len() as u64),
+            WeightFile::Path(path) | WeightFile::Gguf(path) => std::fs::metadata(path)
+                .map(|metadata| metadata.len())
+                .map_err(|source| ModelError::Read { path: path.clone(), source }),
+        });
+        sizes.sum()
+    }
+
     fn in_folder(folder: &Path) -> Result<Self, ModelError> {
         let name = folder
             .canonicalize()

@@ -33,14 +33,14 @@ impl HubRepo {
     pub(crate) fn open(id: &str, revision: &str) -> Result<Self, ModelError> {
         let failed = |reason: String| failed(id, "the list of files", reason);
         if is_set("HF_HUB_OFFLINE") {
-            return cached(id, revision).ok_or_else(|| {
+            return Self::cached(id, revision).ok_or_else(|| {
                 failed(format!("HF_HUB_OFFLINE is set and the cache has no revision `{revision}`"))
             });
         }
         match fetched(id, revision) {
             Ok(repo) => Ok(repo),
             Err(reason) => {
-                let repo = cached(id, revision).ok_or_else(|| failed(reason.clone()))?;
+                let repo = Self::cached(id, revision).ok_or_else(|| failed(reason.clone()))?;
                 tracing::warn!(
                     model = id,
                     reason,
@@ -49,6 +49,15 @@ impl HubRepo {
                 Ok(repo)
             }
         }
+    }
+
+    /// The revision as the cache has it, if it has; nothing is fetched for it.
+    pub(crate) fn cached(id: &str, revision: &str) -> Option<Self> {
+        let reference = folder(id).join("refs").join(revision);
+        let commit = std::fs::read_to_string(reference)
+            .map_or(revision.to_owned(), |commit| commit.trim().to_owned());
+        let snapshot = snapshot(id, &commit);
+        snapshot.is_dir().then(|| Self { id: id.to_owned(), snapshot, online: None })
     }
 
     /// The file's place on disk, after fetching it if need be.
@@ -104,14 +113,6 @@ fn fetched(id: &str, revision: &str) -> Result<HubRepo, String> {
         commit: info.sha,
     };
     Ok(HubRepo { id: id.to_owned(), snapshot, online: Some(online) })
-}
-
-fn cached(id: &str, revision: &str) -> Option<HubRepo> {
-    let reference = folder(id).join("refs").join(revision);
-    let commit = std::fs::read_to_string(reference)
-        .map_or(revision.to_owned(), |commit| commit.trim().to_owned());
-    let snapshot = snapshot(id, &commit);
-    snapshot.is_dir().then(|| HubRepo { id: id.to_owned(), snapshot, online: None })
 }
 
 fn folder(id: &str) -> PathBuf {

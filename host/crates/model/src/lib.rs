@@ -37,7 +37,7 @@ pub use constraint::{Constraint, Mask};
 pub use decoder::Row;
 pub use error::{ErrorKind, ModelError};
 pub use kv::{BLOCK_TOKENS, KvStore};
-pub use model::{Model, ModelInfo};
+pub use model::{Model, ModelInfo, ModelLook, look};
 pub use sample::{Sampler, SamplingOptions, TokenLogprobs};
 pub use sequence::Sequence;
 pub use source::ModelSource;

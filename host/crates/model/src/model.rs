@@ -33,6 +33,37 @@ pub struct ModelInfo {
     pub device: &'static str,
 }
 
+/// What a model's files say before its weights are read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelLook {
+    /// Its name.
+    pub name: String,
+    /// Its architecture, one that can be run.
+    pub architecture: String,
+    /// Most tokens of prompt and answer together.
+    pub context_length: usize,
+    /// Size of its weights in bytes, as they are stored.
+    pub weight_bytes: u64,
+}
+
+/// Looks at a model's files without reading the weights, and without the network: none where it is
+/// on the hub and not yet in the cache.
+///
+/// # Errors
+/// [`ModelError`], as [`Model::load`] would: a file is missing, or what it says cannot be run.
+pub fn look(source: &ModelSource) -> Result<Option<ModelLook>, ModelError> {
+    let Some(files) = ModelFiles::here(source)? else { return Ok(None) };
+    let config = LlamaConfig::from_json(&files.config)?;
+    Tokenizer::from_files(&files)?;
+    let weight_bytes = files.weight_bytes()?;
+    Ok(Some(ModelLook {
+        name: files.name,
+        architecture: config.architecture,
+        context_length: config.context_length,
+        weight_bytes,
+    }))
+}
+
 impl Model {
     /// Finds, reads and checks a model. Takes from milliseconds (the demo) to minutes (a download);
     /// progress of downloads goes to standard error.

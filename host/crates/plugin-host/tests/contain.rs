@@ -61,9 +61,8 @@ fn who_asks_is_told_which_cost_models_linger() {
     assert_eq!(faults(&fixture.host, 1), [FaultKind::Deadline]);
     assert!(!fixture.host.pin().prices_quickly());
     manifest(&fixture, &hostile(""));
-    fixture.until("a quick answer", |host| {
-        faults(host, 1).is_empty() && host.pin().prices_quickly()
-    });
+    fixture
+        .until("a quick answer", |host| faults(host, 1).is_empty() && host.pin().prices_quickly());
 }
 
 #[test]

@@ -9,16 +9,17 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
-pub(crate) use self::table::remove_unknown_keys;
 pub use self::table::{GivenExporter, GivenHeader};
+pub(crate) use self::table::{KEYS_OF_KINDS, remove_unknown_keys};
 use crate::given::Console;
 use crate::ledger::bytes;
 use crate::secret::{self, Secret};
 
 /// Longest name of an exporter.
-const LONGEST_NAME: usize = 64;
+pub(crate) const LONGEST_NAME: usize = 64;
 
 /// One place that spans go to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +33,7 @@ pub struct Exporter {
 }
 
 /// Where an exporter begins in a ledger that it has never read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum StartAt {
     /// At its end.
@@ -90,7 +91,7 @@ pub struct Receiver {
 }
 
 /// How OTLP travels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 pub enum Protocol {
     /// gRPC.
     #[serde(rename = "grpc")]

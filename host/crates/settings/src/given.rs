@@ -6,12 +6,13 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 
 use crate::exporter::GivenExporter;
 
 /// Every setting, each as a flag, a `TOLLGATE_*` variable and a key of the file.
-#[derive(Clone, Debug, Default, clap::Args, Deserialize)]
+#[derive(Clone, Debug, Default, clap::Args, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Given {
     /// TOML file with any of the other settings as keys, such as `listen = "0.0.0.0:8080"`
@@ -23,7 +24,7 @@ pub struct Given {
     #[arg(long, env = "TOLLGATE_LISTEN", value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
 
-    /// Folder for everything that is written, spans.ndjson included [default: ./tollgate-data]
+    /// Folder for everything that is written, spans.ndjson included [default: tollgate-data]
     #[arg(long, env = "TOLLGATE_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 
@@ -31,7 +32,8 @@ pub struct Given {
     #[arg(long, env = "TOLLGATE_PLUGINS", value_name = "DIR")]
     pub plugins: Option<PathBuf>,
 
-    /// Public minisign keys; where there are any, each plugin needs a signature by one of them
+    /// Public minisign keys; where there are any, each plugin needs a signature by one of
+    /// them [default: none]
     #[arg(long, env = "TOLLGATE_PLUGIN_KEYS", value_name = "KEY,..", value_delimiter = ',')]
     pub plugin_keys: Option<Vec<String>>,
 
@@ -40,6 +42,7 @@ pub struct Given {
     pub admin_listen: Option<SocketAddr>,
 
     /// File with the token of the admin API; or set TOLLGATE_ADMIN_TOKEN to the token itself
+    /// [default: none]
     #[arg(long, env = "TOLLGATE_ADMIN_TOKEN_FILE", value_name = "FILE")]
     pub admin_token_file: Option<PathBuf>,
 
@@ -53,6 +56,7 @@ pub struct Given {
         value_delimiter = ','
     )]
     #[serde(deserialize_with = "one_or_more", default)]
+    #[schemars(with = "Option<OneOrMore>")]
     pub model: Option<Vec<String>>,
 
     /// TOML file of other servers to forward to, watched while running [default: none]
@@ -65,6 +69,7 @@ pub struct Given {
     pub keys_file: Option<PathBuf>,
 
     /// Let everybody in without a key also where others than this machine can reach the gateway
+    /// [default: false]
     #[arg(long, env = "TOLLGATE_ANONYMOUS", value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub anonymous: Option<bool>,
 
@@ -162,7 +167,7 @@ pub struct Given {
 }
 
 /// How traces are shown on standard output.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Console {
     /// A tree for people.
@@ -174,7 +179,7 @@ pub enum Console {
 }
 
 /// What happens to requests while Redis is away.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum RedisAway {
     /// They are served without limits.
@@ -187,7 +192,7 @@ pub enum RedisAway {
 }
 
 /// How the log looks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum LogFormat {
     /// Lines for people.
@@ -198,7 +203,7 @@ pub enum LogFormat {
 }
 
 /// What a recorded request survives.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Durability {
     /// A power cut.
@@ -209,21 +214,39 @@ pub enum Durability {
 }
 
 /// A text, or a list of texts.
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "a string or an array of strings")]
+enum OneOrMore {
+    One(String),
+    More(Vec<String>),
+}
+
 fn one_or_more<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<String>>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged, expecting = "a string or an array of strings")]
-    enum Written {
-        One(String),
-        More(Vec<String>),
-    }
     Ok(match Option::deserialize(from)? {
-        Some(Written::One(one)) => Some(vec![one]),
-        Some(Written::More(all)) => Some(all),
+        Some(OneOrMore::One(one)) => Some(vec![one]),
+        Some(OneOrMore::More(all)) => Some(all),
         None => None,
     })
 }
 
 impl Given {
+    /// The counts that must not be 0, by their names.
+    pub(crate) fn at_least_one(&self) -> [(&'static str, Option<u64>); 10] {
+        let wide = |count: Option<usize>| count.map(|count| count as u64);
+        [
+            ("max-running", wide(self.max_running)),
+            ("max-step-tokens", wide(self.max_step_tokens)),
+            ("kv-memory-mib", wide(self.kv_memory_mib)),
+            ("max-queued", wide(self.max_queued)),
+            ("max-body-bytes", wide(self.max_body_bytes)),
+            ("stall-seconds", self.stall_seconds),
+            ("ledger-retain-days", self.ledger_retain_days),
+            ("ledger-retain-mib", self.ledger_retain_mib),
+            ("ledger-budget-mib", self.ledger_budget_mib),
+            ("ledger-partition-mib", self.ledger_partition_mib),
+        ]
+    }
+
     /// These settings, each missing one taken from `other`.
     #[must_use]
     pub(crate) fn or(self, other: Self) -> Self {

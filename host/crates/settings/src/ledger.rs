@@ -41,16 +41,6 @@ pub(crate) fn keeping(given: &Given) -> LedgerKeeping {
 /// What of it makes no sense, a line each.
 pub(crate) fn faults(keeping: &LedgerKeeping) -> Vec<String> {
     let mut faults = Vec::new();
-    for (name, is_zero) in [
-        ("ledger-retain-days", keeping.retain_for.is_some_and(|time| time.is_zero())),
-        ("ledger-retain-mib", keeping.retain_bytes == Some(0)),
-        ("ledger-budget-mib", keeping.budget_bytes == Some(0)),
-        ("ledger-partition-mib", keeping.partition_bytes == 0),
-    ] {
-        if is_zero {
-            faults.push(format!("{name} is 0; it must be at least 1"));
-        }
-    }
     // Files are deleted whole, and the one that is written never.
     for (name, limit) in
         [("ledger-retain-mib", keeping.retain_bytes), ("ledger-budget-mib", keeping.budget_bytes)]
@@ -107,9 +97,7 @@ mod tests {
             (given(Some(100), None, None), vec!["ledger-retain-mib is 100 and less"]),
             (given(None, Some(100), None), vec!["ledger-budget-mib is 100 and less than one"]),
             (given(Some(600), Some(500), None), vec!["less than ledger-retain-mib, 600"]),
-            (given(Some(0), None, Some(0)), vec!["retain-mib is 0", "partition-mib is 0"]),
             (given(None, None, Some(u64::MAX)), vec![]),
-            (Given { ledger_retain_days: Some(0), ..Given::default() }, vec!["retain-days is 0"]),
         ];
         for (given, wanted) in cases {
             let faults = faults(&keeping(&given));

@@ -5,13 +5,17 @@
 //! default. A name that nothing knows is an error that names the nearest one, wherever it stands.
 //! A [`Secret`] comes from a variable or from a file of its own, and shows nowhere. Exporters are
 //! tables of the file alone, `[[exporter]]`.
+//!
+//! [`schema`] and [`template`] are made from the same struct, so that neither can say what does not hold.
 
 mod exporter;
 mod given;
 mod ledger;
 mod names;
 mod resolved;
+mod schema;
 mod secret;
+mod template;
 mod tenancy;
 
 pub use exporter::{
@@ -21,5 +25,7 @@ pub use exporter::{
 pub use given::{Console, Durability, Given, LogFormat, RedisAway};
 pub use ledger::LedgerKeeping;
 pub use resolved::{ModelChoice, Settings, SettingsError, resolve};
+pub use schema::schema;
 pub use secret::{ADMIN_TOKEN, Secret, admin_token};
+pub use template::{SCHEMA_FILE, template};
 pub use tenancy::{KEYS, REDIS_URL, Tenancy};

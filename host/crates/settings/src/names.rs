@@ -30,6 +30,15 @@ pub(crate) fn nearest<'a>(wrong: &str, known: &'a [String]) -> Option<&'a str> {
         .map(|(_, name)| name)
 }
 
+/// What a text says besides its default, and the default.
+pub(crate) fn split_default(text: &str) -> (String, Option<String>) {
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match text.split_once(" [default: ") {
+        Some((help, default)) => (help.to_owned(), Some(default.trim_end_matches(']').to_owned())),
+        None => (text, None),
+    }
+}
+
 fn arguments() -> Vec<(String, String)> {
     Given::augment_args(clap::Command::new("tollgate"))
         .get_arguments()

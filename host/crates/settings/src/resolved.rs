@@ -114,6 +114,7 @@ pub fn resolve(
         Some(path) => given.or(read_file(&path, &mut faults)?),
         None => given,
     };
+    faults.extend(zeros(&given));
     let token_file = given.admin_token_file.clone();
     let (console, tables) = (given.console, given.exporters.clone());
     let variable = |name: &str| environment.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone());
@@ -126,21 +127,7 @@ pub fn resolve(
         }
     };
     faults.extend(ledger::faults(&settings.ledger));
-    for (name, value) in [
-        ("max-running", settings.max_running),
-        ("max-step-tokens", settings.max_step_tokens),
-        ("kv-memory-mib", settings.kv_memory.unwrap_or(1)),
-        ("max-queued", settings.max_queued),
-        ("max-body-bytes", settings.max_body_bytes),
-    ] {
-        if value == 0 {
-            faults.push(format!("{name} is 0; it must be at least 1"));
-        }
-    }
     faults.extend(model_faults(&settings.models));
-    if settings.stall.is_zero() {
-        faults.push("stall-seconds is 0; it must be at least 1".to_owned());
-    }
     if settings.plugin_keys.iter().any(|key| key.trim().is_empty()) {
         faults.push("plugin-keys has an empty key; leave it out".to_owned());
     }
@@ -150,6 +137,12 @@ pub fn resolve(
     }
     faults.extend(unguarded(&settings));
     if faults.is_empty() { Ok(settings) } else { Err(SettingsError::Faulty { faults }) }
+}
+
+/// Counts of which none makes no sense.
+fn zeros(given: &Given) -> impl Iterator<Item = String> {
+    let zeros = given.at_least_one().into_iter().filter(|(_, count)| *count == Some(0));
+    zeros.map(|(name, _)| format!("{name} is 0; it must be at least 1"))
 }
 
 impl ModelChoice {

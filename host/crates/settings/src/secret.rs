@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::Read;
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 /// Variable that holds the token of the admin API itself.
@@ -15,7 +16,7 @@ const SHORTEST: usize = 16;
 const LONGEST: u64 = 4096;
 
 /// Text that shows as `***`.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Secret(String);
 

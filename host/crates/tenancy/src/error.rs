@@ -47,6 +47,12 @@ pub enum TenancyError {
     /// The address of Redis is none.
     #[error("the address of Redis: {0}")]
     Redis(redis::RedisError),
+    /// Redis does not answer.
+    #[error("Redis does not answer: {problem}")]
+    NoAnswer {
+        /// What came instead.
+        problem: String,
+    },
 }
 
 /// Classes of [`TenancyError`].
@@ -68,7 +74,7 @@ impl TenancyError {
             Self::Configuration { .. } | Self::NoSuchKey { .. } | Self::Redis(_) => {
                 TenancyErrorKind::Configuration
             }
-            Self::Busy { .. } | Self::Random(_) | Self::NoRuntime(_) => {
+            Self::Busy { .. } | Self::Random(_) | Self::NoRuntime(_) | Self::NoAnswer { .. } => {
                 TenancyErrorKind::Unavailable
             }
             Self::File { .. } => TenancyErrorKind::Storage,

@@ -36,4 +36,4 @@ pub use limiter::{Degraded, Draw, Limiter, LimiterStatus, Refusal, Reservation, 
 pub use limits::{Budget, LARGEST_LIMIT, Limits, Per, Period, Scope};
 pub use principal::{AuthError, Principal};
 pub use secret::{Digest, SECRET_PREFIX};
-pub use shared::{RedisPolicy, RedisSettings, RedisTrouble};
+pub use shared::{RedisPolicy, RedisPong, RedisSettings, RedisTrouble, ping};

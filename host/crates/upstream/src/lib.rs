@@ -24,6 +24,7 @@ mod json;
 mod matching;
 mod openai;
 mod outgoing;
+mod probe;
 mod reading;
 mod responses;
 mod route;
@@ -42,6 +43,7 @@ pub use config::{Balance, Kind};
 pub use error::{UpstreamError, UpstreamErrorKind};
 pub use exchange::{Exchange, Form, Head, Piece, PieceKind};
 pub use outgoing::Outgoing;
+pub use probe::{Heard, Probe};
 #[doc(hidden)]
 pub use reading::reading_bench;
 pub use route::Route;

@@ -13,7 +13,7 @@ use super::guard::{Guard, guard};
 use super::view::{PluginView, PluginsView};
 use super::{backends, price, shadow};
 use crate::routes::{health, no_such_method, no_such_route};
-use crate::{HttpSettings, body, error};
+use crate::{HttpSettings, body, error, openapi};
 
 /// Largest usage record, in bytes.
 const USAGE_BYTES: usize = 256 * 1024;
@@ -31,6 +31,7 @@ pub(super) fn router(admin: Admin, guarded_by: Guard) -> Router {
         .route("/admin/backends", get(other_servers))
         .route("/admin/shadow", get(shadows))
         .route("/metrics", get(metrics))
+        .route(openapi::ROUTE, get(openapi::admin))
         .with_state(admin);
     guarded(routes, guarded_by)
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{Protocol, StartAt};
@@ -31,8 +32,30 @@ pub(super) const KEYS: [&str; 17] = [
     "client-key",
 ];
 
+/// The kinds, and which keys mean something for each besides `kind`, `name` and `start`.
+pub(crate) const KEYS_OF_KINDS: [(&str, &[&str]); 4] = [
+    ("console", &["format"]),
+    ("ndjson", FILE_KEYS),
+    ("otlp-json", FILE_KEYS),
+    (
+        "otlp",
+        &[
+            "endpoint",
+            "protocol",
+            "headers",
+            "timeout-seconds",
+            "compression",
+            "certificate",
+            "client-certificate",
+            "client-key",
+        ],
+    ),
+];
+
+const FILE_KEYS: &[&str] = &["path", "rotate-mib", "rotate-hours", "keep", "compress"];
+
 /// One `[[exporter]]` table. Which keys it may have depends on its kind.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct GivenExporter {
     /// Names its place in the ledger [default: its kind]
@@ -72,7 +95,7 @@ pub struct GivenExporter {
 }
 
 /// Value of a header, or where it is.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(
     untagged,
     deny_unknown_fields,

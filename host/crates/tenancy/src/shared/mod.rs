@@ -6,6 +6,7 @@
 //! are *merged*, so their sums stay exact, and tokens are left to flow out.
 
 mod connection;
+mod ping;
 mod scripts;
 mod worker;
 
@@ -25,6 +26,7 @@ use crate::local::Local;
 use crate::secret;
 use connection::Connection;
 pub use connection::RedisTrouble;
+pub use ping::{RedisPong, ping};
 pub(crate) use scripts::Owed;
 use scripts::{Place, Scripts, Stand};
 

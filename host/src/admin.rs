@@ -19,10 +19,10 @@ const ANSWER: Duration = Duration::from_secs(150);
 pub struct Target {
     /// Admin API of the gateway, such as http://127.0.0.1:9090
     #[arg(long, value_name = "URL")]
-    pub(super) admin: Url,
+    pub(crate) admin: Url,
 
     #[command(flatten)]
-    pub(super) token: Token,
+    pub(crate) token: Token,
 }
 
 /// Where the token is.
@@ -35,7 +35,7 @@ pub struct Token {
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ClientError {
+pub(crate) enum ClientError {
     /// The token's file is no good.
     #[error("{0}")]
     Token(String),
@@ -65,7 +65,7 @@ pub(super) enum ClientError {
 }
 
 /// What is asked of a gateway.
-pub(super) enum Ask<'a> {
+pub(crate) enum Ask<'a> {
     /// To show something.
     Get,
     /// To do something.
@@ -75,18 +75,19 @@ pub(super) enum Ask<'a> {
 }
 
 /// The gateway's admin API.
-pub(super) struct Client {
+pub(crate) struct Client {
     admin: Url,
     token: Option<Secret>,
     agent: ureq::Agent,
+    patience: Duration,
 }
 
 impl Client {
-    pub(super) fn of(target: &Target) -> Result<Self, ClientError> {
+    pub(crate) fn of(target: &Target) -> Result<Self, ClientError> {
         Self::new(&target.admin, &target.token)
     }
 
-    pub(super) fn new(admin: &Url, token: &Token) -> Result<Self, ClientError> {
+    pub(crate) fn new(admin: &Url, token: &Token) -> Result<Self, ClientError> {
         if admin.cannot_be_a_base() || !matches!(admin.scheme(), "http" | "https") {
             return Err(ClientError::Url(admin.clone()));
         }
@@ -94,23 +95,34 @@ impl Client {
         let token = tollgate_settings::admin_token(variable, token.admin_token_file.as_deref())
             .map_err(ClientError::Token)?;
         // A token follows no redirect.
-        let agent =
-            ureq::AgentBuilder::new().timeout_connect(CONNECT).timeout(ANSWER).redirects(0).build();
-        Ok(Self { admin: admin.clone(), token, agent })
+        let agent = ureq::AgentBuilder::new().timeout_connect(CONNECT).redirects(0).build();
+        Ok(Self { admin: admin.clone(), token, agent, patience: ANSWER })
+    }
+
+    /// With another patience than one that waits for compilers.
+    pub(crate) fn patient_for(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
     /// Asks the route of these segments, which need no escaping.
-    pub(super) fn ask<T: DeserializeOwned>(
+    pub(crate) fn ask<T: DeserializeOwned>(
         &self,
         ask: &Ask<'_>,
         route: &[&str],
     ) -> Result<T, ClientError> {
-        let mut url = self.admin.clone();
-        if let Ok(mut path) = url.path_segments_mut() {
-            path.pop_if_empty().extend(route);
-        }
+        let text = self.text(ask, route)?;
+        serde_json::from_str(&text).map_err(|error| ClientError::Malformed {
+            url: self.url(route),
+            why: error.to_string(),
+        })
+    }
+
+    /// Likewise, for an answer that is no JSON.
+    pub(crate) fn text(&self, ask: &Ask<'_>, route: &[&str]) -> Result<String, ClientError> {
+        let url = self.url(route);
         let method = if matches!(ask, Ask::Get) { "GET" } else { "POST" };
-        let mut request = self.agent.request_url(method, &url);
+        let mut request = self.agent.request_url(method, &url).timeout(self.patience);
         if let Some(token) = &self.token {
             request = request.set("Authorization", &format!("Bearer {}", token.reveal()));
         }
@@ -121,8 +133,7 @@ impl Client {
         let malformed = |why: String| ClientError::Malformed { url: url.clone(), why };
         match answered {
             Ok(answer) if answer.status() == 200 => {
-                let text = answer.into_string().map_err(|error| malformed(error.to_string()))?;
-                serde_json::from_str(&text).map_err(|error| malformed(error.to_string()))
+                answer.into_string().map_err(|error| malformed(error.to_string()))
             }
             Ok(answer) => Err(malformed(format!("status {}", answer.status()))),
             Err(ureq::Error::Status(status, answer)) => {
@@ -137,6 +148,14 @@ impl Client {
             }
             Err(ureq::Error::Transport(error)) => Err(ClientError::Unreachable(Box::new(error))),
         }
+    }
+
+    fn url(&self, route: &[&str]) -> Url {
+        let mut url = self.admin.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().extend(route);
+        }
+        url
     }
 }
 

@@ -1,0 +1,44 @@
+//! The addresses that are listened on.
+
+use std::net::{SocketAddr, TcpListener};
+
+use tollgate_settings::Settings;
+
+use super::Finding;
+
+const CHECK: &str = "port";
+
+/// Whether both addresses are free, at the same time.
+pub(super) fn look(settings: &Settings) -> Vec<Finding> {
+    let mut held = Vec::new();
+    let addresses = [("listen", Some(settings.listen)), ("admin-listen", settings.admin_listen)];
+    let given = addresses.into_iter().filter_map(|(name, address)| Some((name, address?)));
+    given.map(|(name, address)| one(name, address, &mut held)).collect()
+}
+
+/// `held` keeps what was listened on, so that the next does not find it free.
+fn one(name: &str, address: SocketAddr, held: &mut Vec<TcpListener>) -> Finding {
+    match TcpListener::bind(address) {
+        Ok(listener) => {
+            held.push(listener);
+            Finding::ok(CHECK, format!("{name} {address} is free"))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => Finding::failed(
+            CHECK,
+            format!("{name} {address} is in use"),
+            format!(
+                "stop what listens there (`ss -ltnp 'sport = :{}'` names it; all is well if it is this \
+                 gateway), or choose another with --{name}",
+                address.port()
+            ),
+        ),
+        Err(error) => Finding::failed(
+            CHECK,
+            format!("{name} {address} cannot be listened on: {error}"),
+            format!(
+                "choose an address of this machine, and a port from 1024 on, with --{name}, such as \
+                 127.0.0.1:8080"
+            ),
+        ),
+    }
+}

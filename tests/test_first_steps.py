@@ -1,0 +1,105 @@
+"""The first five minutes at a command line: a settings file, its schema, completions, the manual."""
+
+import json
+import tomllib
+
+import jsonschema
+import pytest
+
+from test_settings import run
+
+
+def init(folder, *more):
+    return run("init", folder, *more)
+
+
+def test_init_writes_what_the_program_takes_and_what_changes_nothing(tmp_path, start_gateway):
+    code, stdout, stderr = init(tmp_path / "new")
+    assert code == 0, stderr
+    file = tmp_path / "new/tollgate.toml"
+    assert str(file) in stdout and tomllib.loads(file.read_text()) == {}
+    assert run("config", "check", file)[0] == 0
+    gateway = start_gateway(arguments=["--config", file])
+    gateway.still_serves()
+
+
+def test_init_does_not_write_over_what_is_there(tmp_path):
+    assert init(tmp_path)[0] == 0
+    file = tmp_path / "tollgate.toml"
+    file.write_text("model = 'none'\n")
+    code, _, stderr = init(tmp_path)
+    assert code == 1 and "--force" in stderr and file.read_text() == "model = 'none'\n"
+    assert init(tmp_path, "--force")[0] == 0 and "model = 'none'" not in file.read_text()
+    (tmp_path / "file").write_text("")
+    code, _, stderr = init(tmp_path / "file/below")
+    assert code == 1 and "cannot write" in stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "fine"),
+    [
+        ("", True),
+        ('listen = "127.0.0.1:9"\nconsole = "off"\n', True),
+        ('[[exporter]]\nkind = "otlp"\nheaders = { a = "b" }\n', True),
+        ('lisen = "127.0.0.1:9"\n', False),
+        ("listen = 9\n", False),
+        ("max-running = 0\n", False),
+        ('[[exporter]]\nkind = "console"\npath = "x"\n', False),
+    ],
+)
+def test_the_schema_and_the_program_say_the_same(tmp_path, text, fine):
+    code, stdout, _ = run("config", "schema")
+    schema = json.loads(stdout)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    assert code == 0 and jsonschema.Draft202012Validator(schema).is_valid(tomllib.loads(text)) == fine
+    file = tmp_path / "t.toml"
+    file.write_text(text)
+    code, stdout, stderr = run("config", "check", file)
+    assert (code == 0) == fine, stderr
+    assert fine or len(stderr) > 20
+
+
+def test_a_log_filter_that_is_none_is_found(tmp_path):
+    (tmp_path / "t.toml").write_text('log = "info=loud=x"\n')
+    code, _, stderr = run("config", "check", tmp_path / "t.toml")
+    assert code == 2 and "filter" in stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "elvish", "powershell"])
+def test_completions(shell):
+    code, stdout, _ = run("completions", shell)
+    assert code == 0 and "ledger-durability" in stdout
+
+
+def test_the_manual(tmp_path):
+    code, stdout, _ = run("man")
+    assert code == 0 and stdout.startswith(".") and "tollgate" in stdout
+    assert run("man", "--out", tmp_path / "man")[0] == 0
+    pages = {page.name for page in (tmp_path / "man").iterdir()}
+    assert {"tollgate.1", "tollgate-serve.1", "tollgate-plugin-check.1"} <= pages
+    assert "TOLLGATE_LISTEN" in (tmp_path / "man/tollgate-serve.1").read_text()
+
+
+def test_a_start_tells_what_is_on(start_gateway, tmp_path):
+    receiver = "http://user:hunter2@127.0.0.1:9/v1/traces"
+    arguments = ["--admin-listen", "127.0.0.1:0", "--capture-content", "acme"]
+    gateway = start_gateway(arguments=arguments, env={"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": receiver})
+    log = gateway.log()
+    banner = log[log.index("\ntollgate ") + 1 :].split("\n20")[0].splitlines()
+    lines = [line[:13].split() + [line[13:]] for line in banner[1:] if line.startswith("  ")]
+    labels = [line[0] for line in lines if len(line) == 2]
+    assert labels == ["api", "admin", "model", "plugins", "keys", "limits", "exporters", "ledger", "content"]
+    text = "\n".join(banner)
+    words = ["/v1", "with /metrics", "tollgate-demo", "also called mistral-7b", "1. tollgate/", "cost-model", "everybody is let in"]
+    words += ["by this gateway alone", "spans.ndjson", "otlp: http://127.0.0.1:9/v1/traces", "survives a power cut", "acme"]
+    assert all(word in text for word in words), text
+    assert "hunter2" not in text
+
+
+def test_programs_are_told_in_one_line_of_the_log(start_gateway):
+    gateway = start_gateway(arguments=["--log-format", "json", "--console", "off"], plugins=())
+    lines = [json.loads(line) for line in gateway.log().splitlines()]
+    (started,) = [line for line in lines if line.get("message") == "started"]
+    assert started["plugins"] == "none: nothing is priced" and str(gateway.port) in started["api"]
+    quiet = start_gateway(arguments=["--log", "warn"])
+    assert "by this gateway alone" not in quiet.log()

@@ -1,0 +1,84 @@
+"""`tollgate import-prices`: what LiteLLM's file says is what the gateway bills, to the last digit."""
+
+import csv
+import json
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from conftest import component, exact
+from test_settings import run
+from test_tenants import CHAT, ROUTE
+from test_upstream import ANSWER, scripted, send_json  # noqa: F401 - a fixture
+
+FILE = Path(__file__).with_name("litellm_prices.json")
+PRICES = json.loads(FILE.read_text(), parse_float=Decimal)
+
+
+def imported(*arguments, status=0):
+    code, stdout, stderr = run("import-prices", FILE, *arguments)
+    assert code == status, stderr
+    return stdout, stderr
+
+
+def test_the_table_is_one_that_the_plugin_takes(tmp_path):
+    stdout, stderr = imported("--strip-prefix", "--left-out", tmp_path / "left.csv")
+    table = json.loads(stdout)
+    assert [entry["match"] for entry in table["models"]] == ["embed", "large", "large", "small"]
+    assert table["models"][1]["service_tier"] == "flex" and table["models"][1]["cache_read"] == "$0.31/M"
+    assert table["models"][2]["context_over"] == [{"tokens": 200000, "input": "$2.5/M", "output": "$16.5/M"}]
+    (tmp_path / "table.json").write_text(stdout)
+    code, said, _ = run("plugin", "check", "--config", tmp_path / "table.json", component("cost-per-token"))
+    assert code == 0, said
+    assert "3 models imported" in stderr and "input_cost_per_image" in stderr
+    left = list(csv.DictReader((tmp_path / "left.csv").open()))
+    assert {(row["model"], row["field"]) for row in left} == {
+        ("acme/free", "*"),
+        ("acme/picture", "*"),
+        ("acme/picture", "output_cost_per_image"),
+        ("acme/large", "input_cost_per_image"),
+        ("acme/large", "search_context_cost_per_query"),
+    }
+
+
+def test_what_there_is_to_choose():
+    assert [entry["match"] for entry in json.loads(imported("--provider", "other")[0])["models"]] == ["other/small"]
+    assert "acme/free" in imported("--keep-free")[0] and "acme/free" not in imported()[0]
+    assert "no model" in imported("--provider", "nobody", status=1)[1]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "\x00"])
+def test_a_file_that_is_none(tmp_path, text):
+    (tmp_path / "x.json").write_text(text)
+    code, _, stderr = run("import-prices", tmp_path / "x.json")
+    assert code == 1 and "no price file" in stderr
+    code, _, stderr = run("import-prices", tmp_path / "none.json")
+    assert code == 1 and "cannot read" in stderr
+
+
+@pytest.mark.parametrize(("tier", "tokens"), [(None, 1000), (None, 200_001), ("flex", 1000)])
+def test_what_is_billed(start_gateway, scripted, tmp_path, tier, tokens):  # noqa: F811 - the fixture
+    plugins_toml, _ = imported("--format", "plugins-toml", "--strip-prefix")
+    usage = {
+        "prompt_tokens": tokens,
+        "completion_tokens": 77,
+        "total_tokens": tokens + 77,
+        "prompt_tokens_details": {"cached_tokens": 123},
+        "completion_tokens_details": {"reasoning_tokens": 7},
+    }
+    answer = ANSWER | {"model": "large", "usage": usage} | ({"service_tier": tier} if tier else {})
+    server = scripted(lambda connection, _: send_json(connection, answer))
+    backends = tmp_path / "backends.toml"
+    backends.write_text(f'[[backend]]\nname = "b"\nurl = "{server.url}/v1"\n')
+    gateway = start_gateway(plugins=("cost-per-token",), plugins_toml=plugins_toml, arguments=["--backends", backends])
+    asked = gateway.http.post(ROUTE, json=CHAT | {"model": "large"} | ({"service_tier": tier} if tier else {}))
+    assert asked.status_code == 200, asked.text
+    of = PRICES["acme/large"]
+    end = "_flex" if tier else "_above_200k_tokens" if tokens > 200_000 else ""
+    wanted = (tokens - 123) * of[f"input_cost_per_token{end}"] + 123 * of["cache_read_input_token_cost"]
+    wanted += 70 * of[f"output_cost_per_token{end}"] + 7 * of["output_cost_per_reasoning_token"]
+    cost = exact(asked)["cost"]
+    assert cost["status"] == "priced" and Decimal(cost["amount"]) == wanted
+    other = gateway.http.post(ROUTE, json=CHAT | {"model": "free"})
+    assert exact(other)["cost"]["status"] == "unpriced"
