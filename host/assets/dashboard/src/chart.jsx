@@ -9,6 +9,8 @@ const style = (name) => getComputedStyle(document.documentElement).getPropertyVa
 export function Chart({ title, times, series, format, step }) {
   const place = useRef(null);
   useEffect(() => {
+    // The last step has a length, too.
+    const ends = (all) => [...all, (all.at(-1) ?? 0) + step];
     const draw = () => {
       place.current.replaceChildren();
       const axis = { stroke: style("--quiet"), grid: { stroke: style("--line"), width: 1 }, ticks: { show: false }, font: `11px ${style("--sans")}` };
@@ -16,12 +18,12 @@ export function Chart({ title, times, series, format, step }) {
       return new uPlot({
         width, height: 190, legend: { show: false }, cursor: { drag: { x: false, y: false } }, padding: [10, 8, 0, 0],
         scales: { x: { time: true }, y: { range: (_, low, high) => [0, high > 0 ? high * 1.1 : 1] } },
-        axes: [{ ...axis, space: 70, values: "{HH}:{mm}", ...(step >= 86400 ? { values: "{MMM} {D}" } : {}) }, { ...axis, size: 64, values: (_, values) => values.map(format) }],
+        axes: [{ ...axis, space: 70, size: 28, values: step >= 14400 ? "{MMM} {D}" : "{HH}:{mm}" }, { ...axis, size: 64, values: (_, values) => values.map(format) }],
         series: [{}, ...series.map(([label, colour]) => ({
           label, stroke: style(colour), fill: `${style(colour)}1f`, width: 2, points: { show: times.length < 60, size: 4 },
           paths: step ? uPlot.paths.stepped?.({ align: 1 }) : undefined,
         }))],
-      }, [times, ...series.map(([, , values]) => values)], place.current);
+      }, [ends(times), ...series.map(([, , values]) => [...values, values.at(-1)])], place.current);
     };
     let chart = draw();
     const again = () => {
@@ -46,7 +48,7 @@ export function Chart({ title, times, series, format, step }) {
   return (
     <figure class="chart">
       <figcaption>
-        <span>{title}</span>
+        <span class="hidden">{title}</span>
         <span class="keys">{series.map(([name, colour]) => <span key={name}><i style={{ background: `var(${colour})` }} />{name}</span>)}</span>
       </figcaption>
       <div ref={place} class="plot" role="img" aria-label={`${title}: chart; the figures are in the table below`} />

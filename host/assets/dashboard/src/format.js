@@ -32,9 +32,10 @@ export function bytes(n) {
   return `${unit && n < 100 ? n.toFixed(1) : Math.round(n)} ${units[unit]}`;
 }
 
-/** A decimal string with at most so many places, marked where that left something out. */
+/** A decimal string with so many places, more where it begins with zeros, marked where that left something out. */
 export function decimal(text, places = 6) {
   const [units, part = ""] = text.split(".");
+  if (!/[1-9]/.test(units)) places = Math.max(places, part.search(/[1-9]/) + 6);
   const grouped = units.replace(/\B(?=(\d{3})+$)/g, ",");
   const kept = part.slice(0, places).replace(/0+$/, "");
   const lost = /[1-9]/.test(part.slice(places));

@@ -3,7 +3,7 @@ import { useEffect, useId, useRef } from "preact/hooks";
 import { words } from "./format.js";
 
 const TONES = {
-  completed: "good", priced: "good", serving: "good", closed: "good", healthy: "good", delivering: "good", taking: "good",
+  completed: "good", priced: "good", serving: "good", closed: "good", healthy: "good", delivering: "good", accepting: "good",
   client_gone: "quiet", refused: "bad", failed: "bad", aborted: "bad", unpriced: "warn", plugin_failed: "bad",
   estimated: "warn", shadow: "info", held: "warn", disabled: "quiet", pending: "quiet", open: "bad", half_open: "warn",
   unhealthy: "bad", unknown: "quiet", failing: "bad", behind: "warn", revoked: "bad", expired: "quiet",

@@ -17,7 +17,7 @@ export function Health() {
             ? <Notice tone="bad"><p>New requests are refused: {ledger.unavailable}</p></Notice>
             : null}
           <Figures of={[
-            ["Ledger", <Badge of={ledger.unavailable ? "failing" : "taking"} />, ledger.durability === "power" ? "survives a power cut" : "survives kill -9, not a power cut"],
+            ["Ledger", <Badge of={ledger.unavailable ? "failing" : "accepting"} />, ledger.durability === "power" ? "survives a power cut" : "survives kill -9, not a power cut"],
             ["Records", count(ledger.records), `${count(ledger.entries)} entries`],
             ["In flight", count(ledger.in_flight), `${count(ledger.finished)} ended since the start`],
             ["Commit, mean", ledger.commits ? milliseconds((ledger.commit_seconds / ledger.commits) * 1000) : "–", ledger.failed_commits ? `${count(ledger.failed_commits)} failed` : "none failed"],

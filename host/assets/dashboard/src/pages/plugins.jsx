@@ -64,7 +64,7 @@ function One({ plugin, ask }) {
         <dt>Digest</dt><dd><code title={plugin.plugin?.digest}>{digest(plugin.plugin?.digest)}</code></dd>
         <dt>Since</dt><dd>{plugin.since ? <time dateTime={plugin.since}>{time(plugin.since)}</time> : "–"}</dd>
         <dt>Breaker</dt><dd>{plugin.breaker.state.replace("_", " ")}{plugin.breaker.fault && `, last opened by ${plugin.breaker.fault}`}</dd>
-        <dt>Before it</dt><dd>{plugin.previous ? <>{plugin.previous.version} <code title={plugin.previous.digest}>{digest(plugin.previous.digest)}</code></> : "nothing to go back to"}</dd>
+        <dt>Previous</dt><dd>{plugin.previous ? <>{plugin.previous.version} <code title={plugin.previous.digest}>{digest(plugin.previous.digest)}</code></> : "nothing to go back to"}</dd>
       </dl>
       {plugin.meters?.length > 0 && <Table caption={`What ${name} did`} rows={plugin.meters} columns={[
         ["Role", (meter) => meter.role],

@@ -1,7 +1,7 @@
 // Cost, tokens and latency: over time, and by tenant and model.
 import { useMemo, useState } from "preact/hooks";
 import { get, query, useLoad } from "../api.js";
-import { amounts, compact, count, decimal, milliseconds, of, time } from "../format.js";
+import { amounts, compact, count, milliseconds, of, time } from "../format.js";
 import { Chart } from "../chart.jsx";
 import { link, replace, route } from "../route.js";
 import { Empty, Figures, Heading, Loaded, Notice, Panel, Select, Table } from "../ui.jsx";
@@ -76,6 +76,8 @@ function column(name) {
   return [heading, (row) => (row[name] == null ? <span class="none">nobody</span> : <a href={link("requests", { [name]: row[name] })}>{row[name]}</a>)];
 }
 
+const axis = (n) => n.toLocaleString("en-US", { maximumSignificantDigits: 3 });
+
 /** Every bucket of the period, those without requests too. */
 function buckets(times, length) {
   const step = times.bucket_seconds;
@@ -108,7 +110,7 @@ function Charts({ times, period }) {
     <div class="charts">
       <Panel title="Cost" aside={currencies.length > 1 && <Select label="Currency" value={currency} onChange={setChosen} options={currencies.map((code) => [code, code])} />}>
         {currency
-          ? <Chart title={`Cost in ${currency}`} times={drawn.at} series={drawn.cost} step={step} format={(n) => (n === 0 ? "0" : n < 0.001 ? n.toExponential(1) : decimal(String(n), 4))} />
+          ? <Chart title={`Cost in ${currency}`} times={drawn.at} series={drawn.cost} step={step} format={axis} />
           : <Empty title="Nothing has an amount.">Add a cost plugin that knows these models.</Empty>}
       </Panel>
       <Panel title="Requests"><Chart title="Requests" times={drawn.at} series={drawn.requests} step={step} format={compact} /></Panel>
