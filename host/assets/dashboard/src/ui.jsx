@@ -98,7 +98,7 @@ export function Figures({ of: figures }) {
   );
 }
 
-/** `columns`: [heading, row -> cell, "number" | "text" | "wide"]. On a phone each row becomes a card. */
+/** `columns`: [heading, row -> cell, classes: "number", "gauge", and "full" for a line of its own on a phone]. On a phone each row becomes a card. */
 export function Table({ caption, columns, rows, rowKey, empty }) {
   if (!rows.length) return empty ?? null;
   return (

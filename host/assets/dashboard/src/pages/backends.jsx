@@ -12,10 +12,10 @@ export function Backends() {
         <Panel title="Servers" wide>
           <Table caption="Backends" rows={backends} rowKey={(row) => row.name} columns={[
             ["Name", (row) => row.name],
-            ["Address", (row) => <code>{row.url}</code>],
-            ["Kind", (row) => `${row.kind}, ${row.provider}`],
-            ["Health", (row) => <><Badge of={row.health} />{row.problem && <small> {row.problem}</small>}</>],
-            ["Breaker", (row) => <><Badge of={row.breaker} />{row.breaker_openings > 0 && <small> opened {count(row.breaker_openings)} times</small>}</>],
+            ["Address", (row) => <code>{row.url}</code>, "full"],
+            ["Kind", (row) => `${row.kind}, ${row.provider}`, "full"],
+            ["Health", (row) => <><Badge of={row.health} />{row.problem && <small> {row.problem}</small>}</>, "full"],
+            ["Breaker", (row) => <><Badge of={row.breaker} />{row.breaker_openings > 0 && <small> opened {count(row.breaker_openings)} times</small>}</>, "full"],
             ["In flight", (row) => (row.max_in_flight == null ? count(row.in_flight) : `${count(row.in_flight)} of ${count(row.max_in_flight)}`), "number"],
             ["Answered", (row) => count(row.attempts.answered), "number"],
             ["Refused", (row) => count(row.attempts.refused), "number"],

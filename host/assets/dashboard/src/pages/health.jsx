@@ -38,12 +38,12 @@ export function Health() {
               ["Name", (row) => row.name],
               ["State", (row) => <Badge of={row.failing_seconds != null ? "failing" : row.oldest_pending_seconds > 60 ? "behind" : "delivering"} />],
               ["Waiting", (row) => count(row.pending), "number"],
-              ["Oldest waits for", (row) => seconds(row.oldest_pending_seconds), "number"],
+              ["Oldest waits for", (row) => seconds(row.oldest_pending_seconds), "number full"],
               ["Delivered", (row) => count(row.delivered), "number"],
               ["Filtered", (row) => count(row.filtered), "number"],
               ["Rejected", (row) => count(row.rejected), "number"],
               ["Retries", (row) => count(row.retries), "number"],
-              ["Last trouble", (row) => (row.trouble ? <span>{row.trouble.message} <small>{seconds(row.trouble.seconds_ago)} ago</small></span> : <span class="none">none</span>), "text"],
+              ["Last trouble", (row) => (row.trouble ? <span>{row.trouble.message} <small>{seconds(row.trouble.seconds_ago)} ago</small></span> : <span class="none">none</span>), "full"],
             ]} empty={<Empty title="No exporters.">Spans stay in the ledger. Name a receiver with <code>[[exporter]]</code> or <code>OTEL_EXPORTER_OTLP_ENDPOINT</code>.</Empty>} />
           </Panel>
         </>

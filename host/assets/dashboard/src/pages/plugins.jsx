@@ -71,7 +71,7 @@ function One({ plugin, ask }) {
         ["Calls", (meter) => count(meter.calls), "number"],
         ["Median", (meter) => (meter.p50_ms == null ? "–" : `≤ ${milliseconds(meter.p50_ms)}`), "number"],
         ["99 %", (meter) => (meter.p99_ms == null ? "–" : `≤ ${milliseconds(meter.p99_ms)}`), "number"],
-        ["Faults", (meter) => meter.faults.map(({ kind, count: n }) => `${kind} ${n}`).join(", ") || "none"],
+        ["Faults", (meter) => meter.faults.map(({ kind, count: n }) => `${kind} ${n}`).join(", ") || "none", "full"],
         ["Memory", (meter) => bytes(meter.memory_bytes), "number"],
       ]} />}
       <div class="actions">
@@ -95,9 +95,9 @@ function Shadow({ series }) {
         ["Cheaper", (row) => count(row.requests.cheaper), "number"],
         ["Dearer", (row) => count(row.requests.dearer), "number"],
         ["No price", (row) => count(row.requests.unpriced + row.requests.failed + row.requests.incomparable), "number"],
-        ["Billed", (row) => (row.sum ? `${decimal(row.sum.billed)} ${row.sum.currency}` : "–"), "number"],
-        ["Shadow", (row) => (row.sum ? decimal(row.sum.shadow) : "–"), "number"],
-        ["Difference", (row) => (row.sum ? decimal(row.sum.difference) : "–"), "number"],
+        ["Billed", (row) => (row.sum ? `${decimal(row.sum.billed)} ${row.sum.currency}` : "–"), "number full"],
+        ["Shadow", (row) => (row.sum ? `${decimal(row.sum.shadow)} ${row.sum.currency}` : "–"), "number full"],
+        ["Difference", (row) => (row.sum ? `${decimal(row.sum.difference)} ${row.sum.currency}` : "–"), "number full"],
       ]} empty={<Empty title="No plugin runs in the shadow.">Set <code>shadow = true</code> for one in <code>plugins.toml</code>: it prices live traffic beside the others and bills nobody.</Empty>} />
     </Panel>
   );

@@ -18,8 +18,8 @@ export function RequestPage({ number }) {
         <>
           <Summary request={request} />
           <Panel title="Trace" wide aside={
-            <Select label="As it" value={exporter} onChange={setExporter}
-              options={[["", "is before any filter"], ...(exporters.data?.exporters ?? []).map(({ name }) => [name, `leaves by ${name}`])]} />
+            <Select label="Spans" value={exporter} onChange={setExporter}
+              options={[["", "before any filter"], ...(exporters.data?.exporters ?? []).map(({ name }) => [name, `as they leave by ${name}`])]} />
           }>
             {request.spans.length
               ? <Waterfall spans={request.spans} />
@@ -130,7 +130,7 @@ function Cost({ cost }) {
       <Table caption="Lines of the price" rows={lines} columns={[
         ["Line", (line) => words(line.kind)],
         ["Quantity", (line) => count(line.quantity), "number"],
-        ["Amount", (line) => `${line.amount} ${cost.currency}`, "number"],
+        ["Amount", (line) => `${line.amount} ${cost.currency}`, "number full"],
       ]} empty={<Empty title={`No amount: ${words(cost.reason ?? cost.status)}.`}>{plugin
         ? "See the plugin’s page for what is wrong with it."
         : "Add a cost plugin that knows this model, and price the past with tollgate reprice."}</Empty>} />

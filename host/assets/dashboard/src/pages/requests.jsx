@@ -61,7 +61,7 @@ const COLUMNS = [
   ["Out", (row) => count(row.tokens?.output), "number"],
   ["Cost", (row) => (row.cost.amount == null || row.cost.status !== "priced"
     ? <>{money(row.cost)} <Badge of={row.cost.status} title={row.cost.reason ?? ""} /></>
-    : money(row.cost)), "number"],
+    : money(row.cost)), "number full"],
 ];
 
 /** A text that filters once it is left or Enter is pressed. */

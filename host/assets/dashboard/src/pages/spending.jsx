@@ -57,8 +57,8 @@ function Sums({ groups, times, period }) {
         <Table caption={`Sums by ${groups.by.join(" and ")}`} rows={groups.groups} columns={[
           ...groups.by.map(column),
           ["Requests", (row) => count(row.requests), "number"],
-          ["Cost", (row) => amounts(row.amounts), "number"],
-          ["No amount", (row) => of({ ...row.cost_status.unpriced, ...row.cost_status.plugin_failed }) || "–"],
+          ["Cost", (row) => amounts(row.amounts), "number full"],
+          ["No amount", (row) => of({ ...row.cost_status.unpriced, ...row.cost_status.plugin_failed }) || "–", "full"],
           ["In", (row) => count(row.tokens.input), "number"],
           ["Out", (row) => count(row.tokens.output), "number"],
           ["Median", (row) => milliseconds(row.duration_ms?.p50), "number"],

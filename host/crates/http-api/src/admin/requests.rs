@@ -85,7 +85,7 @@ pub(super) fn seen(seen: Seen, exporter: Option<String>) -> Value {
     if let Value::Object(fields) = &mut value {
         fields.insert("cost".to_owned(), whole_cost(&seen.stored.record.cost));
         fields.insert("spans".to_owned(), Value::Array(seen.spans));
-        fields.insert("bound_for".to_owned(), json!(exporter));
+        fields.insert("bound_for".to_owned(), exporter.map_or(Value::Null, Value::String));
     }
     value
 }
