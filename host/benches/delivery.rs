@@ -12,7 +12,7 @@
     reason = "a benchmark prints, and ends at the first fault"
 )]
 
-#[path = "../src/audit/testing.rs"]
+#[path = "../crates/summary/src/testing.rs"]
 #[expect(dead_code, reason = "it needs one kind of record")]
 mod testing;
 

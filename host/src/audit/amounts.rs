@@ -1,47 +1,6 @@
-//! Sums of money, one for each currency, and decimals as others write them.
-
-use std::collections::BTreeMap;
+//! Decimals as others write them.
 
 use tollgate_domain::{Currency, Money};
-
-use super::error::AuditError;
-
-/// A sum for each currency, by its code.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Amounts(BTreeMap<String, Money>);
-
-impl Amounts {
-    /// Adds an amount to the sum of its currency.
-    pub(super) fn add(&mut self, money: Money) -> Result<(), AuditError> {
-        let sum =
-            self.0.entry(money.currency.code().to_owned()).or_insert(Money::new(0, money.currency));
-        sum.pico = added(sum.pico, money.pico, money.currency)?;
-        Ok(())
-    }
-
-    /// The sums, ordered by currency.
-    pub(super) fn iter(&self) -> impl Iterator<Item = Money> {
-        self.0.values().copied()
-    }
-
-    /// The sum of one currency; none if nothing was added.
-    pub(super) fn get(&self, currency: Currency) -> Option<Money> {
-        self.0.get(currency.code()).copied()
-    }
-
-    /// `1.5 USD + 2 EUR`, or a dash.
-    pub(super) fn text(&self) -> String {
-        if self.0.is_empty() {
-            return "-".to_owned();
-        }
-        self.iter().map(|money| money.to_string()).collect::<Vec<_>>().join(" + ")
-    }
-}
-
-/// A checked sum.
-pub(super) fn added(a: i128, b: i128, currency: Currency) -> Result<i128, AuditError> {
-    a.checked_add(b).ok_or_else(|| AuditError::Overflow { currency: currency.code().to_owned() })
-}
 
 /// Why a text is no amount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -210,20 +169,6 @@ mod tests {
         #[test]
         fn reading_never_panics(text in "\\PC{0,40}|[-+$0-9.,eE]{0,60}") {
             let _ = parse(&text, Currency::USD, true);
-        }
-
-        #[test]
-        fn sums_do_not_depend_on_the_order(mut picos in prop::collection::vec(any::<i64>(), 0..50)) {
-            let sum = |picos: &[i64]| {
-                let mut amounts = Amounts::default();
-                for pico in picos {
-                    amounts.add(Money::new(i128::from(*pico), Currency::USD)).unwrap();
-                }
-                amounts
-            };
-            let before = sum(&picos);
-            picos.reverse();
-            prop_assert_eq!(sum(&picos), before);
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use tollgate_ledger::LedgerError;
+use tollgate_summary::SummaryError;
 
 /// Why a command was not carried out. Each message says what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -55,19 +56,9 @@ pub(super) enum AuditError {
         /// Why, and what to do.
         why: String,
     },
-    /// A sum left the range of money.
-    #[error(
-        "the amounts in {currency} add up to more than can be counted; narrow the period or the tenant"
-    )]
-    Overflow {
-        /// Of which currency.
-        currency: String,
-    },
-    /// There are more groups than anyone could read.
-    #[error(
-        "there are more than {0} groups; group by less with --by, or narrow the period or the tenant"
-    )]
-    Groups(usize),
+    /// There is no sum.
+    #[error(transparent)]
+    Summary(#[from] SummaryError),
     /// An answer cannot be written.
     #[error("cannot write the answer: {0}")]
     Output(String),

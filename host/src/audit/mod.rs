@@ -8,7 +8,6 @@
 
 mod amounts;
 mod error;
-mod groups;
 mod output;
 mod period;
 mod place;
@@ -17,7 +16,6 @@ mod reconcile;
 mod records;
 mod report;
 mod reprice;
-mod request;
 mod spans;
 #[cfg(test)]
 mod testing;

@@ -14,12 +14,13 @@ use super::Found;
 use super::amounts::{NotAnAmount, parse};
 use super::error::AuditError;
 use super::output::Format;
-use super::period::{Period, Typed};
+use super::period::Typed;
 use super::place::Place;
 use super::progress::Quiet;
 use super::records::records;
 use invoice::Columns;
 use join::{Naming, Reconciliation};
+use tollgate_summary::Period;
 
 /// Hold a provider's invoice against what is on record, by day and model
 ///

@@ -3,8 +3,8 @@
 use tollgate_ledger::{LedgerReader, Query, Stored};
 
 use super::error::AuditError;
-use super::period::Period;
 use super::progress::{Progress, Quiet};
+use tollgate_summary::Period;
 
 /// What a query selects of the requests that began in this period, in order. The bar is gone when the iterator is.
 pub(super) fn records(

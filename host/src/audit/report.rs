@@ -1,23 +1,20 @@
 //! `tollgate report`: what was used, what it cost, how long it took and what went wrong, by tenant, model, plugin and day.
 
-mod group;
-mod latency;
 mod print;
 
 use std::path::PathBuf;
 use std::time::SystemTime;
 
 use tollgate_ledger::Query;
+use tollgate_summary::{Dimension, MOST_GROUPS, Period, Request, Summary};
 
 use super::error::AuditError;
 use super::output::Format;
-use super::period::{Period, Typed};
+use super::period::Typed;
 use super::place::Place;
 use super::progress::Quiet;
 use super::records::records;
-use super::request::Request;
 use super::{Found, spans};
-use group::{Dimension, Summary};
 
 /// Sum up what was used, what it cost, how long it took and what went wrong
 ///
@@ -38,8 +35,8 @@ pub struct Report {
     from_spans: Vec<PathBuf>,
 
     /// What to group by, in this order
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Dimension::Tenant, Dimension::Model])]
-    by: Vec<Dimension>,
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [By::Tenant, By::Model])]
+    by: Vec<By>,
 
     #[command(flatten)]
     period: Typed,
@@ -58,6 +55,30 @@ pub struct Report {
 
     #[command(flatten)]
     quiet: Quiet,
+}
+
+/// What to group by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum By {
+    /// Who pays.
+    Tenant,
+    /// The model as the client named it.
+    Model,
+    /// The build of the cost plugin.
+    Plugin,
+    /// The day it began, UTC.
+    Day,
+}
+
+impl From<By> for Dimension {
+    fn from(by: By) -> Self {
+        match by {
+            By::Tenant => Self::Tenant,
+            By::Model => Self::Model,
+            By::Plugin => Self::Plugin,
+            By::Day => Self::Day,
+        }
+    }
 }
 
 /// Which requests count.
@@ -83,9 +104,10 @@ pub(super) fn run(arguments: &Report) -> Result<Found, AuditError> {
         arguments.period.period(SystemTime::now().into()).map_err(AuditError::Arguments)?;
     let filter =
         Filter { period, tenant: arguments.tenant.as_deref(), model: arguments.model.as_deref() };
-    let mut summary = Summary::new(&arguments.by);
+    let by: Vec<Dimension> = arguments.by.iter().map(|by| Dimension::from(*by)).collect();
+    let mut summary = Summary::new(&by, MOST_GROUPS);
     let mut add = |request: &Request<'_>| {
-        if filter.holds(request) { summary.add(request) } else { Ok(()) }
+        if filter.holds(request) { Ok(summary.add(request)?) } else { Ok(()) }
     };
     if arguments.from_spans.is_empty() {
         let (tenant, model) = (arguments.tenant.clone(), arguments.model.clone());

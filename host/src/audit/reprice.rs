@@ -19,13 +19,14 @@ use tollgate_plugin_host::OfflineCostModel;
 use super::Found;
 use super::error::AuditError;
 use super::output::Format;
-use super::period::{Period, Typed};
+use super::period::Typed;
 use super::place::{Place, overlap};
 use super::progress::Quiet;
 use super::records::records;
 use crate::plugin::Gate;
 use crate::table::short;
 use difference::Differences;
+use tollgate_summary::Period;
 
 /// Price past requests with another plugin, or with their own again
 ///

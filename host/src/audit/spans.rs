@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use super::error::AuditError;
 use super::output;
 use super::progress::Quiet;
-use super::request::Request;
 use lines::Lines;
+use tollgate_summary::Request;
 
 /// Hands over each request of these files once, in the order of the files; `-` is standard input.
 pub(super) fn read(
@@ -67,11 +67,11 @@ mod tests {
     use tollgate_domain::UnpricedReason;
     use tollgate_domain::span::Span;
 
-    use super::super::request::Cost;
     use super::super::testing::{
         NEW_YEAR, estimated, plugin_failed, priced, record, refused, unpriced,
     };
     use super::*;
+    use tollgate_summary::Cost;
 
     /// A span as the exporter writes it.
     fn written(span: &Span) -> Value {

@@ -19,6 +19,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ledger", &["domain"]),
     ("telemetry", &["domain"]),
     ("tenancy", &["domain"]),
+    ("summary", &["domain"]),
     (
         "gateway",
         &[
@@ -31,6 +32,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "ledger",
             "telemetry",
             "tenancy",
+            "summary",
         ],
     ),
     ("http-api", &["domain", "gateway"]),
@@ -49,7 +51,7 @@ const FENCES: &[(&str, &str)] = &[
 
 /// Dependencies that a pure crate does without.
 const IMPURE: &[&str] = &["tokio", "futures", "reqwest", "hyper", "tracing-subscriber", "async-"];
-const PURE: &[&str] = &["domain", "scheduler"];
+const PURE: &[&str] = &["domain", "scheduler", "summary"];
 
 /// All that may lie at the top of the repository, dotfiles aside.
 const TOP_LEVEL: &[&str] = &[

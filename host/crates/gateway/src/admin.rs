@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio_util::task::TaskTracker;
 use tollgate_domain::{CostOutcome, ErrorKind, Usage};
@@ -15,16 +16,17 @@ use tollgate_engine::Engine;
 use tollgate_ledger::Ledger;
 use tollgate_plugin_host::{ControlError, PluginHost, PluginMeter, PluginStatus, chain};
 use tollgate_telemetry::metrics::{Exposition, Snapshot, TextFormat};
-use tollgate_tenancy::Limiter;
 use tollgate_upstream::{BackendStatus, Upstreams};
 
 use crate::Gateway;
+use crate::admission::Tenancy;
 use crate::call::Refusal;
 use crate::exporters::ExporterMeter;
 use crate::metrics::{
     self, EngineLoad, ExporterCounts, File, LedgerCounts, RequestMeters, Sources,
 };
 use crate::shadow::{Shadow, ShadowSeries};
+use crate::tracer::Tracer;
 
 /// Handle for the operator's side of a gateway.
 #[derive(Clone)]
@@ -34,10 +36,12 @@ pub struct Admin {
     running: TaskTracker,
     requests: Arc<RequestMeters>,
     shadow: Arc<Shadow>,
-    ledger: Ledger,
-    exporters: Vec<Arc<ExporterMeter>>,
+    pub(crate) ledger: Ledger,
+    pub(crate) exporters: Vec<Arc<ExporterMeter>>,
     upstreams: Option<Upstreams>,
-    limiter: Limiter,
+    pub(crate) tenancy: Tenancy,
+    pub(crate) tracer: Arc<Tracer>,
+    pub(crate) adding_up: Arc<Semaphore>,
 }
 
 impl Gateway {
@@ -54,7 +58,9 @@ impl Gateway {
             ledger: inner.ledger.clone(),
             exporters: inner.exporters.clone(),
             upstreams: inner.upstreams.clone(),
-            limiter: inner.tenancy.limiter.clone(),
+            tenancy: inner.tenancy.clone(),
+            tracer: Arc::clone(&inner.tracer),
+            adding_up: Arc::clone(&inner.adding_up),
         }
     }
 }
@@ -176,7 +182,7 @@ impl Admin {
             ledger: Some(&LedgerCounts::from(self.ledger.state())),
             exporters: &exporters,
             backends: &self.backends(),
-            limits: self.limiter.status(),
+            limits: self.tenancy.limiter.status(),
         })
     }
 

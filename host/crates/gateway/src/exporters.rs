@@ -13,6 +13,9 @@ use crate::metrics::ExporterCounts;
 /// How often one exporter warns of the same trouble at most.
 const WARN_EVERY: Duration = Duration::from_secs(30);
 
+/// How much is kept of what was wrong.
+const TROUBLE_CHARACTERS: usize = 1000;
+
 /// Bounds of how long attempts to send take, in seconds.
 const SEND_SECONDS: [f64; 12] =
     [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0];
@@ -36,6 +39,19 @@ struct State {
     failing_since: Option<Instant>,
     failed: Option<Instant>,
     warned: Option<Instant>,
+    /// What was wrong last, and when.
+    trouble: Option<(Instant, String)>,
+}
+
+/// How an exporter does, for those who look on.
+#[derive(Clone, Debug)]
+pub struct ExporterStatus {
+    /// What it counts.
+    pub counts: ExporterCounts,
+    /// For how long the receiver has been taking nothing; none while it takes.
+    pub failing_for: Option<Duration>,
+    /// What was wrong last, and how long ago.
+    pub trouble: Option<(Duration, String)>,
 }
 
 impl ExporterMeter {
@@ -48,8 +64,14 @@ impl ExporterMeter {
             failing_since: None,
             failed: None,
             warned: None,
+            trouble: None,
         };
         Self { name: name.to_owned(), state: Mutex::new(state) }
+    }
+
+    /// Its exporter's name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     /// It is done with the records up to there.
@@ -93,11 +115,24 @@ impl ExporterMeter {
     /// Logs trouble, unless there was a warning not long ago: the counts tell the rest.
     pub(crate) fn trouble(&self, message: &str) {
         let mut state = self.locked();
+        let said = message.chars().take(TROUBLE_CHARACTERS).collect();
+        state.trouble = Some((Instant::now(), said));
         let quiet = state.warned.is_some_and(|at| at.elapsed() < WARN_EVERY);
         if !quiet {
             state.warned = Some(Instant::now());
             drop(state);
             tracing::warn!(exporter = self.name, "{message}");
+        }
+    }
+
+    /// How it does; blocks as [`ExporterMeter::counts`].
+    pub(crate) fn status(&self, ledger: &Ledger) -> ExporterStatus {
+        let counts = self.counts(ledger);
+        let state = self.locked();
+        ExporterStatus {
+            counts,
+            failing_for: state.failing_since.map(|since| since.elapsed()),
+            trouble: state.trouble.as_ref().map(|(at, said)| (at.elapsed(), said.clone())),
         }
     }
 

@@ -12,6 +12,7 @@ mod content;
 mod deliver;
 mod exporters;
 mod forward;
+mod inspect;
 mod local;
 mod locals;
 mod log;
@@ -50,13 +51,18 @@ pub use call::{
     Moment, Places, Prompt, Refusal, Tuning,
 };
 pub use content::CaptureSettings;
+pub use exporters::ExporterStatus;
+pub use inspect::{LedgerStanding, LimitsStanding, Seen, Totals, TotalsAsk};
 pub use metrics::{ExporterCounts, FileState, LedgerCounts};
 pub use models::ModelCard;
 pub use piece::{Piece, TokenTold};
 pub use shadow::{ShadowAmounts, ShadowGroup, ShadowResult, ShadowSeries};
 pub use tokens::{ToTokens, Tokens};
+pub use tollgate_ledger::{Durability, LedgerState, Page, Query, Stored, UnderWay};
 pub use tollgate_plugin_host::{BreakerState, PluginMeter, PluginStatus};
+pub use tollgate_summary::{Dimension, Period, TypedTime, ago, shown};
 pub use tollgate_telemetry::metrics::Exposition;
+pub use tollgate_tenancy::{BudgetStanding, KeyStanding, Limits, Standing, Used};
 
 use content::Capture;
 use deliver::Courier;
@@ -119,6 +125,9 @@ struct Inner {
     requests: Arc<RequestMeters>,
     shadow: Arc<Shadow>,
     exporters: Vec<Arc<ExporterMeter>>,
+    tracer: Arc<Tracer>,
+    /// Held by whoever adds records up for an operator: one at a time.
+    adding_up: Arc<tokio::sync::Semaphore>,
 }
 
 /// The part that outlives the last request: carries records to their exporters.
@@ -149,7 +158,8 @@ impl Gateway {
         let Opened { ledger, interrupted } = parts.ledger;
         recover::end_interrupted(&ledger, &parts.plugins, interrupted).await?;
         let tracer = Tracer::new(parts.plugins.clone(), parts.resource, parts.address);
-        let (delivery, exporters) = Delivery::start(parts.exporters, &ledger, &Arc::new(tracer));
+        let tracer = Arc::new(tracer);
+        let (delivery, exporters) = Delivery::start(parts.exporters, &ledger, &tracer);
         let local = |ModelHere { engine, aliases }| {
             let models = Models::new(engine.info(), aliases);
             Local { engine, models }
@@ -168,6 +178,8 @@ impl Gateway {
             requests: Arc::default(),
             shadow: Arc::default(),
             exporters,
+            tracer,
+            adding_up: Arc::new(tokio::sync::Semaphore::new(1)),
         }));
         Ok((gateway, delivery))
     }

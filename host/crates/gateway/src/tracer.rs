@@ -58,6 +58,17 @@ impl Tracer {
         })
     }
 
+    /// What all our spans share.
+    pub(crate) fn resource(&self) -> &Resource {
+        &self.resource
+    }
+
+    /// The spans of one record before any filter; calls plugins, so it blocks.
+    pub(crate) fn whole(&self, record: &Arc<Stored>) -> Vec<Span> {
+        let enriched = self.enriched(std::slice::from_ref(record)).into_iter().next();
+        enriched.map(|spans| spans.as_ref().clone()).unwrap_or_default()
+    }
+
     /// The enriched trace of each record. Whoever comes meanwhile waits, and finds them done.
     fn enriched(&self, records: &[Arc<Stored>]) -> Vec<Arc<Vec<Span>>> {
         let mut known = self.enriched.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,6 +1,6 @@
 //! The operator's API, on a listener of its own.
 //!
-//! Every route but `/health` asks for `Authorization: Bearer TOKEN`; see `guard` for a listener on
+//! Every route but `/health` and the dashboard's files asks for `Authorization: Bearer TOKEN`; see `guard` for a listener on
 //! loopback without one. Errors have the form of the public API (`{"error": {"message", "type",
 //! "param", "code"}}`): 401 without the right token, 404 for a file or route that is not there,
 //! 409 where the plugin's present state forbids it, 400, 408, 413 and 415 for a bad body.
@@ -16,17 +16,31 @@
 //! | `POST /admin/plugins/{file}/price` | a dry run on the posted usage (`price`); never recorded or billed |
 //! | `GET /admin/backends` | how other servers do (`backends`) |
 //! | `GET /admin/shadow` | what shadow plugins would have billed (`shadow`) |
+//! | `GET /admin/requests` | the newest requests on record, filtered, a page at a time (`requests`) |
+//! | `GET /admin/requests/{number}` | one of them with its spans (`requests`) |
+//! | `GET /admin/requests/in-flight` | what is being served now (`requests`) |
+//! | `GET /admin/totals` | sums by tenant, model, plugin, day and time (`totals`) |
+//! | `GET /admin/limits` | limits and budgets, and what is used of them (`limits`) |
+//! | `GET /admin/ledger` | how the ledger stands (`stores`) |
+//! | `GET /admin/exporters` | how exporters do (`stores`) |
 //! | `GET /metrics` | OpenMetrics if `Accept` names it, else Prometheus' text format 0.0.4 |
 //! | `GET /openapi.json` | all of this as an OpenAPI document |
 //! | `GET /health` | `{"status": "ok"}` |
+//! | `GET /ui/` | the dashboard, a page that reads all this (`dashboard`) |
 //!
 //! A plugin is a [`PluginView`]. Amounts are exact decimal strings, times RFC 3339 in UTC.
 
 mod backends;
+mod dashboard;
 mod guard;
+mod limits;
+mod parameters;
 mod price;
+mod requests;
 mod routes;
 mod shadow;
+mod stores;
+mod totals;
 mod view;
 
 use std::net::SocketAddr;

@@ -89,6 +89,17 @@ pub struct Interrupted {
     pub plugin_set: String,
 }
 
+/// A request that is in flight now.
+#[derive(Clone, Debug)]
+pub struct UnderWay {
+    /// Entry of its start.
+    pub started: Seq,
+    /// Its record as of its start: who asks for what.
+    pub record: Record,
+    /// Input and output tokens so far, once it has used any.
+    pub tokens: Option<(u64, u64)>,
+}
+
 /// How far an exporter has come, and what became of the records that it is done with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cursor {

@@ -11,11 +11,11 @@ use tollgate_domain::usage::Phase;
 use tollgate_domain::{Outcome, Record};
 
 use crate::book::Book;
-use crate::entry::{Cursor, Head, Interrupted, Kind, NewEntry, Seq, Stored};
+use crate::entry::{Cursor, Head, Interrupted, Kind, NewEntry, Seq, Stored, UnderWay};
 use crate::error::LedgerError;
 use crate::files;
 use crate::partition::{InFlight, Partition};
-use crate::reader;
+use crate::reader::{self, LedgerReader};
 use crate::recent::Recent;
 use crate::settings::LedgerSettings;
 use crate::slots::{Slots, Ticket};
@@ -193,6 +193,39 @@ impl Ledger {
             records.extend(found.into_iter().map(Arc::new));
         }
         Ok(records)
+    }
+
+    /// Reads what is committed, over connections of its own; opening it blocks for a moment.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn reader(&self) -> Result<LedgerReader, LedgerError> {
+        LedgerReader::open(&self.0.shared.folder)
+    }
+
+    /// How it is kept.
+    #[must_use]
+    pub fn settings(&self) -> &LedgerSettings {
+        &self.0.shared.settings
+    }
+
+    /// The requests in flight that started last, at most `most`; blocks.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn in_flight(&self, most: usize) -> Result<Vec<UnderWay>, LedgerError> {
+        let shared = &self.0.shared;
+        let requests = shared.reading(shared.newest(), |file| {
+            file.in_flight().map_err(|error| file.failed(&error))
+        })?;
+        let newest = requests.into_iter().rev().take(most);
+        let found = newest.map(|request| {
+            let progress = shared.slots.read(request.slot, request.started);
+            let record = shared.record_at(request.started)?;
+            let tokens = progress.map(|progress| (progress.input, progress.output));
+            Ok(UnderWay { started: request.started, record, tokens })
+        });
+        found.collect()
     }
 
     /// Says which exporters there are: cursors of others hold up retention no longer. Until it is

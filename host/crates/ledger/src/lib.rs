@@ -32,11 +32,11 @@ mod writer;
 
 pub use append::LedgerWriter;
 pub use chain::Hash;
-pub use entry::{Cursor, Head, Interrupted, Kind, Seq, Stored};
+pub use entry::{Cursor, Head, Interrupted, Kind, Seq, Stored, UnderWay};
 pub use error::{LedgerError, LedgerErrorKind};
 pub use files::free_bytes;
 pub use ledger::{Ledger, Opened};
-pub use reader::{LedgerReader, Query};
+pub use reader::{LedgerReader, Page, Query};
 pub use settings::{Durability, LedgerSettings};
 pub use slots::Ticket;
 pub use state::{LedgerState, Spread};

@@ -5,13 +5,17 @@ use std::time::Duration;
 
 use tollgate_domain::{Record, UnixNanos};
 
-use crate::entry::{Cursor, Head, Seq, Stored};
+use crate::entry::{Cursor, Head, Seq, Stored, nanos};
 use crate::error::LedgerError;
 use crate::files;
-use crate::partition::Partition;
+use crate::partition::{Bodies, Listed, Partition};
 
 /// Records that are read from a file at once.
 const PAGE: usize = 512;
+
+/// Records and files that one page looks at, whatever it finds.
+const LOOKED_AT: u64 = 20_000;
+const FILES: usize = 64;
 
 /// Between saying that a file is deleted and deleting it there are a few of these at most.
 const MOMENT: Duration = Duration::from_millis(20);
@@ -27,8 +31,24 @@ pub struct Query {
     pub tenant: Option<String>,
     /// That asked for this model or were served by it.
     pub model: Option<String>,
-    /// After this entry.
+    /// After this entry; of no meaning to [`LedgerReader::newest`].
     pub after: Seq,
+    /// That ended so: `completed`, `client_gone`, `refused`, `failed`, `aborted`.
+    pub outcome: Option<String>,
+    /// Whose price is `priced`, `estimated`, `unpriced` or `plugin_failed`.
+    pub cost_status: Option<String>,
+    /// With this request id or this trace id.
+    pub id: Option<String>,
+}
+
+/// Some of the newest records.
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    /// Newest first.
+    pub records: Vec<Stored>,
+    /// Before which number to look on; none: there is nothing more. A page may have few records,
+    /// or none, and say so: then it has looked at as many as one call does.
+    pub next: Option<u64>,
 }
 
 /// A ledger that is read and not written.
@@ -59,6 +79,56 @@ impl LedgerReader {
         })
     }
 
+    /// The newest records before number `before` that are asked for, at most `most`. The work is
+    /// bounded: see [`Page::next`].
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn newest(
+        &self,
+        query: &Query,
+        before: Option<u64>,
+        most: usize,
+    ) -> Result<Page, LedgerError> {
+        let newest = self.newest_file()?;
+        let mut listed = newest.listed().map_err(|error| newest.failed(&error))?;
+        let (mut end, mut left) = (before.unwrap_or(u64::MAX), LOOKED_AT);
+        listed.retain(|file| !file.retired && file.first_number < end);
+        let mut page = Page::default();
+        for (looked_into, file) in listed.iter().rev().enumerate() {
+            if left == 0 || looked_into >= FILES {
+                page.next = Some(end);
+                break;
+            }
+            let path = files::partition(&self.folder, file.ordinal);
+            let most = most.saturating_sub(page.records.len());
+            let search = Search { query, file: &path, end, left, most };
+            let found = match search.of(file) {
+                Err(_) if deleted_by_retention(&path, file.ordinal) => continue,
+                found => found?,
+            };
+            page.records.extend(found.records);
+            end = found.next.unwrap_or(file.first_number);
+            left = left.saturating_sub(found.looked_at);
+            if found.next.is_some() {
+                page.next = found.next;
+                break;
+            }
+        }
+        // Nothing is before the first.
+        page.next = page.next.filter(|next| *next > 1);
+        Ok(page)
+    }
+
+    /// The record of that number, if it is still there.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn numbered(&self, number: u64) -> Result<Option<Stored>, LedgerError> {
+        let page = self.newest(&Query::default(), number.checked_add(1), 1)?;
+        Ok(page.records.into_iter().find(|stored| stored.number == number))
+    }
+
     /// How many records there are in the files that are there.
     ///
     /// # Errors
@@ -73,7 +143,7 @@ impl LedgerReader {
     /// # Errors
     /// A file that cannot be read.
     pub fn head(&self) -> Result<Head, LedgerError> {
-        let newest = self.newest()?;
+        let newest = self.newest_file()?;
         let failed = |error| newest.failed(&error);
         let own = newest.listed().map_err(failed)?.into_iter().last();
         let own = own.ok_or_else(|| LedgerError::damaged(&newest.path, "it lists no file"))?;
@@ -90,20 +160,20 @@ impl LedgerReader {
     /// # Errors
     /// A file that cannot be read.
     pub fn cursors(&self) -> Result<Vec<(String, Cursor)>, LedgerError> {
-        let newest = self.newest()?;
+        let newest = self.newest_file()?;
         newest.cursors().map_err(|error| newest.failed(&error))
     }
 
     /// Number of the first record that is still there.
     fn first(&self) -> Result<u64, LedgerError> {
-        let newest = self.newest()?;
+        let newest = self.newest_file()?;
         let listed = newest.listed().map_err(|error| newest.failed(&error))?;
         let oldest = self.ordinals.first().copied();
         let first = listed.iter().find(|file| Some(file.ordinal) == oldest);
         Ok(first.map_or(1, |file| file.first_number))
     }
 
-    fn newest(&self) -> Result<Partition, LedgerError> {
+    fn newest_file(&self) -> Result<Partition, LedgerError> {
         let ordinal = Partition::begun(&self.folder)?.last().copied().unwrap_or(1);
         Partition::read_only(&files::partition(&self.folder, ordinal), ordinal)
     }
@@ -125,6 +195,53 @@ pub(crate) fn deleted_by_retention(path: &Path, ordinal: u64) -> bool {
         !is_there
     };
     listed().is_some_and(|file| file.retired) && (0..50).any(|_| gone())
+}
+
+/// A look at one file for the newest records.
+struct Search<'a> {
+    query: &'a Query,
+    file: &'a Path,
+    /// Before this number.
+    end: u64,
+    /// Most records to look at.
+    left: u64,
+    /// Most records to find.
+    most: usize,
+}
+
+/// What it found.
+struct Found {
+    records: Vec<Stored>,
+    looked_at: u64,
+    /// Before which number to look on, if not in the file before.
+    next: Option<u64>,
+}
+
+impl Search<'_> {
+    fn of(&self, listed: &Listed) -> Result<Found, LedgerError> {
+        let Self { query, end, left, most, .. } = *self;
+        let file = Partition::read_only(self.file, listed.ordinal)?;
+        let failed = |error| file.failed(&error);
+        let nothing = Found { records: Vec::new(), looked_at: 0, next: None };
+        let Some(last) = file.last_number().map_err(failed)? else { return Ok(nothing) };
+        let Some((first_end, last_end)) = file.ended_between().map_err(failed)? else {
+            return Ok(nothing);
+        };
+        let early = query.since.is_some_and(|since| last_end < nanos(since));
+        let late = query.until.is_some_and(|until| first_end >= nanos(until));
+        if early || late {
+            return Ok(nothing);
+        }
+        let end = end.min(last.saturating_add(1));
+        let start = end.saturating_sub(left).max(listed.first_number);
+        let records = decode(&file, file.newest(query, start..end, most))?;
+        let next = match records.last() {
+            Some(oldest) if records.len() >= most => Some(oldest.number),
+            _ if start > listed.first_number => Some(start),
+            _ => None,
+        };
+        Ok(Found { records, looked_at: end.saturating_sub(start), next })
+    }
 }
 
 /// The records of one file, a page at a time.
@@ -172,7 +289,7 @@ impl Pages {
     }
 }
 
-type Rows = Result<Vec<(Seq, u64, String)>, rusqlite::Error>;
+type Rows = Result<Bodies, rusqlite::Error>;
 
 /// Rows of a file as records.
 pub(crate) fn decode(file: &Partition, rows: Rows) -> Result<Vec<Stored>, LedgerError> {

@@ -33,6 +33,7 @@ pub use attributes::error_type;
 pub use environment::{FromEnvironment, from_environment};
 pub use error::{TelemetryError, TelemetryErrorKind};
 pub use exporter::{Accepted, Exporter, SendError, build_exporters};
+pub use ndjson::span_json;
 pub use resource::resource;
 pub use settings::{
     Compression, ConsoleFormat, ExporterSettings, FileSettings, OtlpSettings, Protocol, Rotation,

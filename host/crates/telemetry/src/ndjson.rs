@@ -20,6 +20,13 @@ pub(crate) fn lines(spans: &[Span], resource: &Resource) -> Vec<u8> {
     bytes
 }
 
+/// A span as a JSON value: what a line of the file says of it.
+#[must_use]
+pub fn span_json(span: &Span, resource: &Resource) -> serde_json::Value {
+    // That it fails cannot happen, as with a line.
+    serde_json::to_value(Line::new(span, resource)).unwrap_or_default()
+}
+
 #[derive(Serialize)]
 struct Line<'a> {
     trace_id: String,

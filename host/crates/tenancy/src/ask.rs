@@ -100,12 +100,12 @@ fn asked(tag: &str, scope: Scope, name: &str, budget: &Budget, now: UnixNanos) -
     AskedBudget { scope, name, budget: *budget, period, estimate: 0 }
 }
 
-fn key_name(id: &str) -> String {
+pub(crate) fn key_name(id: &str) -> String {
     format!("k:{id}")
 }
 
 /// `{acme}`; of nobody `{~}`, which no name is written as.
-fn tag(tenant: Option<&str>) -> String {
+pub(crate) fn tag(tenant: Option<&str>) -> String {
     match tenant {
         Some(tenant) => format!("{{{}}}", plain(tenant)),
         None => "{~}".to_owned(),

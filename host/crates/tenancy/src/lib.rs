@@ -26,6 +26,7 @@ mod principal;
 mod rules;
 mod secret;
 mod shared;
+mod standing;
 mod written;
 
 pub use allowance::{Allowance, BudgetStanding, Limited, What, Window};
@@ -37,3 +38,4 @@ pub use limits::{Budget, LARGEST_LIMIT, Limits, Per, Period, Scope};
 pub use principal::{AuthError, Principal};
 pub use secret::{Digest, SECRET_PREFIX};
 pub use shared::{RedisPolicy, RedisPong, RedisSettings, RedisTrouble, ping};
+pub use standing::{KeyStanding, Standing, Standings, Used};

@@ -30,6 +30,7 @@ use crate::limits::LARGEST_LIMIT;
 use crate::local::{Local, Places};
 use crate::principal::Principal;
 use crate::shared::{Answer, Owed, RedisPolicy, RedisSettings, RedisTrouble, SharedStore};
+use crate::standing::{Standings, standings};
 
 /// Counts what is used and says who may go on. Clones share the counts.
 #[derive(Clone, Debug)]
@@ -174,6 +175,13 @@ impl Limiter {
             redis_away: shared.is_some_and(SharedStore::is_away),
             waiting: shared.map_or(0, SharedStore::waiting),
         }
+    }
+
+    /// What everybody may use and has used, as far as this process knows.
+    #[must_use]
+    pub fn standings(&self, keys: &Keys, most: usize, now: UnixNanos) -> Standings {
+        let redis = self.core.shared.is_some();
+        standings(&self.core.local, &keys.rules(), redis, most, now)
     }
 
     /// Waits until Redis has been told of all requests that have ended, at most for `within`.

@@ -155,6 +155,11 @@ impl Local {
         self.shard(tag).spend(name)
     }
 
+    /// What is used of a scope's limits at `now`; changes nothing.
+    pub fn used(&self, tag: &str, name: &str, limits: &Limits, now: UnixNanos) -> SeenScope {
+        self.shard(tag).counts(name, limits, milliseconds(now)).seen()
+    }
+
     /// How many scopes are counted.
     pub fn scopes(&self) -> usize {
         self.shards.iter().map(|shard| lock(shard).scopes.len()).sum()

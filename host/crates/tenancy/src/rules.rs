@@ -135,6 +135,21 @@ impl Rules {
             .map_or_else(Limits::default, |(_, limits)| *limits)
     }
 
+    /// The tenants that are named.
+    pub fn tenants(&self) -> impl Iterator<Item = (&String, &Arc<Allotment>)> {
+        self.tenants.iter()
+    }
+
+    /// Patterns of models, in the order in which they are tried.
+    pub fn models(&self) -> impl Iterator<Item = (String, Limits)> {
+        self.models.iter().map(|(pattern, limits)| (pattern.pattern(), *limits))
+    }
+
+    /// What tenants may use that are not named.
+    pub fn defaults(&self) -> Limits {
+        self.defaults.limits
+    }
+
     /// All budgets there are.
     pub fn budgets(&self) -> impl Iterator<Item = &Budget> {
         let of_keys = self.keys.values().flat_map(|key| &key.allotment.budgets);

@@ -9,8 +9,8 @@ use tollgate_domain::{Currency, Money};
 
 use super::super::amounts::parse;
 use super::super::error::AuditError;
-use super::super::period::Day;
 use super::advice;
+use tollgate_summary::Day;
 
 /// Most bytes of an invoice.
 const MOST_BYTES: u64 = 256 << 20;

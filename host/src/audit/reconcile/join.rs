@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use tollgate_domain::{CostOutcome, Currency, Outcome, Record};
 
-use super::super::amounts::added;
 use super::super::error::AuditError;
-use super::super::groups::{count, group};
-use super::super::period::Day;
 use super::invoice::InvoiceLine;
+use tollgate_summary::Day;
+use tollgate_summary::added;
+use tollgate_summary::{MOST_GROUPS, SummaryError, count, group};
 
 /// Which of a request's models the invoice names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -164,7 +164,8 @@ impl Reconciliation {
         let alias = aliases.iter().find(|(theirs, _)| *theirs == line.model);
         let model = alias.map_or_else(|| line.model.clone(), |(_, ours)| ours.clone());
         let currency = self.currency;
-        group(&mut self.rows, Key { day: line.day, model })?.add_line(line, currency)?;
+        group(&mut self.rows, Key { day: line.day, model }, MOST_GROUPS)?
+            .add_line(line, currency)?;
         self.total.add_line(line, currency)
     }
 
@@ -186,7 +187,11 @@ impl Reconciliation {
         };
         let currency = self.currency;
         let key = Key { day: Day::of(record.phases.request.start), model: model.to_owned() };
-        group(&mut self.rows, key)?.ours.entry(status).or_default().add(&counted, currency)?;
+        group(&mut self.rows, key, MOST_GROUPS)?
+            .ours
+            .entry(status)
+            .or_default()
+            .add(&counted, currency)?;
         self.total.ours.entry(status).or_default().add(&counted, currency)?;
         if status == Status::Settled {
             self.settled.entry(model.to_owned()).or_default().add(&counted, currency)?;
@@ -249,8 +254,8 @@ impl Row {
     /// The invoice less our amounts.
     pub(super) fn gap(&self, currency: Currency) -> Result<i128, AuditError> {
         let theirs = self.invoiced.map_or(0, |invoiced| invoiced.amount);
-        let overflow = || AuditError::Overflow { currency: currency.code().to_owned() };
-        theirs.checked_sub(self.counted(currency)?.amount).ok_or_else(overflow)
+        let overflow = || SummaryError::Overflow { currency: currency.code().to_owned() };
+        Ok(theirs.checked_sub(self.counted(currency)?.amount).ok_or_else(overflow)?)
     }
 
     fn add_line(&mut self, line: &InvoiceLine, currency: Currency) -> Result<(), AuditError> {

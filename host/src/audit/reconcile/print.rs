@@ -235,11 +235,11 @@ impl Verdict {
 mod tests {
     use tollgate_domain::{Currency, Outcome, Record, UnpricedReason};
 
-    use super::super::super::period::Day;
     use super::super::super::testing::*;
     use super::super::invoice::InvoiceLine;
     use super::super::join::Naming;
     use super::*;
+    use tollgate_summary::Day;
 
     fn joined() -> Reconciliation {
         let mut joined = Reconciliation::new(Currency::USD, 0, Naming::Requested);

@@ -1,16 +1,11 @@
 //! A summary as a table, as comma-separated lines, as JSON.
 
-use std::collections::BTreeMap;
-
-use serde::Serialize;
-use serde_json::{Map, Value, json};
+use tollgate_summary::{
+    Counts, Dimension, Group, Latencies, Part, Percentiles, Period, Summary, Tokens, shown,
+};
 
 use super::super::error::AuditError;
 use super::super::output::{Csv, Format, counts, json as pretty};
-use super::super::period::{Period, shown};
-use super::super::request::Tokens;
-use super::group::{Counts, Dimension, Group, Part, Summary};
-use super::latency::{Latencies, Percentiles};
 use crate::table::{Table, short};
 
 /// The summary as it is wanted.
@@ -22,7 +17,7 @@ pub(super) fn written(
     match format {
         Format::Table => Ok(table(summary)),
         Format::Csv => csv(summary),
-        Format::Json => pretty(&as_json(summary, period)),
+        Format::Json => pretty(&summary.json(period)),
     }
 }
 
@@ -62,7 +57,7 @@ fn line(table: &mut Table, mut cells: Vec<String>, group: &Group) {
     let [first_50, first_90, first_99] = milliseconds(&group.first_token);
     cells.extend([
         group.requests.to_string(),
-        group.failures().to_string(),
+        failures(group).to_string(),
         group.amounts.text(),
         group.tokens.input.to_string(),
         group.tokens.output.to_string(),
@@ -118,7 +113,7 @@ const OUTCOMES: [&str; 5] = ["completed", "client_gone", "refused", "failed", "a
 fn csv(summary: &Summary) -> Result<String, AuditError> {
     let mut headings: Vec<&str> = Vec::new();
     for by in &summary.by {
-        headings.extend(by.columns());
+        headings.extend(columns(*by));
     }
     headings.extend(["currency", "amount", "amount_estimated", "requests"]);
     headings.extend(OUTCOMES);
@@ -152,7 +147,7 @@ fn csv(summary: &Summary) -> Result<String, AuditError> {
             [money.currency.code().to_owned(), money.decimal(), estimated]
         });
         let labels: Vec<String> =
-            summary.by.iter().zip(key).flat_map(|(by, part)| by.cells(part.as_ref())).collect();
+            summary.by.iter().zip(key).flat_map(|(by, part)| cells(*by, part.as_ref())).collect();
         let mut cells = labels.clone();
         cells.extend(amounts.next().unwrap_or_default());
         cells.extend(figures(group));
@@ -196,148 +191,60 @@ fn figures(group: &Group) -> Vec<String> {
     cells
 }
 
-#[derive(Serialize)]
-struct WrittenAmount {
-    currency: String,
-    amount: String,
-    /// The part of it that comes from estimated counts.
-    estimated: String,
-}
-
-#[derive(Serialize)]
-struct WrittenGroup<'a> {
-    requests: u64,
-    outcomes: &'a BTreeMap<String, u64>,
-    errors: &'a BTreeMap<String, u64>,
-    amounts: Vec<WrittenAmount>,
-    cost_status: Value,
-    tokens: Tokens,
-    without_usage: u64,
-    duration_ms: Option<Percentiles>,
-    first_token_ms: Option<Percentiles>,
-}
-
-fn as_json(summary: &Summary, period: Period) -> Value {
-    let groups = summary.groups.iter().map(|(key, group)| {
-        let mut object = Map::new();
-        for (by, part) in summary.by.iter().zip(key) {
-            object.insert(by.name().to_owned(), part.as_ref().map_or(Value::Null, part_json));
-        }
-        if let Value::Object(figures) = group_json(group) {
-            object.extend(figures);
-        }
-        Value::Object(object)
-    });
-    json!({
-        "by": summary.by.iter().map(|by| by.name()).collect::<Vec<_>>(),
-        "since": period.since.map(shown),
-        "until": period.until.map(shown),
-        "groups": groups.collect::<Vec<_>>(),
-        "total": group_json(&summary.total),
-    })
-}
-
-fn group_json(group: &Group) -> Value {
-    let amounts = group.amounts.iter().map(|money| {
-        let estimated = group.estimates.get(money.currency);
-        WrittenAmount {
-            currency: money.currency.code().to_owned(),
-            amount: money.decimal(),
-            estimated: estimated.map_or_else(|| "0".to_owned(), |money| money.decimal()),
-        }
-    });
-    json!(WrittenGroup {
-        requests: group.requests,
-        outcomes: &group.outcomes.0,
-        errors: &group.errors.0,
-        amounts: amounts.collect(),
-        cost_status: json!({
-            "priced": group.priced,
-            "estimated": group.estimated,
-            "unpriced": group.unpriced.0,
-            "plugin_failed": group.plugin_failed.0,
-            "unknown": group.cost_unknown,
-        }),
-        tokens: group.tokens,
-        without_usage: group.without_usage,
-        duration_ms: group.duration.percentiles(),
-        first_token_ms: group.first_token.percentiles(),
-    })
-}
-
-fn part_json(part: &Part) -> Value {
-    match part {
-        Part::Text(text) => json!(text),
-        Part::Day(day) => json!(day),
-        Part::Plugin { name, version, digest } => {
-            json!({ "name": name, "version": version, "digest": digest })
-        }
-    }
-}
-
 /// One part of a key for people.
 fn label(part: &Option<Part>) -> String {
     match part {
         None => "-".to_owned(),
         Some(Part::Text(text)) => text.clone(),
         Some(Part::Day(day)) => day.to_string(),
+        Some(Part::Time(time)) => shown(*time),
         Some(Part::Plugin { name, version, digest }) => {
             format!("{name} {version} {}", short(digest))
         }
     }
 }
 
-impl Dimension {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Tenant => "tenant",
-            Self::Model => "model",
-            Self::Plugin => "plugin",
-            Self::Day => "day",
-        }
-    }
-
-    fn columns(self) -> &'static [&'static str] {
-        match self {
-            Self::Tenant => &["tenant"],
-            Self::Model => &["model"],
-            Self::Plugin => &["plugin", "plugin_version", "plugin_digest"],
-            Self::Day => &["day"],
-        }
-    }
-
-    /// As many as there are columns.
-    fn cells(self, part: Option<&Part>) -> Vec<String> {
-        match part {
-            Some(Part::Text(text)) => vec![text.clone()],
-            Some(Part::Day(day)) => vec![day.to_string()],
-            Some(Part::Plugin { name, version, digest }) => {
-                vec![name.clone(), version.clone(), digest.clone()]
-            }
-            None => vec![String::new(); self.columns().len()],
-        }
+fn columns(by: Dimension) -> &'static [&'static str] {
+    match by {
+        Dimension::Tenant => &["tenant"],
+        Dimension::Model => &["model"],
+        Dimension::Plugin => &["plugin", "plugin_version", "plugin_digest"],
+        Dimension::Day => &["day"],
+        Dimension::Time(_) => &["time"],
     }
 }
 
-impl Group {
-    /// Requests that the gateway owed an answer and did not give: a client that left is not among them.
-    fn failures(&self) -> u64 {
-        ["refused", "failed", "aborted"]
-            .iter()
-            .fold(0, |sum, outcome| sum.saturating_add(self.outcomes.of(outcome)))
+/// As many as there are columns.
+fn cells(by: Dimension, part: Option<&Part>) -> Vec<String> {
+    match part {
+        Some(Part::Plugin { name, version, digest }) => {
+            vec![name.clone(), version.clone(), digest.clone()]
+        }
+        Some(Part::Text(text)) => vec![text.clone()],
+        Some(Part::Day(day)) => vec![day.to_string()],
+        Some(Part::Time(time)) => vec![shown(*time)],
+        None => vec![String::new(); columns(by).len()],
     }
+}
+
+/// Requests that the gateway owed an answer and did not give: a client that left is not among them.
+fn failures(group: &Group) -> u64 {
+    ["refused", "failed", "aborted"]
+        .iter()
+        .fold(0, |sum, outcome| sum.saturating_add(group.outcomes.of(outcome)))
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
     use tollgate_domain::{CostOutcome, FaultKind, UnpricedReason};
+    use tollgate_summary::{MOST_GROUPS, Request};
 
-    use super::super::super::request::Request;
     use super::super::super::testing::*;
     use super::*;
 
     fn summary(by: &[Dimension]) -> Summary {
-        let mut summary = Summary::new(by);
+        let mut summary = Summary::new(by, MOST_GROUPS);
         let mut failing =
             record("globex", "n", NEW_YEAR + 24 * HOUR, plugin_failed(FaultKind::Trap));
         failing.outcome = failed();
@@ -375,7 +282,7 @@ total                 6       2  0.000000000005 EUR + 1.000000000002 USD     50 
   not completed: backend_error 1, overloaded 1
 "
         );
-        assert_eq!(table(&Summary::new(&[Dimension::Day])), "no requests");
+        assert_eq!(table(&Summary::new(&[Dimension::Day], MOST_GROUPS)), "no requests");
     }
 
     #[test]
@@ -393,7 +300,7 @@ total                 6       2  0.000000000005 EUR + 1.000000000002 USD     50 
 
     #[test]
     fn json_for_programs() {
-        let value = as_json(&summary(&[Dimension::Tenant]), Period::default());
+        let value = summary(&[Dimension::Tenant]).json(Period::default());
         assert_eq!(value["groups"][0]["tenant"], Value::Null);
         let acme = &value["groups"][1];
         assert_eq!(acme["tenant"], "acme");

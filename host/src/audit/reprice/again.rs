@@ -8,13 +8,13 @@ use tollgate_ledger::{Query, Seq};
 
 use super::super::Found;
 use super::super::error::AuditError;
-use super::super::groups::count;
 use super::super::output::{Format, counts, json as pretty};
-use super::super::period::Period;
 use super::super::records::records;
 use super::builds::Builds;
 use super::difference::status;
 use super::{Reprice, config, priced_by};
+use tollgate_summary::Period;
+use tollgate_summary::count;
 
 /// What came of it.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use tollgate_domain::{CostOutcome, Money, Record};
 
-use super::super::amounts::Amounts;
 use super::super::error::AuditError;
-use super::super::groups::{count, group};
+use tollgate_summary::Amounts;
+use tollgate_summary::{MOST_GROUPS, SummaryError, count, group};
 
 /// Who and what.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,7 +50,7 @@ impl Differences {
     /// Adds one request, and what it costs now.
     pub(super) fn add(&mut self, record: &Record, new: &CostOutcome) -> Result<(), AuditError> {
         let key = Key { tenant: record.tenant.clone(), model: record.asked.model.clone() };
-        group(&mut self.groups, key)?.add(&record.cost, new)?;
+        group(&mut self.groups, key, MOST_GROUPS)?.add(&record.cost, new)?;
         self.total.add(&record.cost, new)
     }
 }
@@ -87,7 +87,7 @@ impl Difference {
         let of = |currency| {
             let (old, new) = (self.old.get(currency), self.new.get(currency));
             let pico = |sum: Option<Money>| sum.map_or(0, |money| money.pico);
-            let overflow = || AuditError::Overflow { currency: currency.code().to_owned() };
+            let overflow = || SummaryError::Overflow { currency: currency.code().to_owned() };
             let difference = pico(new).checked_sub(pico(old)).ok_or_else(overflow)?;
             Ok(Sums { old, new, difference: Money::new(difference, currency) })
         };

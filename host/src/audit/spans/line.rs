@@ -6,7 +6,7 @@ use serde::Deserialize;
 use tollgate_domain::{Currency, Money, SpanId, TraceId, UnixNanos};
 use tollgate_telemetry::names;
 
-use super::super::request::{Cost, Plugin, Request, Tokens};
+use tollgate_summary::{Cost, Plugin, Request, Tokens};
 
 /// A root span.
 pub(super) struct RootSpan<'a> {

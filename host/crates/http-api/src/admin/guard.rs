@@ -1,7 +1,7 @@
 //! Who may use the admin API.
 //!
 //! With a token: whoever sends it. Without one, which is for loopback only: programs on this
-//! machine, but no pages in its browser. A page of another site can make the browser send
+//! machine, but no pages in its browser save our own. A page of another site can make the browser send
 //! requests to loopback, but not without saying so: it names its `Origin`, or, if it got itself a
 //! name that resolves to loopback, that name as `Host`.
 
@@ -74,12 +74,24 @@ fn check_local(headers: &HeaderMap) -> Result<(), Refusal> {
         Some(host) => host.to_str().is_ok_and(is_loopback),
         None => true,
     };
-    if local && !headers.contains_key(header::ORIGIN) {
+    if local && is_own_page(headers) {
         return Ok(());
     }
     let message = "Without a token the admin API is for programs on this machine. Set one with \
                    `admin-token-file` or TOLLGATE_ADMIN_TOKEN.";
     Err(Refusal::new(ErrorKind::Forbidden, message))
+}
+
+/// Whether no page asks, or our own: its origin is the very address that is asked.
+fn is_own_page(headers: &HeaderMap) -> bool {
+    let mut origins = headers.get_all(header::ORIGIN).iter();
+    match (origins.next(), origins.next(), headers.get(header::HOST)) {
+        (None, _, _) => true,
+        (Some(origin), None, Some(host)) => {
+            origin.as_bytes().strip_prefix(b"http://") == Some(host.as_bytes())
+        }
+        _ => false,
+    }
 }
 
 /// Whether a `Host` header names this machine by a name that nobody else can have.
@@ -140,6 +152,11 @@ mod tests {
             (Some("[::1]:9090"), None, true),
             (None, None, true),
             (Some("127.0.0.1:9090"), Some("https://example.com"), false),
+            (Some("127.0.0.1:9090"), Some("http://127.0.0.1:9090"), true),
+            (Some("127.0.0.1:9090"), Some("http://127.0.0.1:9091"), false),
+            (Some("127.0.0.1:9090"), Some("http://localhost:9090"), false),
+            (Some("evil.example.com:9090"), Some("http://evil.example.com:9090"), false),
+            (None, Some("http://127.0.0.1:9090"), false),
             (Some("127.0.0.1:9090"), Some("null"), false),
             (Some("rebound.example.com:9090"), None, false),
             (Some("127.0.0.1.example.com"), None, false),

@@ -1,6 +1,6 @@
 //! The admin API's routes. What each answers stands in the description of [`super`].
 
-use axum::extract::{Path, Request, State};
+use axum::extract::{Path, RawQuery, Request, State};
 use axum::http::{HeaderMap, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
@@ -10,8 +10,9 @@ use serde::Serialize;
 use tollgate_gateway::{Admin, PluginStatus, Refusal};
 
 use super::guard::{Guard, guard};
+use super::parameters::{Parameters, refused};
 use super::view::{PluginView, PluginsView};
-use super::{backends, price, shadow};
+use super::{backends, dashboard, limits, price, requests, shadow, stores, totals};
 use crate::routes::{health, no_such_method, no_such_route};
 use crate::{HttpSettings, body, error, openapi};
 
@@ -30,19 +31,27 @@ pub(super) fn router(admin: Admin, guarded_by: Guard) -> Router {
         .route("/admin/plugins/{file}/price", post(try_price))
         .route("/admin/backends", get(other_servers))
         .route("/admin/shadow", get(shadows))
+        .route("/admin/requests", get(requests_on_record))
+        .route("/admin/requests/in-flight", get(requests_in_flight))
+        .route("/admin/requests/{number}", get(request_on_record))
+        .route("/admin/totals", get(sums))
+        .route("/admin/limits", get(all_limits))
+        .route("/admin/ledger", get(ledger))
+        .route("/admin/exporters", get(exporters))
         .route("/metrics", get(metrics))
         .route(openapi::ROUTE, get(openapi::admin))
         .with_state(admin);
     guarded(routes, guarded_by)
 }
 
-/// Adds what needs no gateway, and the guard before all but `/health`.
+/// Adds what needs no gateway, and the guard before all but `/health` and the dashboard's files.
 fn guarded(routes: Router, guarded_by: Guard) -> Router {
     routes
         .fallback(no_such_route)
         .method_not_allowed_fallback(no_such_method)
         .layer(from_fn_with_state(guarded_by, guard))
         .route("/health", get(health))
+        .merge(dashboard::router())
 }
 
 async fn plugins(State(admin): State<Admin>) -> Response {
@@ -115,6 +124,59 @@ async fn shadows(State(admin): State<Admin>) -> Response {
     Json(shadow::view(&admin.shadow())).into_response()
 }
 
+async fn requests_on_record(State(admin): State<Admin>, RawQuery(query): RawQuery) -> Response {
+    let ask = match requests::read(query.as_deref()) {
+        Ok(ask) => ask,
+        Err(refusal) => return error::response(&refusal, None),
+    };
+    let page = admin.requests(ask.query, ask.before, ask.limit).await;
+    answer(page.map(|page| requests::page(&page)))
+}
+
+async fn requests_in_flight(State(admin): State<Admin>) -> Response {
+    let most = usize::try_from(requests::MOST).unwrap_or(usize::MAX);
+    answer(admin.in_flight(most).await.map(|found| requests::in_flight(&found)))
+}
+
+async fn request_on_record(
+    State(admin): State<Admin>,
+    Path(number): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Response {
+    let Ok(number) = number.parse() else {
+        let message = format!("{number:?} is no number of a record; write one such as 1.");
+        return error::response(&refused(message, "number"), None);
+    };
+    let exporter = match Parameters::read(query.as_deref(), &["exporter"]) {
+        Ok(given) => given.text("exporter").map(str::to_owned),
+        Err(refusal) => return error::response(&refusal, None),
+    };
+    let seen = admin.request(number, exporter.clone()).await;
+    answer(seen.map(|seen| requests::seen(seen, exporter)))
+}
+
+async fn sums(State(admin): State<Admin>, RawQuery(query): RawQuery) -> Response {
+    let ask = match totals::read(query.as_deref()) {
+        Ok(ask) => ask,
+        Err(refusal) => return error::response(&refusal, None),
+    };
+    let (period, bucket) = (ask.totals.period, ask.bucket());
+    let sums = admin.totals(ask.totals).await;
+    answer(sums.map(|sums| totals::view(&sums, period, bucket)))
+}
+
+async fn all_limits(State(admin): State<Admin>) -> Response {
+    Json(limits::view(&admin.limits())).into_response()
+}
+
+async fn ledger(State(admin): State<Admin>) -> Response {
+    Json(stores::ledger(&admin.ledger())).into_response()
+}
+
+async fn exporters(State(admin): State<Admin>) -> Response {
+    answer(admin.exporters().await.map(|found| stores::exporters(&found)))
+}
+
 async fn metrics(State(admin): State<Admin>, headers: HeaderMap) -> Response {
     match admin.metrics_text(wants_open_metrics(&headers)).await {
         Ok(written) => {
@@ -172,7 +234,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nothing_but_health_is_open() {
+    async fn nothing_but_health_and_the_page_is_open() {
         for (method, path) in [("GET", "/metrics"), ("GET", "/nothing"), ("POST", "/metrics")] {
             for token in [None, Some("wrong")] {
                 let (status, headers, body) = ask(method, path, token).await;
@@ -183,6 +245,9 @@ mod tests {
             }
         }
         assert_eq!(ask("GET", "/health", None).await.0, StatusCode::OK);
+        assert_eq!(ask("GET", "/ui", None).await.0, StatusCode::PERMANENT_REDIRECT);
+        assert_eq!(ask("GET", "/ui/", None).await.0, StatusCode::OK);
+        assert_eq!(ask("GET", "/ui/nothing", None).await.0, StatusCode::NOT_FOUND);
         assert_eq!(ask("GET", "/metrics", Some(TOKEN)).await.0, StatusCode::OK);
         assert_eq!(ask("GET", "/nothing", Some(TOKEN)).await.0, StatusCode::NOT_FOUND);
         assert_eq!(ask("POST", "/metrics", Some(TOKEN)).await.0, StatusCode::METHOD_NOT_ALLOWED);

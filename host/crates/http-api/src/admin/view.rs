@@ -92,6 +92,13 @@ pub struct MeterView {
     pub items: u64,
     /// Seconds of all calls together.
     pub seconds: f64,
+    /// How long calls take, in milliseconds, as bounds: half of them at most so long.
+    #[serde(default)]
+    pub p50_ms: Option<f64>,
+    /// All but one of a hundred at most so long; none of neither if calls took longer than is told
+    /// apart.
+    #[serde(default)]
+    pub p99_ms: Option<f64>,
     /// Failed calls, by kind.
     pub faults: Vec<FaultCount>,
     /// Attributes that two enrichers wrote.
@@ -183,6 +190,8 @@ impl From<&PluginMeter> for MeterView {
             calls: meter.calls,
             items: meter.items,
             seconds: meter.latency.sum,
+            p50_ms: bound(meter, 50),
+            p99_ms: bound(meter, 99),
             faults: faults
                 .map(|(kind, count)| FaultCount { kind: kind.name().to_owned(), count: *count })
                 .collect(),
@@ -194,6 +203,13 @@ impl From<&PluginMeter> for MeterView {
             in_flight: meter.in_flight,
         }
     }
+}
+
+/// The least bound that so many of a hundred calls kept.
+fn bound(meter: &PluginMeter, percent: u64) -> Option<f64> {
+    let wanted = meter.latency.count.saturating_mul(percent).div_ceil(100).max(1);
+    let kept = meter.latency.buckets.iter().find(|(_, calls)| *calls >= wanted);
+    kept.map(|(seconds, _)| seconds * 1e3)
 }
 
 /// RFC 3339, UTC, milliseconds.

@@ -15,17 +15,22 @@ const UNIT: u64 = 1000;
 
 /// Durations in nanoseconds.
 #[derive(Debug)]
-pub(super) enum Latencies {
+pub enum Latencies {
+    /// Few, one by one.
     Exact(Vec<u64>),
+    /// Many.
     Histogram(Box<Histogram<u64>>),
 }
 
 /// In milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub(super) struct Percentiles {
-    pub(super) p50: f64,
-    pub(super) p90: f64,
-    pub(super) p99: f64,
+pub struct Percentiles {
+    /// Half take at most so long.
+    pub p50: f64,
+    /// Nine of ten.
+    pub p90: f64,
+    /// All but one of a hundred.
+    pub p99: f64,
 }
 
 impl Default for Latencies {
@@ -36,7 +41,7 @@ impl Default for Latencies {
 
 impl Latencies {
     /// Adds one.
-    pub(super) fn add(&mut self, nanos: u64) {
+    pub fn add(&mut self, nanos: u64) {
         match self {
             Self::Exact(values) if values.len() < MOST_EXACT => values.push(nanos),
             Self::Exact(values) => {
@@ -52,7 +57,8 @@ impl Latencies {
     }
 
     /// The percentiles, by nearest rank; none of nothing.
-    pub(super) fn percentiles(&self) -> Option<Percentiles> {
+    #[must_use]
+    pub fn percentiles(&self) -> Option<Percentiles> {
         let at: Box<dyn Fn(f64) -> u64> = match self {
             Self::Exact(values) if values.is_empty() => return None,
             Self::Exact(values) => {

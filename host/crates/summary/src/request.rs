@@ -4,40 +4,51 @@ use tollgate_domain::{CostOutcome, Money, Outcome, Record, UnixNanos};
 
 /// One request.
 #[derive(Clone, Debug)]
-pub(super) struct Request<'a> {
+pub struct Request<'a> {
     /// When it began.
-    pub(super) began: UnixNanos,
-    pub(super) tenant: Option<&'a str>,
+    pub began: UnixNanos,
+    /// Who pays, where that is known.
+    pub tenant: Option<&'a str>,
     /// The model as the client named it.
-    pub(super) model: &'a str,
+    pub model: &'a str,
     /// The model that answered.
-    pub(super) served_model: Option<&'a str>,
+    pub served_model: Option<&'a str>,
     /// `completed`, `client_gone`, `refused`, `failed` or `aborted`.
-    pub(super) outcome: &'a str,
+    pub outcome: &'a str,
     /// The kind of error, where there was one.
-    pub(super) error: Option<&'a str>,
-    pub(super) cost: Cost<'a>,
+    pub error: Option<&'a str>,
+    /// What became of its price.
+    pub cost: Cost<'a>,
     /// None: it is not known to have used any.
-    pub(super) tokens: Option<Tokens>,
+    pub tokens: Option<Tokens>,
     /// Nanoseconds.
-    pub(super) duration: u64,
+    pub duration: u64,
     /// Nanoseconds to the first token, if there was one.
-    pub(super) first_token: Option<u64>,
+    pub first_token: Option<u64>,
 }
 
 /// What became of its price.
 #[derive(Clone, Debug)]
-pub(super) enum Cost<'a> {
+pub enum Cost<'a> {
+    /// It has one.
     Amount {
+        /// How much.
         money: Money,
+        /// Whether it comes from estimated counts.
         estimated: bool,
+        /// Who computed it.
         plugin: Plugin<'a>,
     },
+    /// No plugin had a price.
     Unpriced {
+        /// Why.
         reason: &'a str,
     },
+    /// The plugin failed.
     PluginFailed {
+        /// How.
         kind: &'a str,
+        /// Which.
         plugin: Plugin<'a>,
     },
     /// It is not on the span: a plugin removed it, or it is another's span.
@@ -46,28 +57,33 @@ pub(super) enum Cost<'a> {
 
 /// One build of a plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Plugin<'a> {
-    pub(super) name: &'a str,
-    pub(super) version: &'a str,
-    pub(super) digest: &'a str,
+pub struct Plugin<'a> {
+    /// Its name for itself.
+    pub name: &'a str,
+    /// Its version.
+    pub version: &'a str,
+    /// SHA-256 of its file.
+    pub digest: &'a str,
 }
 
 /// Tokens; the parts are in the totals.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub(super) struct Tokens {
-    pub(super) input: u64,
+pub struct Tokens {
+    /// All that went in.
+    pub input: u64,
     /// Part of `input`.
-    pub(super) input_cache_read: u64,
+    pub input_cache_read: u64,
     /// Part of `input`.
-    pub(super) input_cache_write: u64,
-    pub(super) output: u64,
+    pub input_cache_write: u64,
+    /// All that came out.
+    pub output: u64,
     /// Part of `output`.
-    pub(super) output_reasoning: u64,
+    pub output_reasoning: u64,
 }
 
 impl Tokens {
     /// Adds, up to the most that can be counted.
-    pub(super) fn add(&mut self, other: &Self) {
+    pub fn add(&mut self, other: &Self) {
         let Self { input, input_cache_read, input_cache_write, output, output_reasoning } = other;
         for (sum, more) in [
             (&mut self.input, input),

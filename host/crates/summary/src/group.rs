@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use tollgate_domain::Money;
+use tollgate_domain::{Money, UnixNanos};
 
-use super::super::amounts::Amounts;
-use super::super::error::AuditError;
-use super::super::groups::{count, group};
-use super::super::period::Day;
-use super::super::request::{Cost, Plugin, Request, Tokens};
-use super::latency::Latencies;
+use crate::amounts::Amounts;
+use crate::error::SummaryError;
+use crate::groups::{count, group};
+use crate::latency::Latencies;
+use crate::request::{Cost, Plugin, Request, Tokens};
+use crate::time::Day;
 
 /// Most names that one group counts apart: kinds and reasons are few, but a span file may say anything.
 const MOST_NAMES: usize = 64;
@@ -18,8 +18,8 @@ const MOST_NAMES: usize = 64;
 const OTHER: &str = "other";
 
 /// What to group by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum Dimension {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dimension {
     /// Who pays.
     Tenant,
     /// The model as the client named it.
@@ -28,72 +28,102 @@ pub(super) enum Dimension {
     Plugin,
     /// The day it began, UTC.
     Day,
+    /// The stretch of so many nanoseconds since the epoch that it began in.
+    Time(u64),
 }
 
 /// What a group has in common, in the order of the dimensions; `None`: there is none, as a tenant that nobody named.
-pub(super) type Key = Vec<Option<Part>>;
+pub type Key = Vec<Option<Part>>;
 
 /// One of those things.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Part {
+pub enum Part {
+    /// A tenant or a model.
     Text(String),
-    Plugin { name: String, version: String, digest: String },
+    /// A build of a plugin.
+    Plugin {
+        /// Its name for itself.
+        name: String,
+        /// Its version.
+        version: String,
+        /// SHA-256 of its file.
+        digest: String,
+    },
+    /// A day.
     Day(Day),
+    /// The first moment of a stretch of time.
+    Time(UnixNanos),
 }
 
 /// How many, by name.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Counts(pub(super) BTreeMap<String, u64>);
+pub struct Counts(pub BTreeMap<String, u64>);
 
 /// Requests that have something in common.
 #[derive(Debug, Default)]
-pub(super) struct Group {
-    pub(super) requests: u64,
-    pub(super) outcomes: Counts,
+pub struct Group {
+    /// How many.
+    pub requests: u64,
+    /// How they ended.
+    pub outcomes: Counts,
     /// Kinds of error of the requests that did not complete.
-    pub(super) errors: Counts,
+    pub errors: Counts,
     /// Sums of all amounts.
-    pub(super) amounts: Amounts,
+    pub amounts: Amounts,
     /// The part of them that comes from estimated counts.
-    pub(super) estimates: Amounts,
-    pub(super) priced: u64,
-    pub(super) estimated: u64,
+    pub estimates: Amounts,
+    /// Priced from counts that are none.
+    pub priced: u64,
+    /// Priced from estimated counts.
+    pub estimated: u64,
     /// By reason.
-    pub(super) unpriced: Counts,
+    pub unpriced: Counts,
     /// By kind of fault.
-    pub(super) plugin_failed: Counts,
-    pub(super) cost_unknown: u64,
-    pub(super) tokens: Tokens,
+    pub plugin_failed: Counts,
+    /// What became of whose price nothing tells.
+    pub cost_unknown: u64,
+    /// What they used.
+    pub tokens: Tokens,
     /// Requests that are not known to have used any.
-    pub(super) without_usage: u64,
-    pub(super) duration: Latencies,
-    pub(super) first_token: Latencies,
+    pub without_usage: u64,
+    /// How long those took that completed.
+    pub duration: Latencies,
+    /// When those that had one had their first token.
+    pub first_token: Latencies,
 }
 
 /// All groups and their total.
 #[derive(Debug)]
-pub(super) struct Summary {
-    pub(super) by: Vec<Dimension>,
-    pub(super) groups: BTreeMap<Key, Group>,
-    pub(super) total: Group,
+pub struct Summary {
+    /// What is grouped by.
+    pub by: Vec<Dimension>,
+    /// The groups.
+    pub groups: BTreeMap<Key, Group>,
+    /// All of them together.
+    pub total: Group,
+    most: usize,
 }
 
 impl Summary {
-    /// Of nothing yet. A dimension that is named twice counts once.
-    pub(super) fn new(by: &[Dimension]) -> Self {
+    /// Of nothing yet, with at most so many groups. A dimension that is named twice counts once.
+    #[must_use]
+    pub fn new(by: &[Dimension], most: usize) -> Self {
         let mut once = Vec::new();
         for dimension in by {
             if !once.contains(dimension) {
                 once.push(*dimension);
             }
         }
-        Self { by: once, groups: BTreeMap::new(), total: Group::default() }
+        Self { by: once, groups: BTreeMap::new(), total: Group::default(), most }
     }
 
     /// Adds one request.
-    pub(super) fn add(&mut self, request: &Request<'_>) -> Result<(), AuditError> {
+    ///
+    /// # Errors
+    /// A sum out of range, or one group too many.
+    pub fn add(&mut self, request: &Request<'_>) -> Result<(), SummaryError> {
         let key = self.by.iter().map(|dimension| dimension.of(request)).collect();
-        group(&mut self.groups, key)?.add(request)?;
+        group(&mut self.groups, key, self.most)?.add(request)?;
         self.total.add(request)
     }
 }
@@ -104,6 +134,10 @@ impl Dimension {
             Self::Tenant => request.tenant.map(|tenant| Part::Text(tenant.to_owned())),
             Self::Model => Some(Part::Text(request.model.to_owned())),
             Self::Day => Some(Part::Day(Day::of(request.began))),
+            Self::Time(length) => {
+                let into = request.began.0.checked_rem(length).unwrap_or(0);
+                Some(Part::Time(UnixNanos(request.began.0.saturating_sub(into))))
+            }
             Self::Plugin => match &request.cost {
                 Cost::Amount { plugin, .. } | Cost::PluginFailed { plugin, .. } => {
                     let Plugin { name, version, digest } = *plugin;
@@ -117,7 +151,7 @@ impl Dimension {
 }
 
 impl Group {
-    fn add(&mut self, request: &Request<'_>) -> Result<(), AuditError> {
+    fn add(&mut self, request: &Request<'_>) -> Result<(), SummaryError> {
         count(&mut self.requests);
         self.outcomes.add(request.outcome);
         if let Some(kind) = request.error {
@@ -142,7 +176,7 @@ impl Group {
         Ok(())
     }
 
-    fn add_money(&mut self, money: Money, estimated: bool) -> Result<(), AuditError> {
+    fn add_money(&mut self, money: Money, estimated: bool) -> Result<(), SummaryError> {
         self.amounts.add(money)?;
         if estimated {
             count(&mut self.estimated);
@@ -164,12 +198,14 @@ impl Counts {
     }
 
     /// All together.
-    pub(super) fn total(&self) -> u64 {
+    #[must_use]
+    pub fn total(&self) -> u64 {
         self.0.values().fold(0, |sum, more| sum.saturating_add(*more))
     }
 
     /// Of one name.
-    pub(super) fn of(&self, name: &str) -> u64 {
+    #[must_use]
+    pub fn of(&self, name: &str) -> u64 {
         self.0.get(name).copied().unwrap_or(0)
     }
 }
@@ -179,11 +215,11 @@ mod tests {
     use proptest::prelude::*;
     use tollgate_domain::{CostOutcome, Currency, FaultKind, Record, UnpricedReason};
 
-    use super::super::super::testing::*;
     use super::*;
+    use crate::testing::*;
 
     fn summary(by: &[Dimension], records: &[Record]) -> Summary {
-        let mut summary = Summary::new(by);
+        let mut summary = Summary::new(by, 1000);
         for record in records {
             summary.add(&Request::from(record)).unwrap();
         }
