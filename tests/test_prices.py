@@ -2,15 +2,16 @@
 
 import csv
 import json
+import re
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
-from conftest import component, exact
+from conftest import ROOT, component, exact, free_port, replace_file
 from test_settings import run
 from test_tenants import CHAT, ROUTE
-from test_upstream import ANSWER, scripted, send_json  # noqa: F401 - a fixture
+from test_upstream import ANSWER, scripted, send_json, toml  # noqa: F401 - a fixture
 
 FILE = Path(__file__).with_name("litellm_prices.json")
 PRICES = json.loads(FILE.read_text(), parse_float=Decimal)
@@ -82,3 +83,24 @@ def test_what_is_billed(start_gateway, scripted, tmp_path, tier, tokens):  # noq
     assert cost["status"] == "priced" and Decimal(cost["amount"]) == wanted
     other = gateway.http.post(ROUTE, json=CHAT | {"model": "free"})
     assert exact(other)["cost"]["status"] == "unpriced"
+
+
+COOKBOOK = (ROOT / "plugins/README.md").read_text().partition("## Pricing cookbook")[2]
+RECIPES = [json.loads(block) for block in re.findall(r"(?ms)^```json\n(.*?)^```$", COOKBOOK)]
+
+
+def test_the_cookbook(start_gateway):
+    """Each recipe, put into the folder of a gateway that runs, costs what it says."""
+    address = f"127.0.0.1:{free_port()}"
+    gateway = start_gateway(plugins=("cost-per-token", "cost-device-seconds"), arguments=["--admin-listen", address])
+    assert len(RECIPES) == 8
+    for recipe in RECIPES:
+        config = toml(recipe["config"])
+        file = f"{recipe['plugin']}.wasm"
+        replace_file(gateway.plugins / "plugins.toml", f'[[plugin]]\nfile = "{file}"\nconfig = {config}\n')
+        assert gateway.http.post(f"http://{address}/admin/plugins/reload").status_code == 200
+        usage = {"request_model": "m"} | recipe["usage"]
+        answer = gateway.http.post(f"http://{address}/admin/plugins/{file}/price", json=usage)
+        priced = answer.json()
+        assert priced.get("status") == "priced", (recipe, priced)
+        assert f"{priced['amount']} {priced['currency']}" == recipe["costs"], recipe

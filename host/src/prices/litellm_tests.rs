@@ -5,11 +5,11 @@ use serde_json::{Value, json};
 
 use super::*;
 
-fn of(fields: Value) -> Read {
+fn of(fields: &Value) -> Read {
     of_with(fields, &Wanted::default())
 }
 
-fn of_with(fields: Value, wanted: &Wanted) -> Read {
+fn of_with(fields: &Value, wanted: &Wanted) -> Read {
     read(&json!({"acme/one": fields}).to_string(), wanted).unwrap()
 }
 
@@ -23,7 +23,7 @@ fn left(read: &Read) -> Vec<(&str, &str)> {
 
 #[test]
 fn prices_parts_and_tiers() {
-    let read = of(json!({
+    let read = of(&json!({
         "litellm_provider": "acme", "mode": "chat", "max_tokens": 8192,
         "input_cost_per_token": 1.25e-6, "output_cost_per_token": 1e-5,
         "cache_read_input_token_cost": 3.1e-7, "cache_creation_input_token_cost": "1.6e-06",
@@ -63,25 +63,25 @@ fn prices_parts_and_tiers() {
 
 #[test]
 fn what_is_left_out_is_told() {
-    let whole = |fields: Value, words: &str| {
+    let whole = |fields: &Value, words: &str| {
         let read = of(fields);
         let found = read.left_out.iter().find(|left| left.field == "*").unwrap();
         assert!(read.entries.is_empty() && found.reason.contains(words), "{read:?}");
     };
-    whole(json!(7), "no object");
-    whole(json!({"mode": "chat"}), "no input_cost_per_token");
-    whole(json!({"input_cost_per_second": 1e-3}), "no input_cost_per_token");
-    whole(json!({"input_cost_per_token": 1e-6}), "no output_cost_per_token");
-    whole(json!({"input_cost_per_token": 0.0, "output_cost_per_token": 0.0}), "--keep-free");
+    whole(&json!(7), "no object");
+    whole(&json!({"mode": "chat"}), "no input_cost_per_token");
+    whole(&json!({"input_cost_per_second": 1e-3}), "no input_cost_per_token");
+    whole(&json!({"input_cost_per_token": 1e-6}), "no output_cost_per_token");
+    whole(&json!({"input_cost_per_token": 0.0, "output_cost_per_token": 0.0}), "--keep-free");
     whole(
-        json!({"input_cost_per_token": 1e-6, "output_cost_per_token": 0, "mode": "chat"}),
+        &json!({"input_cost_per_token": 1e-6, "output_cost_per_token": 0, "mode": "chat"}),
         "--keep-free",
     );
     whole(
-        json!({"input_cost_per_token": "free", "output_cost_per_token": 1}),
+        &json!({"input_cost_per_token": "free", "output_cost_per_token": 1}),
         "no input_cost_per_token",
     );
-    let read = of(json!({
+    let read = of(&json!({
         "input_cost_per_token": 1e-6, "output_cost_per_token": 2e-6,
         "input_cost_per_image": 0.01, "input_cost_per_video_per_second": 0.0,
         "search_context_cost_per_query": {"search_context_size_low": 0.03},
@@ -109,10 +109,10 @@ fn what_is_left_out_is_told() {
 fn free_is_free_only_where_it_was_asked_for() {
     let wanted = Wanted { keep_free: true, ..Wanted::default() };
     let free = json!({"input_cost_per_token": 0.0, "output_cost_per_token": 0.0});
-    let read = of_with(free, &wanted);
+    let read = of_with(&free, &wanted);
     assert_eq!(rows(&read), json!([{"match": "acme/one", "input": "$0/M", "output": "$0/M"}]));
     let embedding = json!({"mode": "embedding", "input_cost_per_token": 2e-8});
-    let read = of(embedding);
+    let read = of(&embedding);
     assert_eq!(rows(&read), json!([{"match": "acme/one", "input": "$0.02/M", "output": "$0/M"}]));
 }
 
@@ -140,7 +140,7 @@ proptest! {
         fields in proptest::collection::btree_map("(input|output|cache)_cost(_per_(token|image|second))?(_above_[0-9]{1,4}k_tokens)?(_flex)?", 1_u32..1000, 0..8)
     ) {
         let object: serde_json::Map<String, Value> = fields.iter().map(|(key, price)| (key.clone(), (*price).into())).collect();
-        let read = of(Value::Object(object));
+        let read = of(&Value::Object(object));
         let whole = read.left_out.iter().any(|left| left.field == "*");
         for field in fields.keys() {
             let told = read.left_out.iter().any(|left| left.field == *field);

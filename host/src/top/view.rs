@@ -82,7 +82,7 @@ impl Section {
     }
 
     /// Cells may hold what clients sent.
-    fn row(&mut self, cells: Vec<String>) {
+    fn row(&mut self, cells: &[String]) {
         if self.rows.len() < ROWS {
             self.rows.push(cells.iter().map(|cell| printable(cell)).collect());
         }
@@ -138,18 +138,18 @@ impl View<'_> {
         const NAME: &str = "tollgate_requests_total";
         for outcome in self.now.samples.values(NAME, "outcome") {
             let labels = [("outcome", outcome)];
-            section.row(vec![
+            section.row(&[
                 outcome.to_owned(),
                 per_second(self.rate(NAME, &labels)),
                 whole(self.sum(NAME, &labels)),
             ]);
         }
         let in_flight = whole(self.sum("tollgate_requests_in_flight", &[]));
-        section.row(vec!["in flight".to_owned(), String::new(), in_flight]);
+        section.row(&["in flight".to_owned(), String::new(), in_flight]);
         let strangers = self.sum("tollgate_requests_unauthorized_total", &[]);
         if strangers > 0.0 {
             let rate = per_second(self.rate("tollgate_requests_unauthorized_total", &[]));
-            section.row(vec!["without a key".to_owned(), rate, whole(strangers)]);
+            section.row(&["without a key".to_owned(), rate, whole(strangers)]);
         }
         section
     }
@@ -170,7 +170,7 @@ impl View<'_> {
             let took = |share| {
                 seconds(self.quantile("gen_ai_server_request_duration_seconds", &asked, share))
             };
-            section.row(vec![
+            section.row(&[
                 model.to_owned(),
                 per_second(self.rate(IN, &of)),
                 per_second(self.rate(OUT, &of)),
@@ -190,7 +190,7 @@ impl View<'_> {
         for currency in self.now.samples.values(NAME, "currency") {
             let labels = [("currency", currency)];
             let hourly = self.rate(NAME, &labels).map(|rate| rate * 3600.0);
-            section.row(vec![
+            section.row(&[
                 currency.to_owned(),
                 money(hourly),
                 money(Some(self.sum(NAME, &labels))),
@@ -198,7 +198,7 @@ impl View<'_> {
         }
         for reason in self.now.samples.values("tollgate_requests_unpriced_total", "reason") {
             let count = self.sum("tollgate_requests_unpriced_total", &[("reason", reason)]);
-            section.row(vec![format!("requests unpriced: {reason}"), String::new(), whole(count)]);
+            section.row(&[format!("requests unpriced: {reason}"), String::new(), whole(count)]);
         }
         section
     }
@@ -217,7 +217,7 @@ impl View<'_> {
             let of = [("plugin", name)];
             let calls = self.sum("tollgate_plugin_call_duration_seconds_count", &of);
             let mean = self.sum("tollgate_plugin_call_duration_seconds_sum", &of) / calls;
-            section.row(vec![
+            section.row(&[
                 file.file.clone(),
                 version.unwrap_or_else(|| "-".to_owned()),
                 state,
@@ -235,7 +235,7 @@ impl View<'_> {
         let mut section = Section::new("backends", 3, headings);
         for backend in &self.now.backends.backends {
             let Attempts { answered, refused, failed, broken } = &backend.attempts;
-            section.row(vec![
+            section.row(&[
                 backend.name.clone(),
                 backend.health.clone(),
                 backend.breaker.clone(),
@@ -255,7 +255,7 @@ impl View<'_> {
         const NAME: &str = "tollgate_exporter_delivered_total";
         for exporter in self.now.samples.values(NAME, "exporter") {
             let of = [("exporter", exporter)];
-            section.row(vec![
+            section.row(&[
                 exporter.to_owned(),
                 per_second(self.rate(NAME, &of)),
                 whole(self.sum(NAME, &of)),
@@ -278,7 +278,7 @@ impl View<'_> {
         } else {
             "full or failing"
         };
-        section.row(vec![
+        section.row(&[
             takes.to_owned(),
             format!("{:.1}", size / MIB),
             whole(self.sum("tollgate_ledger_partitions", &[])),
@@ -294,7 +294,7 @@ impl View<'_> {
         let mut section = Section::new("shadow prices", 4, headings);
         for series in &self.now.shadow.series {
             for amounts in &series.amounts {
-                section.row(vec![
+                section.row(&[
                     series.file.clone(),
                     series.model.clone().unwrap_or_else(|| "other".to_owned()),
                     series.tenant.clone().unwrap_or_else(|| "-".to_owned()),
