@@ -92,6 +92,7 @@ pub(super) fn record(tenant: &str, model: &str, began: u64, cost: CostOutcome) -
         engine: None,
         upstream: None,
         content: None,
+        received: None,
     }
 }
 

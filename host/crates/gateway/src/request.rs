@@ -182,6 +182,7 @@ impl Request {
             engine: None,
             upstream: None,
             content: None,
+            received: None,
         }
     }
 }

@@ -31,8 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const SCHEMA: &str = "
 CREATE TABLE entry (
   seq INTEGER PRIMARY KEY,        -- 1, 2, 3 ... over all files
-  kind TEXT NOT NULL,             -- started, finished, aborted, refused, repriced
-  number INTEGER,                 -- of a record, which is the end of a request: 1, 2, 3 ...
+  kind TEXT NOT NULL,             -- started, finished, aborted, refused, repriced, received, spans
+  number INTEGER,                 -- of what leaves: ends of requests, received spans: 1, 2, 3 ...
   started_seq INTEGER,            -- of an end: the entry of its start
   request_id TEXT NOT NULL,
   trace_id TEXT NOT NULL,         -- 32 hex digits
@@ -41,7 +41,7 @@ CREATE TABLE entry (
   tenant TEXT,
   requested_model TEXT NOT NULL,
   served_model TEXT,
-  outcome TEXT NOT NULL,
+  outcome TEXT NOT NULL,          -- empty of spans
   cost_status TEXT NOT NULL,      -- priced, estimated, unpriced, plugin_failed
   amount TEXT,                    -- exact decimal number of major units
   currency TEXT,                  -- ISO 4217
@@ -374,19 +374,40 @@ impl Partition {
         self.db.query_row(sql, [integer(seq.0)], |row| row.get(0)).optional()
     }
 
-    /// Sequence, number and body of the records after `after`.
-    pub(crate) fn records(&self, after: Seq, most: usize) -> Result<Vec<(Seq, u64, String)>> {
-        let sql = "SELECT seq, number, body FROM entry WHERE seq > ?1 AND number IS NOT NULL \
+    /// Sequence, number, kind and body of what leaves after `after`.
+    pub(crate) fn outbound(
+        &self,
+        after: Seq,
+        most: usize,
+    ) -> Result<Vec<(Seq, u64, String, String)>> {
+        let sql = "SELECT seq, number, kind, body FROM entry WHERE seq > ?1 AND number IS NOT NULL \
                    ORDER BY seq LIMIT ?2";
         let mut select = self.db.prepare_cached(sql)?;
         let most = i64::try_from(most).unwrap_or(i64::MAX);
         let rows = select.query_map(params![integer(after.0), most], |row| {
-            Ok((Seq(count(row.get(0)?)), count(row.get(1)?), row.get(2)?))
+            Ok((Seq(count(row.get(0)?)), count(row.get(1)?), row.get(2)?, row.get(3)?))
         })?;
         rows.collect()
     }
 
-    /// As [`Partition::records`], of those that `query` asks for.
+    /// Sequence, kind and body of what leaves before `before` and from `from` on, newest first.
+    pub(crate) fn newest_first(
+        &self,
+        before: Seq,
+        from: Seq,
+        most: usize,
+    ) -> Result<Vec<(Seq, String, String)>> {
+        let sql = "SELECT seq, kind, body FROM entry WHERE seq < ?1 AND seq >= ?2 \
+                   AND number IS NOT NULL ORDER BY seq DESC LIMIT ?3";
+        let mut select = self.db.prepare_cached(sql)?;
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        let rows = select.query_map(params![integer(before.0), integer(from.0), most], |row| {
+            Ok((Seq(count(row.get(0)?)), row.get(1)?, row.get(2)?))
+        })?;
+        rows.collect()
+    }
+
+    /// Sequence, number and body of the records after `after` that `query` asks for.
     pub(crate) fn queried(
         &self,
         query: &Query,
@@ -394,6 +415,7 @@ impl Partition {
         most: usize,
     ) -> Result<Vec<(Seq, u64, String)>> {
         let sql = "SELECT seq, number, body FROM entry WHERE seq > ?1 AND number IS NOT NULL \
+                   AND kind <> 'spans' \
                    AND (?3 IS NULL OR ended_at >= ?3) AND (?4 IS NULL OR ended_at < ?4) \
                    AND (?5 IS NULL OR tenant = ?5) \
                    AND (?6 IS NULL OR requested_model = ?6 OR served_model = ?6) \

@@ -100,6 +100,7 @@ pub(crate) fn record() -> Record {
         engine: None,
         upstream: None,
         content: None,
+        received: None,
     }
 }
 
