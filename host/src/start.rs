@@ -41,6 +41,8 @@ pub struct Running {
     pub address: SocketAddr,
     /// The address of its admin API, if it has one.
     pub admin_address: Option<SocketAddr>,
+    /// The addresses that it takes spans at.
+    pub otlp_addresses: Vec<SocketAddr>,
     gateway: Gateway,
     delivery: Delivery,
     /// None if no receiver is told.
@@ -52,6 +54,8 @@ pub struct Running {
     watches: Vec<tokio::task::JoinHandle<()>>,
     /// None once it has ended.
     server: Option<tokio::task::JoinHandle<Result<(), HttpError>>>,
+    /// What takes spans.
+    otlp: Option<tokio::task::JoinHandle<()>>,
     stop: CancellationToken,
     admin: Option<tokio::task::JoinHandle<()>>,
     stop_admin: CancellationToken,
@@ -115,6 +119,7 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
     let tenancy = tenancy::open(&settings)?;
     let upstreams = settings.backends.as_ref().map(Upstreams::load).transpose()?;
     let server = tollgate_http_api::bind(http_settings(&settings)).await?;
+    let otlp = tollgate_http_api::bind_otlp(&settings.otlp_listen).await?;
     let admin = bind_admin(&settings).await?;
     let opened = tokio::task::block_in_place(|| Ledger::open(ledger_settings(&settings)))?;
     let ledger = opened.ledger.clone();
@@ -146,6 +151,7 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
             tenants: settings.capture_content.clone(),
             bytes: settings.capture_bytes,
         },
+        receives: !settings.otlp_listen.is_empty(),
     })
     .await?;
     let following = tokio::spawn(tenancy::follow(tenancy.clone(), folder));
@@ -157,6 +163,8 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
         .transpose()?;
     let stop = CancellationToken::new();
     let server = Some(tokio::spawn(HttpServer::run(server, gateway.clone(), stop.clone())));
+    let otlp_addresses = otlp.local_addrs();
+    let otlp = Some(tokio::spawn(otlp.run(gateway.clone(), stop.clone())));
     let stop_admin = CancellationToken::new();
     let admin_address = admin.as_ref().map(AdminServer::local_addr);
     let admin = admin
@@ -165,6 +173,7 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
     Ok(Running {
         address,
         admin_address,
+        otlp_addresses,
         gateway,
         delivery,
         push,
@@ -173,6 +182,7 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
         limiter: tenancy.limiter,
         watches,
         server,
+        otlp,
         stop,
         admin,
         stop_admin,
@@ -244,6 +254,10 @@ impl Running {
                 }
             };
             self.server = None;
+        }
+        if let Some(otlp) = &mut self.otlp {
+            well &= otlp.await.is_ok();
+            self.otlp = None;
         }
         self.gateway.drain().await;
         well

@@ -107,6 +107,9 @@ pub struct ReceivedCall {
     /// In whose words it tells of the call: `gen_ai`, `vllm`, `openinference`, `openllmetry`,
     /// `tutorial`.
     pub dialect: String,
+    /// Id of the answer, as the span tells it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response_id: Option<String>,
     /// Who recorded it.
     pub origin: Arc<Origin>,
     /// The span as it was sent.

@@ -170,7 +170,9 @@ impl Serialize for Plain<'_> {
     }
 }
 
-fn base64(bytes: &[u8]) -> String {
+/// Bytes in base64, with padding.
+#[must_use]
+pub fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for three in bytes.chunks(3) {

@@ -12,6 +12,7 @@ mod content;
 mod deliver;
 mod exporters;
 mod forward;
+mod ingest;
 mod local;
 mod log;
 mod metrics;
@@ -46,15 +47,18 @@ pub use call::{
     Moment, Places, Prompt, Refusal, Tuning,
 };
 pub use content::CaptureSettings;
+pub use ingest::Receipt;
 pub use metrics::{ExporterCounts, FileState, LedgerCounts};
 pub use models::ModelCard;
 pub use shadow::{ShadowAmounts, ShadowGroup, ShadowResult, ShadowSeries};
 pub use tollgate_plugin_host::{BreakerState, PluginMeter, PluginStatus};
 pub use tollgate_telemetry::metrics::Exposition;
+pub use tollgate_telemetry::receive::{Encoding, GrpcCode, accepted, refused};
 
 use content::Capture;
 use deliver::Courier;
 use exporters::ExporterMeter;
+use ingest::Ingest;
 use local::Local;
 use metrics::RequestMeters;
 use models::Models;
@@ -85,6 +89,8 @@ pub struct Parts {
     pub stall: Duration,
     /// Whose prompts and answers go on record, and how much of them.
     pub capture: CaptureSettings,
+    /// Whether it takes spans of other programs.
+    pub receives: bool,
 }
 
 /// Handle to the running gateway.
@@ -106,6 +112,8 @@ struct Inner {
     requests: Arc<RequestMeters>,
     shadow: Arc<Shadow>,
     exporters: Vec<Arc<ExporterMeter>>,
+    /// None where no spans are taken.
+    ingest: Option<Ingest>,
 }
 
 /// The part that outlives the last request: carries records to their exporters.
@@ -131,10 +139,12 @@ impl Gateway {
     /// of the requests.
     ///
     /// # Errors
-    /// If the ledger cannot record what was in flight.
+    /// If the ledger cannot record what was in flight, or be read where spans are taken.
     pub async fn start(parts: Parts) -> Result<(Self, Delivery), LedgerError> {
         let Opened { ledger, interrupted } = parts.ledger;
         recover::end_interrupted(&ledger, &parts.plugins, interrupted).await?;
+        let ingest = parts.receives.then(|| tokio::task::block_in_place(|| Ingest::new(&ledger)));
+        let ingest = ingest.transpose()?;
         let tracer = Tracer::new(parts.plugins.clone(), parts.resource, parts.address);
         let (delivery, exporters) = Delivery::start(parts.exporters, &ledger, &Arc::new(tracer));
         let local = parts.engine.map(|engine| {
@@ -154,6 +164,7 @@ impl Gateway {
             requests: Arc::default(),
             shadow: Arc::default(),
             exporters,
+            ingest,
         }));
         Ok((gateway, delivery))
     }

@@ -112,6 +112,9 @@ async fn live(gateway: Arc<Inner>, call: Call, request: Request, mut reply: Repl
     let recorded = gateway.finished(ticket, &record).await;
     let overhead = tapped.times.overhead(&request.arrived, submitted);
     gateway.requests.count(&record, Some(overhead));
+    if let Some(ingest) = &gateway.ingest {
+        ingest.served(&record);
+    }
     tell(ending.if_recorded(recorded), reply, &pieces, &request).await;
     gateway.price_in_the_shadow(&record, &plugins);
 }
@@ -170,7 +173,7 @@ impl Inner {
     }
 
     /// Asks the plugins marked shadow what they would have billed, and counts the difference.
-    fn price_in_the_shadow(&self, record: &Record, plugins: &PluginSet) {
+    pub(crate) fn price_in_the_shadow(&self, record: &Record, plugins: &PluginSet) {
         if let Some(usage) = &record.usage {
             let tenant = record.tenant.as_deref();
             let prices = tokio::task::block_in_place(|| plugins.shadow(tenant, usage));

@@ -240,6 +240,14 @@ impl Ledger {
                 reader::outbound(file, from, wanted)
             })?;
             records.extend(found.into_iter().map(Arc::new));
+            // What is left of the file comes before the next one.
+            let end = shared.reading(ordinal, |file| {
+                let last = file.last_number().map_err(|error| file.failed(&error))?;
+                Ok(last.is_none_or(|last| records.last().is_some_and(|read| read.number >= last)))
+            })?;
+            if !records.is_empty() && !end {
+                break;
+            }
         }
         Ok(records)
     }

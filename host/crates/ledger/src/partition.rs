@@ -25,6 +25,9 @@ const TABLES: u32 = 1;
 /// "Toll" in the file's header, by which tools tell what it is.
 const APPLICATION: u32 = 0x546f_6c6c;
 
+/// Bodies that are read at once, in bytes: beyond them no further one is.
+const READ_BYTES: usize = 8 << 20;
+
 /// How long a reader waits for another connection.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -374,7 +377,8 @@ impl Partition {
         self.db.query_row(sql, [integer(seq.0)], |row| row.get(0)).optional()
     }
 
-    /// Sequence, number, kind and body of what leaves after `after`.
+    /// Sequence, number, kind and body of what leaves after `after`; fewer than there are if they
+    /// are large.
     pub(crate) fn outbound(
         &self,
         after: Seq,
@@ -385,9 +389,19 @@ impl Partition {
         let mut select = self.db.prepare_cached(sql)?;
         let most = i64::try_from(most).unwrap_or(i64::MAX);
         let rows = select.query_map(params![integer(after.0), most], |row| {
-            Ok((Seq(count(row.get(0)?)), count(row.get(1)?), row.get(2)?, row.get(3)?))
+            let body: String = row.get(3)?;
+            Ok((Seq(count(row.get(0)?)), count(row.get(1)?), row.get(2)?, body))
         })?;
-        rows.collect()
+        let (mut found, mut bytes) = (Vec::new(), 0_usize);
+        for row in rows {
+            let row = row?;
+            bytes = bytes.saturating_add(row.3.len());
+            found.push(row);
+            if bytes > READ_BYTES {
+                break;
+            }
+        }
+        Ok(found)
     }
 
     /// Sequence, kind and body of what leaves before `before` and from `from` on, newest first.
