@@ -133,6 +133,9 @@ async fn run(settings: Settings) -> Result<bool, Box<dyn std::error::Error>> {
         data = %data.display(),
         "serving"
     );
+    for address in &running.otlp_addresses {
+        tracing::info!(%address, "takes spans by OTLP, over gRPC and HTTP");
+    }
     if let Some(address) = running.admin_address {
         tracing::info!(address = %format_args!("http://{address}"), "the admin API");
     }

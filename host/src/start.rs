@@ -44,6 +44,8 @@ pub struct Running {
     pub admin_address: Option<SocketAddr>,
     /// What is on, and where.
     pub summary: Summary,
+    /// The addresses that it takes spans at.
+    pub otlp_addresses: Vec<SocketAddr>,
     gateway: Gateway,
     delivery: Delivery,
     /// None if no receiver is told.
@@ -55,6 +57,8 @@ pub struct Running {
     watches: Vec<tokio::task::JoinHandle<()>>,
     /// None once it has ended.
     server: Option<tokio::task::JoinHandle<Result<(), HttpError>>>,
+    /// What takes spans.
+    otlp: Option<tokio::task::JoinHandle<()>>,
     stop: CancellationToken,
     admin: Option<tokio::task::JoinHandle<()>>,
     stop_admin: CancellationToken,
@@ -121,6 +125,7 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
     let tenancy = tenancy::open(&settings)?;
     let upstreams = settings.backends.as_ref().map(Upstreams::load).transpose()?;
     let server = tollgate_http_api::bind(http_settings(&settings)).await?;
+    let otlp = tollgate_http_api::bind_otlp(&settings.otlp_listen).await?;
     let admin = bind_admin(&settings).await?;
     let opened = tokio::task::block_in_place(|| Ledger::open(ledger_settings(&settings)))?;
     let ledger = opened.ledger.clone();
@@ -163,6 +168,7 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
             tenants: settings.capture_content.clone(),
             bytes: settings.capture_bytes,
         },
+        receives: !settings.otlp_listen.is_empty(),
     })
     .await?;
     let following = tokio::spawn(tenancy::follow(tenancy.clone(), folder));
@@ -174,6 +180,8 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
         .transpose()?;
     let stop = CancellationToken::new();
     let server = Some(tokio::spawn(HttpServer::run(server, gateway.clone(), stop.clone())));
+    let otlp_addresses = otlp.local_addrs();
+    let otlp = Some(tokio::spawn(otlp.run(gateway.clone(), stop.clone())));
     let stop_admin = CancellationToken::new();
     let admin = admin
         .map(|server| tokio::spawn(AdminServer::run(server, gateway.admin(), stop_admin.clone())));
@@ -182,6 +190,7 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
         address,
         admin_address,
         summary,
+        otlp_addresses,
         gateway,
         delivery,
         push,
@@ -190,6 +199,7 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
         limiter: tenancy.limiter,
         watches,
         server,
+        otlp,
         stop,
         admin,
         stop_admin,
@@ -259,6 +269,10 @@ impl Running {
                 }
             };
             self.server = None;
+        }
+        if let Some(otlp) = &mut self.otlp {
+            well &= otlp.await.is_ok();
+            self.otlp = None;
         }
         self.gateway.drain().await;
         well

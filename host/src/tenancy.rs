@@ -22,8 +22,11 @@ pub(crate) fn open(settings: &Settings) -> Result<Tenancy, StartError> {
     let tenancy = &settings.tenancy;
     let variable = tenancy.keys.as_ref().map(|keys| keys.reveal());
     let keys = Keys::open(tenancy.keys_file.clone(), variable)?;
-    if let Some(fault) = tenancy.unguarded(settings.listen, keys.is_open()) {
-        return Err(StartError::Unguarded(fault));
+    let otlp = settings.otlp_listen.iter().map(|listen| ("otlp-listen", *listen));
+    for (setting, listen) in [("listen", settings.listen)].into_iter().chain(otlp) {
+        if let Some(fault) = tenancy.unguarded(setting, listen, keys.is_open()) {
+            return Err(StartError::Unguarded(fault));
+        }
     }
     let limiter = match &tenancy.redis_url {
         None => Limiter::local(),

@@ -72,6 +72,8 @@ pub enum UnpricedReason {
     /// The process ended before the price was known, and the plugins that the request was
     /// admitted under serve no longer.
     PluginsChanged,
+    /// Of a span that was sent to us: another one of the same call is billed.
+    CountedElsewhere,
 }
 
 impl UnpricedReason {
@@ -86,6 +88,7 @@ impl UnpricedReason {
             Self::NotServed => "not_served",
             Self::UnknownOperation => "unknown_operation",
             Self::PluginsChanged => "plugins_changed",
+            Self::CountedElsewhere => "counted_elsewhere",
         }
     }
 }

@@ -11,11 +11,13 @@ pub mod id;
 pub mod money;
 pub mod place;
 pub mod plugin;
+pub mod received;
 pub mod record;
 pub mod span;
 pub mod time;
 pub mod upstream;
 pub mod usage;
+pub mod value;
 
 pub use cost::{Cost, CostKind, CostLine, CostOutcome, UnpricedReason};
 pub use error::ErrorKind;

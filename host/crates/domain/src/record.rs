@@ -7,6 +7,7 @@ use crate::admission::Admission;
 use crate::cost::CostOutcome;
 use crate::error::ErrorKind;
 use crate::id::{RequestId, SpanContext, SpanId, TraceId};
+use crate::received::ReceivedCall;
 use crate::time::{Interval, UnixNanos};
 use crate::upstream::UpstreamCall;
 use crate::usage::Usage;
@@ -289,4 +290,7 @@ pub struct Record {
     /// What was said; only for tenants whose operator asked to keep it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content: Option<Content>,
+    /// The span that tells of it, where another program served it and sent us that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub received: Option<Box<ReceivedCall>>,
 }

@@ -1,62 +1,17 @@
 //! A span as plugins and exporters see it, whoever made it.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::id::{SpanContext, SpanId};
+use crate::received::Received;
 use crate::time::{Interval, UnixNanos};
+pub use crate::value::Value;
 
 /// Name of an attribute.
 pub type Key = Cow<'static, str>;
-
-/// OpenTelemetry's attribute value.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Value {
-    /// True or false.
-    Bool(bool),
-    /// A whole number.
-    Int(i64),
-    /// A double.
-    Double(f64),
-    /// Text.
-    Text(String),
-    /// Several values, by convention all of one kind.
-    List(Vec<Value>),
-}
-
-impl From<&str> for Value {
-    fn from(text: &str) -> Self {
-        Self::Text(text.to_owned())
-    }
-}
-impl From<String> for Value {
-    fn from(text: String) -> Self {
-        Self::Text(text)
-    }
-}
-impl From<bool> for Value {
-    fn from(value: bool) -> Self {
-        Self::Bool(value)
-    }
-}
-impl From<i64> for Value {
-    fn from(value: i64) -> Self {
-        Self::Int(value)
-    }
-}
-impl From<u64> for Value {
-    /// Counts beyond `i64` cannot happen in practice and saturate.
-    fn from(value: u64) -> Self {
-        Self::Int(i64::try_from(value).unwrap_or(i64::MAX))
-    }
-}
-impl From<f64> for Value {
-    fn from(value: f64) -> Self {
-        Self::Double(value)
-    }
-}
 
 /// Attributes in the order they were set; a key stands in it once.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -117,11 +72,41 @@ impl Attributes {
     }
 }
 
+/// More attributes than this are looked up in a map while they are gathered.
+const FEW: usize = 32;
+
+impl<K: Into<Key>> FromIterator<(K, Value)> for Attributes {
+    /// As if each were set in turn, in linear time.
+    fn from_iter<I: IntoIterator<Item = (K, Value)>>(pairs: I) -> Self {
+        let mut attributes = Self::new();
+        let mut places: HashMap<Key, usize> = HashMap::new();
+        for (key, value) in pairs {
+            let key = key.into();
+            if attributes.0.len() < FEW {
+                attributes.set(key, value);
+                continue;
+            }
+            if places.is_empty() {
+                places = attributes.0.iter().map(|(key, _)| key.clone()).zip(0..).collect();
+            }
+            match places.get(&key).and_then(|place| attributes.0.get_mut(*place)) {
+                Some((_, old)) => *old = value,
+                None => {
+                    places.insert(key.clone(), attributes.0.len());
+                    attributes.0.push((key, value));
+                }
+            }
+        }
+        attributes
+    }
+}
+
 /// OpenTelemetry's span kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 #[expect(missing_docs, reason = "the names are OpenTelemetry's")]
 pub enum SpanKind {
+    Unspecified,
     Internal,
     Server,
     Client,
@@ -149,6 +134,21 @@ pub struct SpanEvent {
     pub time: UnixNanos,
     /// Details.
     pub attributes: Attributes,
+    /// How many of them were left out before we saw it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub dropped_attributes: u32,
+}
+
+impl SpanEvent {
+    /// One with nothing left out.
+    #[must_use]
+    pub fn new(name: impl Into<Key>, time: UnixNanos, attributes: Attributes) -> Self {
+        Self { name: name.into(), time, attributes, dropped_attributes: 0 }
+    }
+}
+
+pub(crate) fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 /// One timed operation.
@@ -172,6 +172,9 @@ pub struct Span {
     pub attributes: Attributes,
     /// Moments in it, in order.
     pub events: Vec<SpanEvent>,
+    /// What it carries besides, if another program recorded and sent it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub received: Option<Box<Received>>,
 }
 
 /// What all spans of one process share.
@@ -195,5 +198,17 @@ mod tests {
         assert_eq!(attributes.len(), 2);
         assert_eq!(attributes.get("a"), Some(&Value::Int(2)));
         assert!(attributes.remove("a") && !attributes.remove("a"));
+    }
+
+    #[test]
+    fn many_are_gathered_as_if_each_were_set() {
+        let pairs: Vec<(String, Value)> =
+            (0..200_i64).map(|n| ((n * 7 % 90).to_string(), Value::Int(n))).collect();
+        let mut set = Attributes::new();
+        for (key, value) in pairs.clone() {
+            set.set(key, value);
+        }
+        assert_eq!(pairs.into_iter().collect::<Attributes>(), set);
+        assert_eq!(set.len(), 90);
     }
 }

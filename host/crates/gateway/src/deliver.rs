@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::task::block_in_place;
 use tokio::time::{Instant, sleep_until, timeout};
 use tollgate_domain::Span;
-use tollgate_ledger::{Cursor, Head, Ledger, LedgerError, Seq, Stored};
+use tollgate_ledger::{Cursor, Head, Ledger, LedgerError, Outbound, Seq};
 use tollgate_telemetry::{Exporter, SendError, StartAt};
 
 use crate::exporters::ExporterMeter;
@@ -138,7 +138,7 @@ impl Courier {
             let records = self.ledger.read(after, BATCH)?;
             let traces = records.iter().zip(self.tracer.bound_for(name, &records));
             let outgoing = traces.map(|(stored, spans)| {
-                let Stored { seq, number, .. } = **stored;
+                let Outbound { seq, number, .. } = **stored;
                 Outgoing { seq, number, spans }
             });
             Ok::<_, LedgerError>(outgoing.collect::<Vec<_>>())

@@ -172,5 +172,5 @@ fn done(cursor: &Cursor) -> u64 {
 /// How long ago the first record after the cursor ended.
 fn oldest(ledger: &Ledger, cursor: &Cursor) -> Option<Duration> {
     let first = ledger.read(cursor.seq, 1).ok()?.into_iter().next()?;
-    Some(UnixNanos::from(SystemTime::now()).since(first.record.phases.request.end))
+    Some(UnixNanos::from(SystemTime::now()).since(first.what.ended()))
 }

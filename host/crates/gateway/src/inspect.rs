@@ -128,13 +128,15 @@ impl Admin {
         }
         let found = self.look(move |admin| {
             let Some(stored) = admin.ledger.reader()?.numbered(number)? else { return Ok(None) };
-            let stored = Arc::new(stored);
+            let Stored { seq, number, record } = stored.clone();
+            let leaves = Outbound { seq, number, what: Payload::Record(Box::new(record)) };
+            let leaves = Arc::new(leaves);
             let spans = match &exporter {
                 Some(name) => {
-                    let bound = admin.tracer.bound_for(name, std::slice::from_ref(&stored));
+                    let bound = admin.tracer.bound_for(name, std::slice::from_ref(&leaves));
                     bound.into_iter().next().unwrap_or_default()
                 }
-                None => admin.tracer.whole(&stored),
+                None => admin.tracer.whole(&leaves),
             };
             let resource = admin.tracer.resource();
             let json = |span| tollgate_telemetry::span_json(span, resource);

@@ -13,6 +13,7 @@ mod deliver;
 mod exporters;
 mod forward;
 mod inspect;
+mod ingest;
 mod local;
 mod locals;
 mod log;
@@ -53,6 +54,7 @@ pub use call::{
 pub use content::CaptureSettings;
 pub use exporters::ExporterStatus;
 pub use inspect::{LedgerStanding, LimitsStanding, Seen, Totals, TotalsAsk};
+pub use ingest::Receipt;
 pub use metrics::{ExporterCounts, FileState, LedgerCounts};
 pub use models::ModelCard;
 pub use piece::{Piece, TokenTold};
@@ -63,10 +65,12 @@ pub use tollgate_plugin_host::{BreakerState, PluginMeter, PluginStatus};
 pub use tollgate_summary::{Dimension, Period, TypedTime, ago, shown};
 pub use tollgate_telemetry::metrics::Exposition;
 pub use tollgate_tenancy::{BudgetStanding, KeyStanding, Limits, Standing, Used};
+pub use tollgate_telemetry::receive::{Encoding, GrpcCode, accepted, refused};
 
 use content::Capture;
 use deliver::Courier;
 use exporters::ExporterMeter;
+use ingest::Ingest;
 use local::Local;
 use locals::Locals;
 use metrics::RequestMeters;
@@ -96,6 +100,8 @@ pub struct Parts {
     pub stall: Duration,
     /// Whose prompts and answers go on record, and how much of them.
     pub capture: CaptureSettings,
+    /// Whether it takes spans of other programs.
+    pub receives: bool,
 }
 
 /// A model in this process.
@@ -128,6 +134,8 @@ struct Inner {
     tracer: Arc<Tracer>,
     /// Held by whoever adds records up for an operator: one at a time.
     adding_up: Arc<tokio::sync::Semaphore>,
+    /// None where no spans are taken.
+    ingest: Option<Ingest>,
 }
 
 /// The part that outlives the last request: carries records to their exporters.
@@ -153,10 +161,12 @@ impl Gateway {
     /// of the requests.
     ///
     /// # Errors
-    /// If the ledger cannot record what was in flight.
+    /// If the ledger cannot record what was in flight, or be read where spans are taken.
     pub async fn start(parts: Parts) -> Result<(Self, Delivery), LedgerError> {
         let Opened { ledger, interrupted } = parts.ledger;
         recover::end_interrupted(&ledger, &parts.plugins, interrupted).await?;
+        let ingest = parts.receives.then(|| tokio::task::block_in_place(|| Ingest::new(&ledger)));
+        let ingest = ingest.transpose()?;
         let tracer = Tracer::new(parts.plugins.clone(), parts.resource, parts.address);
         let tracer = Arc::new(tracer);
         let (delivery, exporters) = Delivery::start(parts.exporters, &ledger, &tracer);
@@ -180,6 +190,7 @@ impl Gateway {
             exporters,
             tracer,
             adding_up: Arc::new(tokio::sync::Semaphore::new(1)),
+            ingest,
         }));
         Ok((gateway, delivery))
     }

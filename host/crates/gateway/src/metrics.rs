@@ -15,6 +15,7 @@ mod engine;
 mod exporters;
 mod ledger;
 mod plugins;
+mod received;
 mod requests;
 mod shadow;
 mod spending;

@@ -192,6 +192,7 @@ impl Request {
             engine: None,
             upstream: None,
             content: None,
+            received: None,
         }
     }
 }

@@ -112,6 +112,9 @@ async fn live(gateway: Arc<Inner>, call: Call, request: Request, mut reply: Repl
     let recorded = gateway.finished(ticket, &record).await;
     let overhead = tapped.times.overhead(&request.arrived, submitted);
     gateway.requests.count(&record, Some(overhead));
+    if let Some(ingest) = &gateway.ingest {
+        ingest.served(&record);
+    }
     tell(ending.if_recorded(recorded), reply, &pieces, &request).await;
     gateway.price_in_the_shadow(&record, &plugins);
 }

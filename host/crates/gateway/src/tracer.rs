@@ -12,15 +12,17 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tollgate_domain::{PluginFault, Record, Resource, Span, SpanId};
-use tollgate_ledger::{Seq, Stored};
+use tollgate_domain::{PluginFault, Resource, Span, SpanId, TraceId};
+use tollgate_ledger::{Outbound, Payload, Seq};
 use tollgate_plugin_host::{PluginHost, Role};
 use tollgate_telemetry::plugin_failed;
 
 use crate::log;
 
-/// Enriched traces that are kept for the exporters that come after the first.
+/// Enriched traces that are kept for the exporters that come after the first, and most spans of
+/// them all: a batch of received spans has hundreds.
 const KEPT: usize = 1024;
+const KEPT_SPANS: usize = 16_384;
 
 /// Most faults of one role that are marked on a trace; all are in the log.
 const FAULTS_MARKED: usize = 8;
@@ -33,9 +35,10 @@ pub(crate) struct Tracer {
     enriched: Mutex<BTreeMap<Seq, Arc<Vec<Span>>>>,
 }
 
-/// One record and its spans, as they are before somebody is asked about them.
+/// A record or a batch of received spans, and its spans as they are before somebody is asked about
+/// them.
 struct Trace<'a> {
-    record: &'a Record,
+    of: &'a Payload,
     spans: &'a [Span],
 }
 
@@ -45,16 +48,18 @@ impl Tracer {
     }
 
     /// The spans of each record that may leave through `exporter`; calls plugins, so it blocks.
-    pub(crate) fn bound_for(&self, exporter: &str, records: &[Arc<Stored>]) -> Vec<Vec<Span>> {
+    pub(crate) fn bound_for(&self, exporter: &str, records: &[Arc<Outbound>]) -> Vec<Vec<Span>> {
         let enriched = self.enriched(records);
         let traces = records.iter().zip(&enriched);
         let traces: Vec<Trace<'_>> =
-            traces.map(|(stored, spans)| Trace { record: &stored.record, spans }).collect();
+            traces.map(|(stored, spans)| Trace { of: &stored.what, spans }).collect();
         asked_about(&traces, Role::ExportFilter, |tenant, spans| {
             let plugins = self.plugins.pin();
-            let filtered = plugins.filter(exporter, tenant, &self.resource, std::mem::take(spans));
-            *spans = filtered.kept;
-            filtered.faults
+            by_process(&self.resource, spans, |resource, spans| {
+                let filtered = plugins.filter(exporter, tenant, resource, std::mem::take(spans));
+                *spans = filtered.kept;
+                filtered.faults
+            })
         })
     }
 
@@ -64,29 +69,36 @@ impl Tracer {
     }
 
     /// The spans of one record before any filter; calls plugins, so it blocks.
-    pub(crate) fn whole(&self, record: &Arc<Stored>) -> Vec<Span> {
+    pub(crate) fn whole(&self, record: &Arc<Outbound>) -> Vec<Span> {
         let enriched = self.enriched(std::slice::from_ref(record)).into_iter().next();
         enriched.map(|spans| spans.as_ref().clone()).unwrap_or_default()
     }
 
     /// The enriched trace of each record. Whoever comes meanwhile waits, and finds them done.
-    fn enriched(&self, records: &[Arc<Stored>]) -> Vec<Arc<Vec<Span>>> {
+    fn enriched(&self, records: &[Arc<Outbound>]) -> Vec<Arc<Vec<Span>>> {
         let mut known = self.enriched.lock().unwrap_or_else(PoisonError::into_inner);
-        let new: Vec<&Arc<Stored>> =
+        let new: Vec<&Arc<Outbound>> =
             records.iter().filter(|stored| !known.contains_key(&stored.seq)).collect();
-        let spans =
-            |stored: &&Arc<Stored>| tollgate_telemetry::spans(&stored.record, Some(self.address));
+        let spans = |stored: &&Arc<Outbound>| match &stored.what {
+            Payload::Record(record) => tollgate_telemetry::spans(record, Some(self.address)),
+            Payload::Spans(batch) => batch.spans(),
+        };
         let built: Vec<Vec<Span>> = new.iter().map(spans).collect();
         let traces = new.iter().zip(&built);
         let traces: Vec<Trace<'_>> =
-            traces.map(|(stored, spans)| Trace { record: &stored.record, spans }).collect();
+            traces.map(|(stored, spans)| Trace { of: &stored.what, spans }).collect();
         let enriched = asked_about(&traces, Role::AttributeEnricher, |tenant, spans| {
-            self.plugins.pin().enrich(tenant, &self.resource, spans)
+            let plugins = self.plugins.pin();
+            by_process(&self.resource, spans, |resource, spans| {
+                plugins.enrich(tenant, resource, spans)
+            })
         });
         known.extend(new.iter().map(|stored| stored.seq).zip(enriched.into_iter().map(Arc::new)));
         let wanted = records.iter().filter_map(|stored| known.get(&stored.seq).cloned()).collect();
-        while known.len() > KEPT {
-            known.pop_first();
+        let mut kept: usize = known.values().map(|spans| spans.len()).sum();
+        while known.len() > KEPT || kept > KEPT_SPANS {
+            let Some((_, oldest)) = known.pop_first() else { break };
+            kept = kept.saturating_sub(oldest.len());
         }
         wanted
     }
@@ -104,19 +116,19 @@ fn asked_about(
     let mut answers = vec![Vec::new(); traces.len()];
     let mut tenants: BTreeMap<Option<&str>, Vec<Asked<'_>>> = BTreeMap::new();
     for (trace, answer) in traces.iter().zip(&mut answers) {
-        tenants.entry(trace.record.tenant.as_deref()).or_default().push((trace, answer));
+        tenants.entry(trace.of.tenant()).or_default().push((trace, answer));
     }
     for (tenant, mut company) in tenants {
         if company.len() > 1 && together(&mut company, |spans| ask(tenant, spans)) {
             continue;
         }
-        for (Trace { record, spans }, answer) in company {
-            let _log = log::span(record.trace.trace_id, &record.id).entered();
+        for (Trace { of, spans }, answer) in company {
+            let _log = of.record().map(|of| log::span(of.trace.trace_id, &of.id).entered());
             answer.extend_from_slice(spans);
             let faults = ask(tenant, answer);
             report(&faults);
             // Where the plugin fails closed its spans are not there to be marked.
-            mark(answer, record.trace.root, &faults, role);
+            mark(answer, of.record().map(|of| of.trace.root), &faults, role);
         }
     }
     answers
@@ -130,15 +142,16 @@ fn together(
     let mut spans: Vec<Span> =
         company.iter().flat_map(|(trace, _)| trace.spans.iter().cloned()).collect();
     // Requests of one client may be in one trace, so a trace's id does not tell them apart.
-    let places = company.iter().enumerate().flat_map(|(place, (trace, _))| {
-        trace.spans.iter().map(move |span| (span.context.span_id, place))
-    });
-    let places: HashMap<SpanId, usize> = places.collect();
+    let places = company
+        .iter()
+        .enumerate()
+        .flat_map(|(place, (trace, _))| trace.spans.iter().map(move |span| (id(span), place)));
+    let places: HashMap<(TraceId, SpanId), usize> = places.collect();
     if !ask(&mut spans).is_empty() {
         return false;
     }
     for span in spans {
-        let place = places.get(&span.context.span_id);
+        let place = places.get(&id(&span));
         if let Some((_, answer)) = place.and_then(|place| company.get_mut(*place)) {
             answer.push(span);
         }
@@ -146,9 +159,37 @@ fn together(
     true
 }
 
-/// Says on the root span, if it leaves at all, who failed on the trace.
-fn mark(spans: &mut [Span], root: SpanId, faults: &[PluginFault], role: Role) {
-    let Some(root) = spans.iter_mut().find(|span| span.context.span_id == root) else { return };
+fn id(span: &Span) -> (TraceId, SpanId) {
+    (span.context.trace_id, span.context.span_id)
+}
+
+/// Asks about spans of one process after the other: ours are of the resource `own`.
+fn by_process(
+    own: &Resource,
+    spans: &mut Vec<Span>,
+    mut ask: impl FnMut(&Resource, &mut Vec<Span>) -> Vec<PluginFault>,
+) -> Vec<PluginFault> {
+    let origin = |span: &Span| span.received.as_deref().map(|sent| Arc::clone(&sent.origin));
+    let (mut faults, mut done) = (Vec::new(), Vec::with_capacity(spans.len()));
+    let mut left = std::mem::take(spans).into_iter().peekable();
+    while let Some(first) = left.next() {
+        let of = origin(&first);
+        let mut company = vec![first];
+        while let Some(next) = left.next_if(|next| origin(next) == of) {
+            company.push(next);
+        }
+        let resource = of.as_ref().map_or(own, |origin| &origin.resource);
+        faults.extend(ask(resource, &mut company));
+        done.append(&mut company);
+    }
+    *spans = done;
+    faults
+}
+
+/// Says on the root span, if it leaves at all, who failed on the trace; of a batch on its first.
+fn mark(spans: &mut [Span], root: Option<SpanId>, faults: &[PluginFault], role: Role) {
+    let is_root = |span: &&mut Span| root.is_none_or(|root| span.context.span_id == root);
+    let Some(root) = spans.iter_mut().find(is_root) else { return };
     let ended = root.interval.end;
     let events = faults.iter().take(FAULTS_MARKED);
     root.events.extend(events.map(|fault| plugin_failed(fault, role.name(), ended)));
@@ -170,12 +211,12 @@ fn report(faults: &[PluginFault]) {
 mod tests {
     use std::cell::RefCell;
 
-    use tollgate_domain::{FaultKind, PluginIdentity, TraceId};
+    use tollgate_domain::{FaultKind, PluginIdentity};
 
     use super::*;
     use crate::metrics::tests::record;
 
-    fn records(tenants: &[&str]) -> Vec<Record> {
+    fn records(tenants: &[&str]) -> Vec<Payload> {
         let numbered = (1..).zip(tenants);
         numbered
             .map(|(number, tenant)| {
@@ -183,18 +224,19 @@ mod tests {
                 record.tenant = Some((*tenant).to_owned());
                 // All in one trace of the client's.
                 (record.trace.trace_id, record.trace.root) = (TraceId(7), SpanId(number));
-                record
+                Payload::Record(Box::new(record))
             })
             .collect()
     }
 
-    fn spans(records: &[Record]) -> Vec<Vec<Span>> {
-        records.iter().map(|record| tollgate_telemetry::spans(record, None)).collect()
+    fn spans(records: &[Payload]) -> Vec<Vec<Span>> {
+        let records = records.iter().filter_map(Payload::record);
+        records.map(|record| tollgate_telemetry::spans(record, None)).collect()
     }
 
-    fn traces<'a>(records: &'a [Record], spans: &'a [Vec<Span>]) -> Vec<Trace<'a>> {
+    fn traces<'a>(records: &'a [Payload], spans: &'a [Vec<Span>]) -> Vec<Trace<'a>> {
         let each = records.iter().zip(spans);
-        each.map(|(record, spans)| Trace { record, spans }).collect()
+        each.map(|(of, spans)| Trace { of, spans }).collect()
     }
 
     fn fault() -> PluginFault {

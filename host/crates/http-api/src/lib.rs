@@ -8,6 +8,8 @@
 //! A request is read field by field (`request`), so that whatever is wrong with it is named
 //! by its parameter. An answer is OpenAI's plus what it cost (`response`, `sse`).
 //!
+//! Other programs export their spans to listeners of their own: [`bind_otlp`].
+//!
 //! Operators have an API of their own on a listener of its own: [`bind_admin`], whose routes are
 //! listed in `admin`.
 
@@ -19,6 +21,7 @@ mod forwarded;
 mod headers;
 mod logprobs;
 mod openapi;
+mod otlp;
 mod request;
 mod response;
 mod routes;
@@ -27,10 +30,12 @@ mod settings;
 mod sse;
 mod stall;
 mod tokens;
+mod version;
 
 pub use admin::{
     AdminServer, AdminSettings, BreakerView, FaultCount, MeterView, PluginView, PluginsView,
     RefusalView, bind_admin,
 };
+pub use otlp::{OtlpServer, bind_otlp};
 pub use server::{HttpError, HttpServer, bind};
 pub use settings::HttpSettings;

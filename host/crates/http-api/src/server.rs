@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -19,11 +19,15 @@ use tokio_util::sync::CancellationToken;
 use tollgate_gateway::Gateway;
 
 use crate::stall::StallGuard;
-use crate::{HttpSettings, routes};
+use crate::{HttpSettings, routes, version};
 
 /// Bound of what is read ahead and of what is written but not sent, per connection; so also of a
 /// request's head.
 const BUFFER_BYTES: usize = 64 * 1024;
+
+/// Requests of one HTTP/2 connection at a time, and bytes of the head of one.
+const STREAMS: u32 = 32;
+const HEADER_BYTES: u32 = 16 * 1024;
 
 /// How long to wait after a connection could not be accepted: mostly there are too many open
 /// files, and none is closed by trying again at once.
@@ -120,16 +124,14 @@ impl HttpServer {
         let Self { listener, settings, .. } = self;
         let connections = Arc::new(Semaphore::new(settings.max_connections));
         let graceful = GracefulShutdown::new();
-        let protocol = protocol(&settings);
         while let Some((stream, place)) = accept(&listener, &connections, stop).await {
             if let Err(error) = stream.set_nodelay(true) {
                 tracing::debug!(%error, "TCP_NODELAY is not set");
             }
-            let io = TokioIo::new(StallGuard::new(stream, settings.write_stall));
-            let service = TowerToHyperService::new(router.clone());
-            let connection = graceful.watch(protocol.serve_connection(io, service));
+            let (router, settings) = (router.clone(), settings.clone());
+            let (watcher, stop) = (graceful.watcher(), stop.clone());
             tokio::spawn(async move {
-                if let Err(error) = connection.await {
+                if let Err(error) = converse(stream, router, &settings, watcher, &stop).await {
                     tracing::debug!(error = &error as &dyn std::error::Error, "a connection ended");
                 }
                 drop(place);
@@ -140,12 +142,51 @@ impl HttpServer {
     }
 }
 
-fn protocol(settings: &HttpSettings) -> http1::Builder {
+/// Answers one connection until it ends.
+async fn converse(
+    stream: TcpStream,
+    router: Router,
+    settings: &HttpSettings,
+    watcher: Watcher,
+    stop: &CancellationToken,
+) -> Result<(), hyper::Error> {
+    let is_http2 = settings.http2
+        && tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            found = version::is_http2(&stream, settings.header_timeout) => match found {
+                Some(found) => found,
+                None => return Ok(()),
+            },
+        };
+    let io = TokioIo::new(StallGuard::new(stream, settings.write_stall));
+    let service = TowerToHyperService::new(router);
+    if is_http2 {
+        let connection = http2(settings).serve_connection(io, service);
+        return watcher.watch(connection).await;
+    }
+    watcher.watch(http1(settings).serve_connection(io, service)).await
+}
+
+fn http1(settings: &HttpSettings) -> http1::Builder {
     let mut protocol = http1::Builder::new();
     protocol
         .timer(TokioTimer::new())
         .header_read_timeout(settings.header_timeout)
         .max_buf_size(BUFFER_BYTES);
+    protocol
+}
+
+/// A peer that is gone is found out by its silence.
+fn http2(settings: &HttpSettings) -> http2::Builder<TokioExecutor> {
+    let mut protocol = http2::Builder::new(TokioExecutor::new());
+    protocol
+        .timer(TokioTimer::new())
+        .keep_alive_interval(settings.header_timeout)
+        .keep_alive_timeout(settings.write_stall)
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(HEADER_BYTES)
+        .max_send_buf_size(BUFFER_BYTES);
     protocol
 }
 

@@ -15,6 +15,8 @@ pub struct HttpSettings {
     /// Most connections at a time. Policy when there are more: they wait, not yet accepted, in the
     /// kernel's backlog.
     pub max_connections: usize,
+    /// Whether HTTP/2 is spoken, too, as gRPC needs.
+    pub http2: bool,
     /// Longest wait for a request's head, which is also how long a kept-alive connection may be
     /// idle. Load balancers keep theirs for a minute, and a server should outlast them.
     pub header_timeout: Duration,
@@ -31,6 +33,7 @@ impl Default for HttpSettings {
             setting: "listen",
             max_body_bytes: 1024 * 1024,
             max_connections: 1024,
+            http2: false,
             header_timeout: Duration::from_secs(75),
             body_timeout: Duration::from_secs(30),
             write_stall: Duration::from_secs(30),

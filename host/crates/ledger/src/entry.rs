@@ -1,6 +1,7 @@
 //! What goes in and comes out.
 
 use serde::Serialize;
+use tollgate_domain::received::SpanBatch;
 use tollgate_domain::time::UnixNanos;
 use tollgate_domain::{Outcome, Record};
 
@@ -19,7 +20,7 @@ pub struct Seq(pub u64);
 pub struct Head {
     /// The last committed entry.
     pub seq: Seq,
-    /// How many of all entries are records: ends of requests.
+    /// How many of all entries have a number: ends of requests, and batches of received spans.
     pub records: u64,
 }
 
@@ -36,12 +37,24 @@ pub enum Kind {
     Refused,
     /// A record of another ledger with a new price.
     Repriced,
+    /// A request that another program served and told us of.
+    Received,
+    /// Spans of another program that are no requests. Has a number, for exporters, and is no
+    /// record.
+    Spans,
 }
 
 impl Kind {
     /// All of them.
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Started, Self::Finished, Self::Aborted, Self::Refused, Self::Repriced];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Started,
+        Self::Finished,
+        Self::Aborted,
+        Self::Refused,
+        Self::Repriced,
+        Self::Received,
+        Self::Spans,
+    ];
 
     /// Its name in the file.
     #[must_use]
@@ -52,6 +65,8 @@ impl Kind {
             Self::Aborted => "aborted",
             Self::Refused => "refused",
             Self::Repriced => "repriced",
+            Self::Received => "received",
+            Self::Spans => "spans",
         }
     }
 
@@ -75,6 +90,66 @@ pub struct Stored {
     pub number: u64,
     /// The record.
     pub record: Record,
+}
+
+/// What leaves by the exporters, as it lies in the ledger.
+#[derive(Clone, Debug)]
+pub struct Outbound {
+    /// Its entry.
+    pub seq: Seq,
+    /// It is the how-manieth that leaves: 1, 2, 3 ... without gaps.
+    pub number: u64,
+    /// What it is.
+    pub what: Payload,
+}
+
+/// What leaves.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Payload {
+    /// The record of a request.
+    Record(Box<Record>),
+    /// Spans of other programs.
+    Spans(Box<SpanBatch>),
+}
+
+impl Payload {
+    /// The record, if it is one.
+    #[must_use]
+    pub fn record(&self) -> Option<&Record> {
+        match self {
+            Self::Record(record) => Some(record),
+            Self::Spans(_) => None,
+        }
+    }
+
+    /// Who pays, or whose they are.
+    #[must_use]
+    pub fn tenant(&self) -> Option<&str> {
+        match self {
+            Self::Record(record) => record.tenant.as_deref(),
+            Self::Spans(batch) => batch.tenant.as_deref(),
+        }
+    }
+
+    /// When it ended, or arrived.
+    #[must_use]
+    pub fn ended(&self) -> UnixNanos {
+        match self {
+            Self::Record(record) => record.phases.request.end,
+            Self::Spans(batch) => batch.arrived,
+        }
+    }
+
+    /// The entry that holds it, if it has come in from another program.
+    pub(crate) fn received(&self) -> Result<NewEntry, serde_json::Error> {
+        match self {
+            Self::Record(record) => NewEntry::new(Kind::Received, record),
+            Self::Spans(batch) => {
+                let body = serde_json::to_string(batch)?;
+                Ok(NewEntry { kind: Kind::Spans, columns: Columns::of_spans(batch), body })
+            }
+        }
+    }
 }
 
 /// A request that was in flight when the last process ended.
@@ -171,6 +246,30 @@ impl Columns {
             input_tokens: tokens.map(|tokens| integer(tokens.input)),
             output_tokens: tokens.map(|tokens| integer(tokens.output)),
             plugin_digest: cost.map(|cost| cost.plugin.digest.clone()),
+        }
+    }
+}
+
+impl Columns {
+    /// Those of a batch of spans, which is no request: what only a request has is empty. Its time
+    /// is when it arrived, since retention goes by it and senders may say anything.
+    pub(crate) fn of_spans(batch: &SpanBatch) -> Self {
+        let first = batch.groups.iter().find_map(|group| group.spans.first());
+        Self {
+            request_id: String::new(),
+            trace_id: first.map(|span| span.context.trace_id.to_string()).unwrap_or_default(),
+            started_at: nanos(batch.arrived),
+            ended_at: nanos(batch.arrived),
+            tenant: batch.tenant.clone(),
+            requested_model: String::new(),
+            served_model: None,
+            outcome: "",
+            cost_status: "",
+            amount: None,
+            currency: None,
+            input_tokens: None,
+            output_tokens: None,
+            plugin_digest: None,
         }
     }
 }

@@ -11,7 +11,9 @@ use tollgate_domain::usage::Phase;
 use tollgate_domain::{Outcome, Record};
 
 use crate::book::Book;
-use crate::entry::{Cursor, Head, Interrupted, Kind, NewEntry, Seq, Stored, UnderWay};
+use crate::entry::{
+    Cursor, Head, Interrupted, Kind, NewEntry, Outbound, Payload, Seq, UnderWay,
+};
 use crate::error::LedgerError;
 use crate::files;
 use crate::partition::{InFlight, Partition};
@@ -25,6 +27,9 @@ use crate::writer::{Command, Writer};
 
 /// Commands that wait for the writer. Policy when it is full: *wait*.
 const COMMANDS: usize = 1024;
+
+/// Entries that are read at once by who looks back.
+const PAGE_BACK: usize = 256;
 
 /// An open ledger; clones share it. Once the last is dropped, or one is closed, it ends.
 #[derive(Clone, Debug)]
@@ -161,24 +166,70 @@ impl Ledger {
         self.ask(|reply| Command::End { entry, record, ticket: None, reply }).await
     }
 
+    /// Puts what other programs told us on record, all of it or nothing. Waits for the commit.
+    ///
+    /// # Errors
+    /// If it could not be committed. It may be on record all the same: look before it is put there
+    /// again.
+    pub async fn received(&self, payloads: Vec<Payload>) -> Result<(), LedgerError> {
+        let entries = payloads.iter().map(Payload::received).collect::<Result<Vec<_>, _>>();
+        let entries = entries
+            .map_err(|error| LedgerError::damaged(&self.0.shared.folder, error.to_string()))?;
+        self.ask(|reply| Command::Receive { entries, payloads, reply }).await
+    }
+
+    /// Looks back at what leaves, newest first, as long as `see` says so, over at most `entries`
+    /// entries; blocks.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn look_back(
+        &self,
+        entries: u64,
+        mut see: impl FnMut(&Payload) -> bool,
+    ) -> Result<(), LedgerError> {
+        let shared = &self.0.shared;
+        let head = shared.head.borrow().seq;
+        let from = Seq(head.0.saturating_sub(entries) + 1);
+        let mut before = Seq(head.0 + 1);
+        for ordinal in shared.ordinals_after(Seq(from.0 - 1))?.into_iter().rev() {
+            loop {
+                let page = shared.reading(ordinal, |file| {
+                    let page = file.newest_first(before, from, PAGE_BACK);
+                    let page = page.map_err(|error| file.failed(&error))?;
+                    let payload = |(seq, kind, body): (Seq, String, String)| {
+                        Ok((seq, reader::payload(file, seq, &kind, &body)?))
+                    };
+                    page.into_iter().map(payload).collect::<Result<Vec<_>, LedgerError>>()
+                })?;
+                let Some((last, _)) = page.last() else { break };
+                before = *last;
+                if !page.iter().all(|(_, payload)| see(payload)) {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// How far the ledger goes, as it grows.
     #[must_use]
     pub fn head(&self) -> watch::Receiver<Head> {
         self.0.shared.head.subscribe()
     }
 
-    /// The records after `after`, in order, at most `most`; blocks if they are not recent.
+    /// What leaves after `after`, in order, at most `most`; blocks if it is not recent.
     ///
     /// # Errors
     /// A file that cannot be read.
-    pub fn read(&self, after: Seq, most: usize) -> Result<Vec<Arc<Stored>>, LedgerError> {
+    pub fn read(&self, after: Seq, most: usize) -> Result<Vec<Arc<Outbound>>, LedgerError> {
         let shared = &self.0.shared;
         if let Some(recent) = shared.recent().after(after, most) {
             return Ok(recent);
         }
         let mut records = Vec::new();
         for ordinal in shared.ordinals_after(after)? {
-            let from = records.last().map_or(after, |stored: &Arc<Stored>| stored.seq);
+            let from = records.last().map_or(after, |found: &Arc<Outbound>| found.seq);
             let wanted = most.saturating_sub(records.len());
             if wanted == 0 {
                 break;
@@ -188,9 +239,17 @@ impl Ledger {
                 if last.is_none_or(|(last, _)| last <= from) {
                     return Ok(Vec::new());
                 }
-                reader::decode(file, file.records(from, wanted))
+                reader::outbound(file, from, wanted)
             })?;
             records.extend(found.into_iter().map(Arc::new));
+            // What is left of the file comes before the next one.
+            let end = shared.reading(ordinal, |file| {
+                let last = file.last_number().map_err(|error| file.failed(&error))?;
+                Ok(last.is_none_or(|last| records.last().is_some_and(|read| read.number >= last)))
+            })?;
+            if !records.is_empty() && !end {
+                break;
+            }
         }
         Ok(records)
     }
@@ -275,6 +334,8 @@ impl Ledger {
             finished: counts.finished,
             aborted: counts.aborted,
             refused: counts.refused,
+            received: counts.received,
+            span_batches: counts.span_batches,
             in_flight: counts.started.saturating_sub(ended),
             abandoned: shared.slots.abandoned(),
             commits: counts.commits,

@@ -5,6 +5,9 @@
 //! found ([`verify()`]). A request that has a start and no end when the ledger is opened was in
 //! flight when the process died; it is handed out as [`Interrupted`] and ends as `aborted`.
 //!
+//! What other programs told us (`Ledger::received`) has one entry: a record for each request, and
+//! their other spans in batches. Both have numbers and leave by the exporters in their order.
+//!
 //! One thread writes; what arrives while it commits is committed together next. SQLite holds the
 //! entries, in files of bounded size, so that whoever audits opens them with tools they have and
 //! retention deletes files. What an acknowledged commit survives is a setting ([`Durability`]).
@@ -32,7 +35,7 @@ mod writer;
 
 pub use append::LedgerWriter;
 pub use chain::Hash;
-pub use entry::{Cursor, Head, Interrupted, Kind, Seq, Stored, UnderWay};
+pub use entry::{Cursor, Head, Interrupted, Kind, Outbound, Payload, Seq, Stored, UnderWay};
 pub use error::{LedgerError, LedgerErrorKind};
 pub use files::free_bytes;
 pub use ledger::{Ledger, Opened};

@@ -29,14 +29,17 @@ const TABLES: u32 = 1;
 /// "Toll" in the file's header, by which tools tell what it is.
 const APPLICATION: u32 = 0x546f_6c6c;
 
+/// Bodies that are read at once, in bytes: beyond them no further one is.
+const READ_BYTES: usize = 8 << 20;
+
 /// How long a reader waits for another connection.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 const SCHEMA: &str = "
 CREATE TABLE entry (
   seq INTEGER PRIMARY KEY,        -- 1, 2, 3 ... over all files
-  kind TEXT NOT NULL,             -- started, finished, aborted, refused, repriced
-  number INTEGER,                 -- of a record, which is the end of a request: 1, 2, 3 ...
+  kind TEXT NOT NULL,             -- started, finished, aborted, refused, repriced, received, spans
+  number INTEGER,                 -- of what leaves: ends of requests, received spans: 1, 2, 3 ...
   started_seq INTEGER,            -- of an end: the entry of its start
   request_id TEXT NOT NULL,
   trace_id TEXT NOT NULL,         -- 32 hex digits
@@ -45,7 +48,7 @@ CREATE TABLE entry (
   tenant TEXT,
   requested_model TEXT NOT NULL,
   served_model TEXT,
-  outcome TEXT NOT NULL,
+  outcome TEXT NOT NULL,          -- empty of spans
   cost_status TEXT NOT NULL,      -- priced, estimated, unpriced, plugin_failed
   amount TEXT,                    -- exact decimal number of major units
   currency TEXT,                  -- ISO 4217
@@ -81,7 +84,7 @@ CREATE TABLE partition (           -- this file and all before it
 ";
 
 /// What a [`Query`] asks for, as parameters from the fourth on.
-const ASKED: &str = "AND (?4 IS NULL OR ended_at >= ?4) AND (?5 IS NULL OR ended_at < ?5) \
+const ASKED: &str = "AND kind <> 'spans' AND (?4 IS NULL OR ended_at >= ?4) AND (?5 IS NULL OR ended_at < ?5) \
     AND (?6 IS NULL OR tenant = ?6) AND (?7 IS NULL OR requested_model = ?7 OR served_model = ?7) \
     AND (?8 IS NULL OR outcome = ?8) AND (?9 IS NULL OR cost_status = ?9) \
     AND (?10 IS NULL OR request_id = ?10 OR trace_id = ?10)";
@@ -389,18 +392,51 @@ impl Partition {
         self.db.query_row(sql, [integer(seq.0)], |row| row.get(0)).optional()
     }
 
-    /// Sequence, number and body of the records after `after`.
-    pub(crate) fn records(&self, after: Seq, most: usize) -> Result<Bodies> {
-        let sql = "SELECT seq, number, body FROM entry WHERE seq > ?1 AND number IS NOT NULL \
+    /// Sequence, number, kind and body of what leaves after `after`; fewer than there are if they
+    /// are large.
+    pub(crate) fn outbound(
+        &self,
+        after: Seq,
+        most: usize,
+    ) -> Result<Vec<(Seq, u64, String, String)>> {
+        let sql = "SELECT seq, number, kind, body FROM entry WHERE seq > ?1 AND number IS NOT NULL \
                    ORDER BY seq LIMIT ?2";
         let mut select = self.db.prepare_cached(sql)?;
-        let rows = select.query_map(params![integer(after.0), limit(most)], |row| {
-            Ok((Seq(count(row.get(0)?)), count(row.get(1)?), row.get(2)?))
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        let rows = select.query_map(params![integer(after.0), most], |row| {
+            let body: String = row.get(3)?;
+            Ok((Seq(count(row.get(0)?)), count(row.get(1)?), row.get(2)?, body))
+        })?;
+        let (mut found, mut bytes) = (Vec::new(), 0_usize);
+        for row in rows {
+            let row = row?;
+            bytes = bytes.saturating_add(row.3.len());
+            found.push(row);
+            if bytes > READ_BYTES {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Sequence, kind and body of what leaves before `before` and from `from` on, newest first.
+    pub(crate) fn newest_first(
+        &self,
+        before: Seq,
+        from: Seq,
+        most: usize,
+    ) -> Result<Vec<(Seq, String, String)>> {
+        let sql = "SELECT seq, kind, body FROM entry WHERE seq < ?1 AND seq >= ?2 \
+                   AND number IS NOT NULL ORDER BY seq DESC LIMIT ?3";
+        let mut select = self.db.prepare_cached(sql)?;
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        let rows = select.query_map(params![integer(before.0), integer(from.0), most], |row| {
+            Ok((Seq(count(row.get(0)?)), row.get(1)?, row.get(2)?))
         })?;
         rows.collect()
     }
 
-    /// As [`Partition::records`], of those that `query` asks for.
+    /// Sequence, number and body of the records after `after` that `query` asks for.
     pub(crate) fn queried(&self, query: &Query, after: Seq, most: usize) -> Result<Bodies> {
         // The plus keeps the order that of the table.
         let sql = format!(

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tollgate_domain::{Record, UnixNanos};
 
-use crate::entry::{Cursor, Head, Seq, Stored, nanos};
+use crate::entry::{Cursor, Head, Kind, Outbound, Payload, Seq, Stored, nanos};
 use crate::error::LedgerError;
 use crate::files;
 use crate::partition::{Bodies, Listed, Partition};
@@ -129,7 +129,8 @@ impl LedgerReader {
         Ok(page.records.into_iter().find(|stored| stored.number == number))
     }
 
-    /// How many records there are in the files that are there.
+    /// How many entries there are in the files that are there that leave: records and batches of
+    /// received spans.
     ///
     /// # Errors
     /// A file that cannot be read.
@@ -297,6 +298,36 @@ pub(crate) fn decode(file: &Partition, rows: Rows) -> Result<Vec<Stored>, Ledger
     rows.into_iter()
         .map(|(seq, number, body)| Ok(Stored { seq, number, record: record(file, seq, &body)? }))
         .collect()
+}
+
+/// What leaves of a file.
+pub(crate) fn outbound(
+    file: &Partition,
+    after: Seq,
+    most: usize,
+) -> Result<Vec<Outbound>, LedgerError> {
+    let rows = file.outbound(after, most).map_err(|error| file.failed(&error))?;
+    rows.into_iter()
+        .map(|(seq, number, kind, body)| {
+            Ok(Outbound { seq, number, what: payload(file, seq, &kind, &body)? })
+        })
+        .collect()
+}
+
+/// The body of an entry of that kind.
+pub(crate) fn payload(
+    file: &Partition,
+    seq: Seq,
+    kind: &str,
+    body: &str,
+) -> Result<Payload, LedgerError> {
+    if kind != Kind::Spans.name() {
+        return Ok(Payload::Record(Box::new(record(file, seq, body)?)));
+    }
+    let batch = serde_json::from_str(body).map_err(|error| {
+        LedgerError::damaged(&file.path, format!("entry {} has no spans: {error}", seq.0))
+    })?;
+    Ok(Payload::Spans(Box::new(batch)))
 }
 
 /// The body of an entry as a record.

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::entry::{Seq, Stored};
+use crate::entry::{Outbound, Seq};
 
 /// Bounds. Policy beyond them: *drop oldest*; they are in the files.
 const MOST: usize = 4096;
@@ -12,7 +12,7 @@ const MOST_BYTES: usize = 16 << 20;
 /// The newest records, without a gap, oldest first.
 #[derive(Debug, Default)]
 pub(crate) struct Recent {
-    records: VecDeque<(Arc<Stored>, usize)>,
+    records: VecDeque<(Arc<Outbound>, usize)>,
     bytes: usize,
     /// The entry of that record, or a later one that is none.
     from: Seq,
@@ -25,7 +25,7 @@ impl Recent {
     }
 
     /// Adds the next record, whose body has that many bytes.
-    pub(crate) fn push(&mut self, stored: Arc<Stored>, bytes: usize) {
+    pub(crate) fn push(&mut self, stored: Arc<Outbound>, bytes: usize) {
         self.bytes = self.bytes.saturating_add(bytes);
         self.records.push_back((stored, bytes));
         while self.records.len() > MOST || self.bytes > MOST_BYTES {
@@ -36,7 +36,7 @@ impl Recent {
     }
 
     /// The records after `after`; `None` if older ones are asked for.
-    pub(crate) fn after(&self, after: Seq, most: usize) -> Option<Vec<Arc<Stored>>> {
+    pub(crate) fn after(&self, after: Seq, most: usize) -> Option<Vec<Arc<Outbound>>> {
         (after >= self.from).then(|| {
             let start = self.records.partition_point(|(stored, _)| stored.seq <= after);
             let newer = self.records.iter().skip(start).take(most);

@@ -46,6 +46,10 @@ pub struct LedgerState {
     pub aborted: u64,
     /// Requests on record as refused before they started.
     pub refused: u64,
+    /// Requests on record that other programs served and told us of.
+    pub received: u64,
+    /// Batches on record of other programs' spans that are no requests.
+    pub span_batches: u64,
     /// Requests that have started and not ended.
     pub in_flight: u64,
     /// Of those, how many nobody will end before the next start: a fault of ours.
@@ -81,6 +85,8 @@ pub(crate) struct Counts {
     pub(crate) finished: u64,
     pub(crate) aborted: u64,
     pub(crate) refused: u64,
+    pub(crate) received: u64,
+    pub(crate) span_batches: u64,
     pub(crate) commits: u64,
     pub(crate) failed_commits: u64,
     pub(crate) commit_seconds: Spread,
@@ -95,6 +101,8 @@ impl Counts {
             finished: 0,
             aborted: 0,
             refused: 0,
+            received: 0,
+            span_batches: 0,
             commits: 0,
             failed_commits: 0,
             commit_seconds: Spread::new(&COMMIT_SECONDS),

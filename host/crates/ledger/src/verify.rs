@@ -10,8 +10,6 @@ use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 
-use tollgate_domain::Record;
-
 use crate::chain::{Hash, Link};
 use crate::entry::{Columns, Kind, Seq, VERSION, integer};
 use crate::error::LedgerError;
@@ -243,10 +241,12 @@ impl Walk {
         if version != VERSION {
             return wrong(&format!("its version is {version}; this program knows {VERSION}"));
         }
-        let Ok(record) = serde_json::from_str::<Record>(body) else {
-            return wrong("its body is no record");
+        let columns = match kind {
+            Kind::Spans => serde_json::from_str(body).map(|batch| Columns::of_spans(&batch)),
+            _ => serde_json::from_str(body).map(|record| Columns::of(&record)),
         };
-        if entry.row != Columned::of(&Columns::of(&record)) {
+        let Ok(columns) = columns else { return wrong("its body is not what its kind is") };
+        if entry.row != Columned::of(&columns) {
             return wrong("its columns say something else than its record");
         }
         self.order(kind, entry).or_else(|what| wrong(&what))?;
@@ -266,7 +266,7 @@ impl Walk {
             return Err(format!("it is record {:?}, where {expected:?} follows", entry.number));
         }
         self.number = entry.number;
-        self.records += 1;
+        self.records += u64::from(kind != Kind::Spans);
         let needs_start = matches!(kind, Kind::Finished | Kind::Aborted);
         match entry.started_seq {
             None if needs_start => {

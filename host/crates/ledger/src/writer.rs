@@ -14,7 +14,7 @@ use tokio::sync::oneshot::Sender;
 use tollgate_domain::{CostOutcome, ErrorKind, Outcome, Record, UnixNanos, UnpricedReason};
 
 use crate::book::Book;
-use crate::entry::{Cursor, Head, Kind, NewEntry, Seq, Stored};
+use crate::entry::{Cursor, Head, Kind, NewEntry, Outbound, Payload, Seq};
 use crate::error::LedgerError;
 use crate::files::{self, Lock};
 use crate::ledger::Shared;
@@ -44,6 +44,7 @@ type Reply<T> = Sender<Result<T, LedgerError>>;
 pub(crate) enum Command {
     Start { entry: NewEntry, plugin_set: String, reply: Reply<Ticket> },
     End { entry: NewEntry, record: Box<Record>, ticket: Option<Ticket>, reply: Reply<Seq> },
+    Receive { entries: Vec<NewEntry>, payloads: Vec<Payload>, reply: Reply<()> },
     Advance { exporter: String, cursor: Cursor, reply: Reply<()> },
     Retire { ordinal: u64, reply: Reply<()> },
     Close { reply: Reply<()> },
@@ -53,6 +54,8 @@ pub(crate) enum Command {
 enum Done {
     Started(Seq, u32),
     Ended(Option<Seq>, u64),
+    /// Place and number of each.
+    Received(Vec<(Seq, u64)>),
     Other,
 }
 
@@ -173,6 +176,14 @@ impl Writer {
                             let started = ticket.as_ref().map(|ticket| ticket.started);
                             Done::Ended(page.end(entry, started)?, page.tail().records)
                         }
+                        Command::Receive { entries, .. } => {
+                            let mut places = Vec::with_capacity(entries.len());
+                            for entry in entries {
+                                let seq = page.end(entry, None)?.unwrap_or_default();
+                                places.push((seq, page.tail().records));
+                            }
+                            Done::Received(places)
+                        }
                         Command::Advance { exporter, cursor, .. } => {
                             page.advance(exporter, cursor)?;
                             Done::Other
@@ -212,6 +223,11 @@ impl Writer {
                     let seq = self.ended(&entry, record, ticket, seq, number);
                     replies.push(Box::new(move || drop(reply.send(Ok(seq)))));
                 }
+                (Command::Receive { entries, payloads, reply }, Done::Received(places)) => {
+                    let sizes = entries.into_iter().map(|entry| entry.body.len());
+                    self.received(payloads, sizes, places);
+                    replies.push(Box::new(move || drop(reply.send(Ok(())))));
+                }
                 (Command::Advance { exporter, cursor, reply }, _) => {
                     self.shared.moved(exporter, cursor);
                     replies.push(Box::new(move || drop(reply.send(Ok(())))));
@@ -247,10 +263,27 @@ impl Writer {
         });
         // Else a commit that failed has put it on record after all.
         let Some(seq) = seq else { return Seq::default() };
-        self.shared
-            .recent()
-            .push(Arc::new(Stored { seq, number, record: *record }), entry.body.len());
+        self.shared.recent().push(
+            Arc::new(Outbound { seq, number, what: Payload::Record(record) }),
+            entry.body.len(),
+        );
         seq
+    }
+
+    fn received(
+        &mut self,
+        payloads: Vec<Payload>,
+        sizes: impl Iterator<Item = usize>,
+        places: Vec<(Seq, u64)>,
+    ) {
+        let mut recent = self.shared.recent();
+        for ((what, bytes), (seq, number)) in payloads.into_iter().zip(sizes).zip(places) {
+            self.shared.count(|counts| match &what {
+                Payload::Record(_) => counts.received += 1,
+                Payload::Spans(_) => counts.span_batches += 1,
+            });
+            recent.push(Arc::new(Outbound { seq, number, what }), bytes);
+        }
     }
 
     /// Begins the next file and writes the journal back, when it is time.
@@ -288,6 +321,7 @@ impl Writer {
                     let _ = reply.send(Err(error.clone()));
                 }
                 Command::Advance { reply, .. }
+                | Command::Receive { reply, .. }
                 | Command::Retire { reply, .. }
                 | Command::Close { reply } => {
                     let _ = reply.send(Err(error.clone()));

@@ -35,7 +35,9 @@ async fn records_are_read_as_they_were_written() {
     let inside = ledger.read(Seq(0), 100).unwrap();
     let numbers: Vec<u64> = inside.iter().map(|stored| stored.number).collect();
     assert_eq!(numbers, [1, 2, 3, 4, 5, 6]);
-    assert!(inside.iter().zip(&expected).all(|(stored, record)| stored.record == *record));
+    assert!(
+        inside.iter().zip(&expected).all(|(stored, record)| stored.what.record() == Some(record))
+    );
     assert_eq!(ledger.read(inside[3].seq, 1).unwrap()[0].number, 5);
     let head = *ledger.head().borrow();
     assert_eq!((head.seq, head.records), (Seq(11), 6));

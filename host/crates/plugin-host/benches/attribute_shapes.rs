@@ -133,6 +133,7 @@ fn spans(count: usize) -> Vec<Span> {
                 status: SpanStatus::Ok,
                 attributes,
                 events: Vec::new(),
+                received: None,
             }
         })
         .collect()

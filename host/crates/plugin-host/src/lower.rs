@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 
 use tollgate_domain::span::{Attributes, Key, SpanKind, SpanStatus};
+use tollgate_domain::value::Plain;
 use tollgate_domain::{Resource, Span, Value};
 
 use crate::bindings::types;
@@ -172,9 +173,8 @@ fn lower(
         passed += 1;
         match value {
             // A list of lists has no form of its own.
-            Value::List(values) if values.iter().any(|v| matches!(v, Value::List(_))) => {
-                let json = serde_json::to_string(value).unwrap_or_default();
-                slots.push(textual(key, types::ValueKind::Json, &json, limits, arena));
+            Value::List(values) if values.iter().any(is_nested) => {
+                slots.push(json(key, value, limits, arena));
             }
             Value::List(values) => {
                 for value in values {
@@ -193,10 +193,26 @@ fn slot(key: u32, value: &Value, limits: &Limits, arena: &mut Vec<u8>) -> types:
         Value::Int(value) => (types::ValueKind::Int, value.cast_unsigned()),
         Value::Double(value) => (types::ValueKind::Double, value.to_bits()),
         Value::Text(value) => return textual(key, types::ValueKind::Text, value, limits, arena),
-        // Only reached by a list within a list, and those are JSON.
-        Value::List(_) => return textual(key, types::ValueKind::Json, "null", limits, arena),
+        Value::Bytes(bytes) if bytes.len() > limits.value_bytes => {
+            (types::ValueKind::Elided, u64::try_from(bytes.len()).unwrap_or(u64::MAX))
+        }
+        Value::Bytes(bytes) => {
+            let at = types::TextRef { offset: count(arena.len()), length: count(bytes.len()) };
+            arena.extend_from_slice(bytes);
+            (types::ValueKind::Bytes, u64::from(at.offset) << 32 | u64::from(at.length))
+        }
+        Value::Empty | Value::Map(_) | Value::List(_) => return json(key, value, limits, arena),
     };
     types::Slot { key, kind, bits }
+}
+
+fn is_nested(value: &Value) -> bool {
+    matches!(value, Value::List(_) | Value::Map(_) | Value::Empty)
+}
+
+fn json(key: u32, value: &Value, limits: &Limits, arena: &mut Vec<u8>) -> types::Slot {
+    let json = serde_json::to_string(&Plain(value)).unwrap_or_default();
+    textual(key, types::ValueKind::Json, &json, limits, arena)
 }
 
 fn textual(
@@ -223,7 +239,10 @@ fn text(arena: &mut Vec<u8>, value: &str) -> types::TextRef {
 /// Moves text slots to an arena in which `by` bytes stand before theirs.
 fn shift(slots: &mut [types::Slot], by: usize) {
     for slot in slots {
-        if matches!(slot.kind, types::ValueKind::Text | types::ValueKind::Json) {
+        if matches!(
+            slot.kind,
+            types::ValueKind::Text | types::ValueKind::Json | types::ValueKind::Bytes
+        ) {
             slot.bits = slot.bits.saturating_add(u64::from(count(by)) << 32);
         }
     }
@@ -244,7 +263,7 @@ fn shortened(text: &str, limit: usize) -> &str {
 
 fn kind(kind: SpanKind) -> types::SpanKind {
     match kind {
-        SpanKind::Internal => types::SpanKind::Internal,
+        SpanKind::Internal | SpanKind::Unspecified => types::SpanKind::Internal,
         SpanKind::Server => types::SpanKind::Server,
         SpanKind::Client => types::SpanKind::Client,
         SpanKind::Producer => types::SpanKind::Producer,

@@ -362,6 +362,7 @@ fn trial_span() -> Vec<Span> {
         status: SpanStatus::Unset,
         attributes,
         events: Vec::new(),
+        received: None,
     }]
 }
 

@@ -28,6 +28,7 @@ pub(crate) fn span(attributes: &[(&'static str, Value)]) -> Span {
         status: SpanStatus::Unset,
         attributes: all,
         events: Vec::new(),
+        received: None,
     }
 }
 

@@ -41,6 +41,11 @@ pub struct Given {
     #[arg(long, env = "TOLLGATE_ADMIN_LISTEN", value_name = "ADDR")]
     pub admin_listen: Option<SocketAddr>,
 
+    /// Addresses to take spans at by OTLP, over gRPC and HTTP alike: 127.0.0.1:4317,127.0.0.1:4318
+    /// are the usual ones [default: none, no spans are taken]
+    #[arg(long, env = "TOLLGATE_OTLP_LISTEN", value_name = "ADDR,..", value_delimiter = ',')]
+    pub otlp_listen: Option<Vec<SocketAddr>>,
+
     /// File with the token of the admin API; or set TOLLGATE_ADMIN_TOKEN to the token itself
     /// [default: none]
     #[arg(long, env = "TOLLGATE_ADMIN_TOKEN_FILE", value_name = "FILE")]
@@ -257,6 +262,7 @@ impl Given {
             plugins: self.plugins.or(other.plugins),
             plugin_keys: self.plugin_keys.or(other.plugin_keys),
             admin_listen: self.admin_listen.or(other.admin_listen),
+            otlp_listen: self.otlp_listen.or(other.otlp_listen),
             admin_token_file: self.admin_token_file.or(other.admin_token_file),
             model: self.model.or(other.model),
             backends: self.backends.or(other.backends),

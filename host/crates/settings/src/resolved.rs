@@ -24,6 +24,8 @@ pub struct Settings {
     pub plugin_keys: Vec<String>,
     /// Address of the admin API; none: there is no admin API.
     pub admin_listen: Option<SocketAddr>,
+    /// Addresses to take other programs' spans at; none: none are taken.
+    pub otlp_listen: Vec<SocketAddr>,
     /// Token of the admin API; there where it is not on loopback.
     pub admin_token: Option<Secret>,
     /// Models to run in this process; none: there is none. No two have one name.
@@ -239,6 +241,7 @@ fn with_defaults(given: Given, tenancy: Tenancy, program: &Path) -> Settings {
             .unwrap_or_else(|| program.parent().unwrap_or(Path::new(".")).join("plugins")),
         plugin_keys: given.plugin_keys.unwrap_or_default(),
         admin_listen: given.admin_listen,
+        otlp_listen: given.otlp_listen.unwrap_or_default(),
         admin_token: None,
         models: match (given.model, &given.backends) {
             (Some(models), _) => {

@@ -61,14 +61,14 @@ pub(crate) fn resolve(
 }
 
 impl Tenancy {
-    /// Why `listen` must not be served on as things are: others can reach it, and there are no
-    /// keys. `open` says whether there are none.
+    /// Why `listen`, as `setting` says, must not be served on as things are: others can reach it, and
+    /// there are no keys. `open` says whether there are none.
     #[must_use]
-    pub fn unguarded(&self, listen: SocketAddr, open: bool) -> Option<String> {
+    pub fn unguarded(&self, setting: &str, listen: SocketAddr, open: bool) -> Option<String> {
         let exposed = open && !self.anonymous && !listen.ip().is_loopback();
         exposed.then(|| {
             format!(
-                "listen is {listen}, which others can reach, and there are no keys; make one with \
+                "{setting} is {listen}, which others can reach, and there are no keys; make one with \
                  `tollgate key create --keys-file keys.toml --tenant NAME` and name the file with \
                  --keys-file, or listen on 127.0.0.1, or let everybody in with --anonymous"
             )
@@ -115,8 +115,12 @@ mod tests {
             ("0.0.0.0:8080", false, true),
         ] {
             let listen: SocketAddr = listen.parse().unwrap();
-            assert_eq!(tenancy.unguarded(listen, open).is_none(), fine, "{listen} {open}");
-            assert!(anonymous.unguarded(listen, open).is_none());
+            assert_eq!(
+                tenancy.unguarded("listen", listen, open).is_none(),
+                fine,
+                "{listen} {open}"
+            );
+            assert!(anonymous.unguarded("listen", listen, open).is_none());
         }
     }
 }

@@ -93,6 +93,7 @@ pub(crate) fn record(tenant: &str, model: &str, began: u64, cost: CostOutcome) -
         engine: None,
         upstream: None,
         content: None,
+        received: None,
     }
 }
 

@@ -67,6 +67,15 @@ pub fn error_type(outcome: &Outcome) -> Option<&'static str> {
     }
 }
 
+/// What a span that was sent to us gets besides what it has.
+pub(crate) fn of_received(record: &Record, to: &mut Attributes) {
+    money(&record.cost, to);
+    to.set_some(tollgate::TENANT, record.tenant.as_deref());
+    if let Some(usage) = &record.usage {
+        to.set(tollgate::USAGE_SOURCE, usage.source.name());
+    }
+}
+
 /// Milliseconds, rounded to the microsecond.
 pub(crate) fn rounded_ms(interval: Interval) -> f64 {
     (interval.milliseconds() * 1e3).round() / 1e3
@@ -155,7 +164,8 @@ fn latencies(record: &Record, to: &mut Attributes) {
     to.set_some(vllm::TIME_IN_MODEL_DECODE, phases.decode.map(seconds));
 }
 
-fn money(outcome: &CostOutcome, to: &mut Attributes) {
+/// What became of pricing a request.
+pub(crate) fn money(outcome: &CostOutcome, to: &mut Attributes) {
     if let Some(cost) = outcome.cost() {
         to.set(gen_ai_cost::AMOUNT, cost.total.to_f64());
         to.set(gen_ai_cost::CURRENCY, cost.total.currency.code());

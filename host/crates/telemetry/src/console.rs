@@ -140,7 +140,7 @@ fn shown(value: &Value) -> String {
     match value {
         Value::Text(text) => clean(text),
         Value::Int(number) => number.to_string(),
-        Value::Bool(_) | Value::Double(_) | Value::List(_) => format!("{value:?}"),
+        other => clean(&format!("{other:?}")),
     }
 }
 

@@ -11,12 +11,14 @@ mod environment;
 mod error;
 mod exporter;
 mod file;
+pub mod genai;
 pub mod metrics;
 pub mod names;
 mod ndjson;
 mod otlp;
 mod otlp_json;
 pub mod propagation;
+pub mod receive;
 mod resource;
 mod rotation;
 mod settings;
@@ -39,4 +41,4 @@ pub use settings::{
     Compression, ConsoleFormat, ExporterSettings, FileSettings, OtlpSettings, Protocol, Rotation,
     SinkSettings, StartAt,
 };
-pub use spans::{plugin_failed, spans, upstream_context};
+pub use spans::{not_billed, plugin_failed, spans, upstream_context};

@@ -2,7 +2,9 @@
 //! unchanged, and parent, kind, events, resource.
 
 use serde::Serialize;
+use tollgate_domain::received::Scope;
 use tollgate_domain::span::{Attributes, Resource, Span, SpanKind, SpanStatus, Value};
+use tollgate_domain::value::Plain;
 
 use crate::names;
 
@@ -43,6 +45,23 @@ struct Line<'a> {
     status_message: Option<&'a str>,
     service: &'a str,
     resource: Map<'a>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    links: Vec<Link>,
+    /// Of spans that others recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<Named<'a>>,
+}
+
+#[derive(Serialize)]
+struct Link {
+    trace_id: String,
+    span_id: String,
+}
+
+#[derive(Serialize)]
+struct Named<'a> {
+    name: &'a str,
+    version: &'a str,
 }
 
 #[derive(Serialize)]
@@ -57,7 +76,7 @@ struct Map<'a>(&'a Attributes);
 
 impl Serialize for Map<'_> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter())
+        serializer.collect_map(self.0.iter().map(|(key, value)| (key, Plain(value))))
     }
 }
 
@@ -68,6 +87,13 @@ impl<'a> Line<'a> {
             SpanStatus::Ok => ("OK", None),
             SpanStatus::Error(message) => ("ERROR", Some(message.as_str())),
         };
+        let received = span.received.as_deref();
+        let resource = received.map_or(resource, |received| &received.origin.resource);
+        let link = |link: &tollgate_domain::received::SpanLink| Link {
+            trace_id: link.context.trace_id.to_string(),
+            span_id: link.context.span_id.to_string(),
+        };
+        let scope = |scope: &'a Scope| Named { name: &scope.name, version: &scope.version };
         let event = |event: &'a tollgate_domain::span::SpanEvent| Event {
             name: &event.name,
             time_ns: event.time.0,
@@ -91,6 +117,8 @@ impl<'a> Line<'a> {
                 _ => "",
             },
             resource: Map(&resource.attributes),
+            links: received.map(|it| it.links.iter().map(link).collect()).unwrap_or_default(),
+            scope: received.map(|received| scope(&received.origin.scope)),
         }
     }
 }

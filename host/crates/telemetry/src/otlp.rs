@@ -10,13 +10,15 @@ mod tls;
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::Arc;
 
 use opentelemetry_proto::tonic::resource::v1::Resource as OtlpResource;
-use opentelemetry_proto::tonic::trace::v1::Span as OtlpSpan;
 use prost::Message;
+use tollgate_domain::received::Origin;
 use tollgate_domain::span::{Resource, Span};
 
 pub(crate) use self::client::{OtlpClient, Refusal};
+use self::message::Outgoing;
 use crate::error::TelemetryError;
 use crate::exporter::{Accepted, SendError};
 use crate::settings::OtlpSettings;
@@ -45,25 +47,26 @@ impl Otlp {
         let client = OtlpClient::new(settings)?;
         let resource = message::resource(resource);
         let empty_request =
-            message::request(resource.clone(), Vec::new()).encoded_len() + 4 * FIELD;
+            message::of_origin(&resource, None, Vec::new()).encoded_len() + 5 * FIELD;
         Ok(Self { client, resource, empty_request })
     }
 
     /// One attempt at all of `spans`. A request that the receiver finds too large is halved, down to
     /// a span that counts as rejected if the receiver takes others.
     pub(crate) async fn send(&mut self, spans: &[Span]) -> Result<Accepted, SendError> {
-        let mut converted: Vec<OtlpSpan> = spans.iter().map(message::span).collect();
+        let mut converted: Vec<Outgoing> = spans.iter().map(message::outgoing).collect();
         let mut requests = self.requests(&converted);
         let mut outcome = Outcome::default();
         while let Some(range) = requests.pop_front() {
             // The first requests are made of what was measured; halves are converted again.
             let part = if converted.is_empty() {
-                spans.get(range.clone()).unwrap_or_default().iter().map(message::span).collect()
+                let part = spans.get(range.clone()).unwrap_or_default();
+                part.iter().map(message::outgoing).collect()
             } else {
                 let rest = converted.split_off(range.len().min(converted.len()));
                 std::mem::replace(&mut converted, rest)
             };
-            let request = message::request(self.resource.clone(), part);
+            let request = message::request(&self.resource, part);
             match self.client.export(request).await {
                 Ok(partial) => outcome.took(partial.unwrap_or_default()),
                 Err(Refusal::TooLarge { .. }) if range.len() > 1 => {
@@ -89,19 +92,37 @@ impl Otlp {
     }
 
     /// Which spans travel together.
-    fn requests(&self, spans: &[OtlpSpan]) -> VecDeque<Range<usize>> {
+    fn requests(&self, spans: &[Outgoing]) -> VecDeque<Range<usize>> {
         let mut requests = VecDeque::new();
-        let (mut start, mut size) = (0, self.empty_request);
-        for (at, span) in spans.iter().enumerate() {
+        let (mut start, mut size) = (0, 0);
+        let mut before: Option<&Arc<Origin>> = None;
+        for (at, Outgoing { span, origin }) in spans.iter().enumerate() {
+            // Each change of origin costs a resource and a scope.
+            let changed = at > 0 && before != origin.as_ref();
+            let head = if changed || at == start { self.head(origin.as_ref()) } else { 0 };
+            before = origin.as_ref();
             let more = span.encoded_len() + FIELD;
-            if at > start && size + more > LARGEST_REQUEST {
+            if at > start && size + head + more > LARGEST_REQUEST {
                 requests.push_back(start..at);
-                (start, size) = (at, self.empty_request);
+                (start, size) = (at, self.head(origin.as_ref()));
+            } else {
+                size += head;
             }
             size += more;
         }
         requests.push_back(start..spans.len());
         requests
+    }
+
+    /// Bytes of a group of spans without its spans.
+    fn head(&self, origin: Option<&Arc<Origin>>) -> usize {
+        match origin {
+            None => self.empty_request,
+            Some(origin) => {
+                let empty = message::of_origin(&self.resource, Some(origin), Vec::new());
+                empty.encoded_len() + 5 * FIELD
+            }
+        }
     }
 
     fn never(&self, problem: &str) -> SendError {

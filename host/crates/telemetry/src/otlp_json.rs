@@ -4,6 +4,9 @@
 //! A line stays below 1 MiB, since that receiver cuts longer ones. The form is OTLP's own: ids in
 //! hexadecimal, kinds and status codes as numbers, 64-bit numbers as text.
 
+use opentelemetry_proto::tonic::resource::v1::Resource as OtlpResource;
+use opentelemetry_proto::tonic::trace::v1::TracesData;
+use tollgate_domain::received::Origin;
 use tollgate_domain::span::{Attributes, Resource, Span, SpanStatus, Value};
 
 use crate::exporter::Accepted;
@@ -15,46 +18,33 @@ const LONGEST_LINE: usize = 1_000_000;
 /// To how many bytes the texts of a span are cut that does not fit into a line, in turn.
 const CUTS: [usize; 2] = [16 << 10, 512];
 
-/// Writes lines that differ in their spans only.
+/// Writes lines, each of spans of one origin.
 #[derive(Debug)]
 pub(crate) struct OtlpJson {
+    own: OtlpResource,
+    ours: Frame,
+}
+
+/// What stands in a line before its spans and after them.
+#[derive(Clone, Debug)]
+struct Frame {
     before: String,
     after: String,
 }
 
-impl OtlpJson {
-    /// All lines are of `resource`.
-    pub(crate) fn new(resource: &Resource) -> Self {
+impl Frame {
+    fn of(own: &OtlpResource, origin: Option<&Origin>) -> Self {
         const SPANS: &str = "\"spans\":[";
-        let empty = message::traces_data(message::resource(resource), Vec::new());
+        let empty = message::of_origin(own, origin, Vec::new());
+        let empty = TracesData { resource_spans: vec![empty] };
         let empty = serde_json::to_string(&empty).unwrap_or_default();
         // A text of the resource that holds the same has its quotation marks escaped.
         let (before, after) = empty.split_once(SPANS).unwrap_or_default();
         Self { before: format!("{before}{SPANS}"), after: format!("{after}\n") }
     }
 
-    /// The lines of `spans`, and what of them did not fit into any line.
-    pub(crate) fn of(&self, spans: &[Span]) -> (Vec<u8>, Accepted) {
-        let room = LONGEST_LINE.saturating_sub(self.before.len() + self.after.len());
-        let mut lines = Vec::with_capacity(spans.len() * 2048);
-        let mut accepted = Accepted::default();
-        let mut line = String::new();
-        for span in spans {
-            let Some(json) = fitting(span, room) else {
-                accepted.rejected_spans += 1;
-                accepted.message = Some(format!("a span is larger than {LONGEST_LINE} bytes"));
-                continue;
-            };
-            if !line.is_empty() && line.len() + 1 + json.len() > room {
-                self.end(&mut line, &mut lines);
-            }
-            if !line.is_empty() {
-                line.push(',');
-            }
-            line.push_str(&json);
-        }
-        self.end(&mut line, &mut lines);
-        (lines, accepted)
+    fn room(&self) -> usize {
+        LONGEST_LINE.saturating_sub(self.before.len() + self.after.len())
     }
 
     fn end(&self, line: &mut String, lines: &mut Vec<u8>) {
@@ -67,10 +57,49 @@ impl OtlpJson {
     }
 }
 
+impl OtlpJson {
+    /// Our own spans are of `resource`.
+    pub(crate) fn new(resource: &Resource) -> Self {
+        let own = message::resource(resource);
+        let ours = Frame::of(&own, None);
+        Self { own, ours }
+    }
+
+    /// The lines of `spans`, and what of them did not fit into any line.
+    pub(crate) fn of(&self, spans: &[Span]) -> (Vec<u8>, Accepted) {
+        let mut lines = Vec::with_capacity(spans.len() * 2048);
+        let mut accepted = Accepted::default();
+        let mut line = String::new();
+        let (mut frame, mut origin) = (self.ours.clone(), None);
+        for span in spans {
+            let its = message::origin(span);
+            if its != origin {
+                frame.end(&mut line, &mut lines);
+                (frame, origin) = (Frame::of(&self.own, its.map(|its| &**its)), its);
+            }
+            let room = frame.room();
+            let Some(json) = fitting(span, room) else {
+                accepted.rejected_spans += 1;
+                accepted.message = Some(format!("a span is larger than {LONGEST_LINE} bytes"));
+                continue;
+            };
+            if !line.is_empty() && line.len() + 1 + json.len() > room {
+                frame.end(&mut line, &mut lines);
+            }
+            if !line.is_empty() {
+                line.push(',');
+            }
+            line.push_str(&json);
+        }
+        frame.end(&mut line, &mut lines);
+        (lines, accepted)
+    }
+}
+
 /// The span in JSON, its texts cut where it would not fit; `None` if it does not even so.
 fn fitting(span: &Span, room: usize) -> Option<String> {
     let json = |span: &Span| {
-        let json = serde_json::to_string(&message::span(span)).ok()?;
+        let json = serde_json::to_string(&message::outgoing(span).span).ok()?;
         (json.len() <= room).then_some(json)
     };
     json(span).or_else(|| CUTS.iter().find_map(|longest| json(&cut(span, *longest))))

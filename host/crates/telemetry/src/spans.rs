@@ -10,7 +10,9 @@ use tollgate_domain::record::{EngineFacts, Record, TracePlace};
 use tollgate_domain::span::{Attributes, Span, SpanEvent, SpanKind, SpanStatus};
 use tollgate_domain::time::Interval;
 use tollgate_domain::upstream::{FailedAttempt, UpstreamCall};
-use tollgate_domain::{CostOutcome, Outcome, PluginFault, SpanContext, SpanId, UnixNanos};
+use tollgate_domain::{
+    CostOutcome, Outcome, PluginFault, SpanContext, SpanId, UnixNanos, UnpricedReason,
+};
 
 use crate::attributes;
 use crate::names::{event, llm, span, tollgate};
@@ -26,18 +28,32 @@ const UPSTREAM: u64 = 4;
 const COST_MODEL: &str = "cost-model";
 
 /// The spans of `record`: the root, then the phases that were reached and the call to another server,
-/// in the order they began.
+/// in the order they began. Of a request that another program served and told us of: the span that
+/// it sent, with what the call cost.
 ///
 /// `server` is the address that the request came in at. The sampled flag is what the client said
 /// (true if it said nothing); it is passed on and never decides whether the spans are exported.
 #[must_use]
 pub fn spans(record: &Record, server: Option<SocketAddr>) -> Vec<Span> {
+    if let Some(call) = &record.received {
+        let mut span = call.span();
+        attributes::of_received(record, &mut span.attributes);
+        if let CostOutcome::PluginFailed(fault) = &record.cost {
+            span.events.push(plugin_failed(fault, COST_MODEL, span.interval.end));
+        }
+        return vec![span];
+    }
     let mut spans = vec![root(record, server)];
     let mut phases = phases(record);
     phases.extend(record.upstream.as_ref().map(|call| upstream(record, call)));
     phases.sort_by_key(|phase| phase.interval.start);
     spans.append(&mut phases);
     spans
+}
+
+/// Says on a received span that it is not billed, and why.
+pub fn not_billed(span: &mut Span, reason: UnpricedReason) {
+    attributes::money(&CostOutcome::Unpriced { reason }, &mut span.attributes);
 }
 
 /// The span that another server is told to be the child of, when it serves the request at `place`.
@@ -58,6 +74,7 @@ fn root(record: &Record, server: Option<SocketAddr>) -> Span {
         status: status(record),
         attributes: attributes::of_request(record, server),
         events: events(record),
+        received: None,
     }
 }
 
@@ -81,7 +98,7 @@ fn events(record: &Record) -> Vec<SpanEvent> {
         let mut attributes = Attributes::new();
         let waited = Interval::new(record.phases.request.start, time);
         attributes.set(llm::TIME_TO_FIRST_TOKEN_MS, attributes::rounded_ms(waited));
-        events.push(SpanEvent { name: event::FIRST_TOKEN.into(), time, attributes });
+        events.push(SpanEvent::new(event::FIRST_TOKEN, time, attributes));
     }
     if let Some(admission) = &record.admission {
         events.extend(limits(admission, record.phases.request.start));
@@ -99,12 +116,12 @@ fn limits(admission: &Admission, time: UnixNanos) -> Vec<SpanEvent> {
         attributes.set(tollgate::LIMIT_SCOPE, limit.scope.as_str());
         attributes.set(tollgate::LIMIT_OF, limit.what.as_str());
         attributes.set(tollgate::LIMIT, limit.limit.as_str());
-        SpanEvent { name: event::RATE_LIMIT_APPLIED.into(), time, attributes }
+        SpanEvent::new(event::RATE_LIMIT_APPLIED, time, attributes)
     });
     let soft = admission.soft_budgets.iter().map(|budget| {
         let mut attributes = Attributes::new();
         attributes.set(tollgate::BUDGET, budget.as_str());
-        SpanEvent { name: event::BUDGET_SOFT.into(), time, attributes }
+        SpanEvent::new(event::BUDGET_SOFT, time, attributes)
     });
     applied.into_iter().chain(soft).collect()
 }
@@ -119,7 +136,7 @@ pub fn plugin_failed(fault: &PluginFault, role: &'static str, time: UnixNanos) -
     attributes.set(tollgate::PLUGIN_ROLE, role);
     attributes.set(tollgate::PLUGIN_FAULT_KIND, fault.kind.name());
     attributes.set(tollgate::PLUGIN_FAULT_MESSAGE, fault.message.as_str());
-    SpanEvent { name: event::PLUGIN_FAILED.into(), time, attributes }
+    SpanEvent::new(event::PLUGIN_FAILED, time, attributes)
 }
 
 fn phases(record: &Record) -> Vec<Span> {
@@ -170,7 +187,7 @@ fn upstream(record: &Record, call: &UpstreamCall) -> Span {
         let mut attributes = Attributes::new();
         attributes.set(tollgate::RETRY_BACKEND, attempt.backend.as_str());
         attributes.set(tollgate::RETRY_ERROR, attempt.error.as_str());
-        SpanEvent { name: event::UPSTREAM_RETRY.into(), time: attempt.at, attributes }
+        SpanEvent::new(event::UPSTREAM_RETRY, attempt.at, attributes)
     };
     Span {
         context: upstream_context(&record.trace),
@@ -182,6 +199,7 @@ fn upstream(record: &Record, call: &UpstreamCall) -> Span {
         status,
         attributes: attributes::of_upstream(record, call, failed),
         events: call.failed.iter().map(retry).collect(),
+        received: None,
     }
 }
 
@@ -215,6 +233,7 @@ fn phase(
         status: SpanStatus::Unset,
         attributes,
         events: Vec::new(),
+        received: None,
     }
 }
 

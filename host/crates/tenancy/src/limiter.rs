@@ -166,6 +166,17 @@ impl Limiter {
         }
     }
 
+    /// Takes what was used without having been asked for, as of a request that another program
+    /// served: budgets count it, whether they are spent or not, and rates do not. Never waits.
+    pub fn spend(&self, principal: &Principal, model: &str, used: Draw, now: UnixNanos) {
+        let mut ask = ask(principal, model, Draw::default(), now);
+        ask.scopes.clear();
+        if !ask.budgets.is_empty() {
+            let id = self.core.shared.as_ref().map(SharedStore::id);
+            self.core.settle(Held { ask, id, taken: Taken::Nothing }, Some(used), now);
+        }
+    }
+
     /// How it stands.
     #[must_use]
     pub fn status(&self) -> LimiterStatus {

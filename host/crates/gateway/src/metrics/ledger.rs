@@ -19,6 +19,10 @@ pub struct LedgerCounts {
     pub aborted: u64,
     /// Requests on record as refused before they started.
     pub refused: u64,
+    /// Requests on record that other programs served.
+    pub received: u64,
+    /// Batches on record of other programs' spans.
+    pub span_batches: u64,
     /// Requests that have started and not ended.
     pub in_flight: u64,
     /// Commits that succeeded.
@@ -52,6 +56,8 @@ impl From<LedgerState> for LedgerCounts {
             finished: state.finished,
             aborted: state.aborted,
             refused: state.refused,
+            received: state.received,
+            span_batches: state.span_batches,
             in_flight: state.in_flight,
             commits: state.commits,
             failed_commits: state.failed_commits,
@@ -86,6 +92,16 @@ pub(super) fn of_ledger(counts: &LedgerCounts, to: &mut Snapshot) {
             "tollgate.ledger.refused",
             "Requests on record as refused before they started.",
             counts.refused,
+        ),
+        (
+            "tollgate.ledger.received",
+            "Requests on record that other programs served.",
+            counts.received,
+        ),
+        (
+            "tollgate.ledger.span_batches",
+            "Batches on record of other programs' spans that are no requests.",
+            counts.span_batches,
         ),
     ];
     to.counters.extend(counters.map(|(name, help, count)| Family::new(name, help).with([], count)));

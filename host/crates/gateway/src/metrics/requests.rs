@@ -13,6 +13,7 @@ use tollgate_telemetry::metrics::{Distribution, Family, Snapshot};
 use super::bounded::{Bounded, Names, lock};
 use super::conventions::Conventions;
 use super::engine::Engines;
+use super::received::ReceivedMeters;
 use super::spending::Spending;
 use crate::request::IN_PROCESS;
 
@@ -41,6 +42,8 @@ pub(crate) struct RequestMeters {
     spending: Spending,
     conventions: Conventions,
     engines: Engines,
+    /// Spans of other programs.
+    pub(crate) received: ReceivedMeters,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -81,6 +84,7 @@ impl Default for RequestMeters {
             spending: Spending::default(),
             conventions: Conventions::default(),
             engines: Engines::default(),
+            received: ReceivedMeters::default(),
         }
     }
 }
@@ -109,6 +113,13 @@ impl RequestMeters {
         if record.served_by.as_ref().is_some_and(|by| by.provider == IN_PROCESS) {
             self.engines.count(&ended);
         }
+    }
+
+    /// Counts a request that another program served: in what was used and spent, not among our own.
+    pub(crate) fn count_received(&self, record: &Record) {
+        let ended = self.named(record);
+        self.count_unpriced(&ended);
+        self.spending.count(&ended);
     }
 
     /// Counts a request without a key that holds, of which nothing else is kept.
@@ -146,6 +157,7 @@ impl RequestMeters {
         self.spending.families(to);
         self.conventions.families(to);
         self.engines.families(to);
+        self.received.families(to);
     }
 
     fn named<'a>(&self, record: &'a Record) -> Ended<'a> {

@@ -101,6 +101,7 @@ pub(crate) fn record() -> Record {
         engine: None,
         upstream: None,
         content: None,
+        received: None,
     }
 }
 

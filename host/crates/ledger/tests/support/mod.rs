@@ -56,6 +56,7 @@ pub fn record(number: u64) -> Record {
         engine: None,
         upstream: None,
         content: None,
+        received: None,
     }
 }
 

@@ -65,6 +65,7 @@ pub fn spans(count: usize) -> Vec<Span> {
                 status: SpanStatus::Ok,
                 attributes,
                 events: Vec::new(),
+                received: None,
             }
         })
         .collect()

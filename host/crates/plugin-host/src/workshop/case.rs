@@ -217,6 +217,7 @@ impl WrittenSpan {
             },
             attributes: attributes(self.attributes),
             events: Vec::new(),
+            received: None,
         }
     }
 }

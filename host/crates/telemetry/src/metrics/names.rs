@@ -238,6 +238,17 @@ pub mod tollgate {
         "tollgate.requests.unauthorized",
         "Requests without a key that holds, by what was wrong with it. They are not on record.",
     );
+    /// Of other programs.
+    pub const OTLP_REQUESTS: Name = Name::plain(
+        "tollgate.otlp.requests",
+        "Requests with spans of other programs, by whether they were taken or why not.",
+    );
+    /// A span that is passed on is counted as such, and once more where it says why it is not billed.
+    pub const OTLP_SPANS: Name = Name::plain(
+        "tollgate.otlp.received_spans",
+        "Spans of other programs: billed as priced, estimated, unpriced or plugin_failed; passed, \
+         of those counted_elsewhere and ours; duplicate and rejected.",
+    );
     /// A gauge.
     pub const REQUESTS_IN_FLIGHT: Name = Name::plain(
         "tollgate.requests.in_flight",

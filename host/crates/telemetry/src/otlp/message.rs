@@ -1,13 +1,18 @@
-//! Spans as OTLP's messages.
+//! Spans as OTLP's messages. Spans that others recorded and sent us keep their resource and their
+//! scope, ours have ours.
+
+use std::sync::Arc;
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{
-    AnyValue, ArrayValue, InstrumentationScope, KeyValue, any_value,
+    AnyValue, ArrayValue, InstrumentationScope, KeyValue, KeyValueList, any_value,
 };
 use opentelemetry_proto::tonic::resource::v1::Resource as OtlpResource;
 use opentelemetry_proto::tonic::trace::v1::{
     ResourceSpans, ScopeSpans, Span as OtlpSpan, Status, TracesData, span as otlp_span,
 };
+use tollgate_domain::SpanContext;
+use tollgate_domain::received::{Origin, SpanLink};
 use tollgate_domain::span::{Attributes, Resource, Span, SpanEvent, SpanKind, SpanStatus, Value};
 
 use crate::names;
@@ -15,27 +20,76 @@ use crate::names;
 /// Of `Span.flags`: whether the parent is in another process is known.
 const HAS_IS_REMOTE: u32 = 0x100;
 /// Of `Span.flags`: it is.
-const IS_REMOTE: u32 = 0x200;
+pub(crate) const IS_REMOTE: u32 = 0x200;
 /// Of `Span.flags`, as of W3C: the trace is sampled.
-const SAMPLED: u32 = 0x1;
+pub(crate) const SAMPLED: u32 = 0x1;
 
-/// A request with `spans`, all of `resource` and of our scope.
-pub(crate) fn request(resource: OtlpResource, spans: Vec<OtlpSpan>) -> ExportTraceServiceRequest {
-    ExportTraceServiceRequest { resource_spans: vec![resource_spans(resource, spans)] }
+/// A span on its way out, and who recorded it; none: we.
+#[derive(Clone, Debug)]
+pub(crate) struct Outgoing {
+    pub(crate) span: OtlpSpan,
+    pub(crate) origin: Option<Arc<Origin>>,
+}
+
+/// A span as it goes out.
+pub(crate) fn outgoing(of: &Span) -> Outgoing {
+    Outgoing { span: span(of), origin: origin(of).cloned() }
+}
+
+/// Who recorded it; none: we.
+pub(crate) fn origin(span: &Span) -> Option<&Arc<Origin>> {
+    span.received.as_deref().map(|received| &received.origin)
+}
+
+/// A request with `spans`; ours are of the resource `own`.
+pub(crate) fn request(own: &OtlpResource, spans: Vec<Outgoing>) -> ExportTraceServiceRequest {
+    ExportTraceServiceRequest { resource_spans: grouped(own, spans) }
 }
 
 /// The same as it lies in a file.
-pub(crate) fn traces_data(resource: OtlpResource, spans: Vec<OtlpSpan>) -> TracesData {
-    TracesData { resource_spans: vec![resource_spans(resource, spans)] }
+pub(crate) fn traces_data(own: &OtlpResource, spans: Vec<Outgoing>) -> TracesData {
+    TracesData { resource_spans: grouped(own, spans) }
 }
 
-fn resource_spans(resource: OtlpResource, spans: Vec<OtlpSpan>) -> ResourceSpans {
-    let scope_spans =
-        ScopeSpans { scope: Some(scope()), spans, schema_url: names::SCHEMA_URL.to_owned() };
+/// Neighbours of one origin stand together.
+fn grouped(own: &OtlpResource, spans: Vec<Outgoing>) -> Vec<ResourceSpans> {
+    let mut groups: Vec<(Option<Arc<Origin>>, Vec<OtlpSpan>)> = Vec::new();
+    for Outgoing { span, origin } in spans {
+        match groups.last_mut() {
+            Some((last, spans)) if *last == origin => spans.push(span),
+            _ => groups.push((origin, vec![span])),
+        }
+    }
+    groups.into_iter().map(|(origin, spans)| of_origin(own, origin.as_deref(), spans)).collect()
+}
+
+/// Spans of one origin.
+pub(crate) fn of_origin(
+    own: &OtlpResource,
+    origin: Option<&Origin>,
+    spans: Vec<OtlpSpan>,
+) -> ResourceSpans {
+    let (resource, resource_schema, scope, schema) = match origin {
+        None => (own.clone(), names::SCHEMA_URL, scope(), names::SCHEMA_URL),
+        Some(origin) => {
+            let resource = OtlpResource {
+                dropped_attributes_count: origin.resource_dropped_attributes,
+                ..resource(&origin.resource)
+            };
+            let scope = InstrumentationScope {
+                name: origin.scope.name.clone(),
+                version: origin.scope.version.clone(),
+                attributes: key_values(&origin.scope.attributes),
+                dropped_attributes_count: origin.scope.dropped_attributes,
+            };
+            (resource, origin.resource_schema_url.as_str(), scope, origin.schema_url.as_str())
+        }
+    };
+    let scope_spans = ScopeSpans { scope: Some(scope), spans, schema_url: schema.to_owned() };
     ResourceSpans {
         resource: Some(resource),
         scope_spans: vec![scope_spans],
-        schema_url: names::SCHEMA_URL.to_owned(),
+        schema_url: resource_schema.to_owned(),
     }
 }
 
@@ -54,22 +108,46 @@ pub(crate) fn resource(resource: &Resource) -> OtlpResource {
 }
 
 /// One span.
-pub(crate) fn span(span: &Span) -> OtlpSpan {
-    let id = |id: u64| id.to_be_bytes().to_vec();
+fn span(span: &Span) -> OtlpSpan {
+    let received = span.received.as_deref();
     OtlpSpan {
-        trace_id: span.context.trace_id.0.to_be_bytes().to_vec(),
+        trace_id: trace_id(&span.context),
         span_id: id(span.context.span_id.0),
         trace_state: span.context.trace_state.clone().unwrap_or_default(),
         parent_span_id: span.parent.map(|parent| id(parent.0)).unwrap_or_default(),
-        flags: flags(span),
+        flags: received.map_or_else(|| flags(span), |received| received.flags),
         name: span.name.clone().into_owned(),
         kind: kind(span.kind).into(),
         start_time_unix_nano: span.interval.start.0,
         end_time_unix_nano: span.interval.end.0,
         attributes: key_values(&span.attributes),
+        dropped_attributes_count: received.map_or(0, |received| received.dropped_attributes),
         events: span.events.iter().map(event).collect(),
+        dropped_events_count: received.map_or(0, |received| received.dropped_events),
+        links: received
+            .map(|received| received.links.iter().map(link).collect())
+            .unwrap_or_default(),
+        dropped_links_count: received.map_or(0, |received| received.dropped_links),
         status: Some(status(&span.status)),
-        ..OtlpSpan::default()
+    }
+}
+
+fn trace_id(context: &SpanContext) -> Vec<u8> {
+    context.trace_id.0.to_be_bytes().to_vec()
+}
+
+fn id(id: u64) -> Vec<u8> {
+    id.to_be_bytes().to_vec()
+}
+
+fn link(link: &SpanLink) -> otlp_span::Link {
+    otlp_span::Link {
+        trace_id: trace_id(&link.context),
+        span_id: id(link.context.span_id.0),
+        trace_state: link.context.trace_state.clone().unwrap_or_default(),
+        attributes: key_values(&link.attributes),
+        dropped_attributes_count: link.dropped_attributes,
+        flags: link.flags,
     }
 }
 
@@ -81,6 +159,7 @@ fn flags(span: &Span) -> u32 {
 
 fn kind(kind: SpanKind) -> otlp_span::SpanKind {
     match kind {
+        SpanKind::Unspecified => otlp_span::SpanKind::Unspecified,
         SpanKind::Internal => otlp_span::SpanKind::Internal,
         SpanKind::Server => otlp_span::SpanKind::Server,
         SpanKind::Client => otlp_span::SpanKind::Client,
@@ -104,7 +183,7 @@ fn event(event: &SpanEvent) -> otlp_span::Event {
         time_unix_nano: event.time.0,
         name: event.name.clone().into_owned(),
         attributes: key_values(&event.attributes),
-        dropped_attributes_count: 0,
+        dropped_attributes_count: event.dropped_attributes,
     }
 }
 
@@ -122,13 +201,18 @@ pub(crate) fn key_values(attributes: &Attributes) -> Vec<KeyValue> {
 
 fn any_value(value: &Value) -> AnyValue {
     let value = match value {
+        Value::Empty => return AnyValue::default(),
         Value::Bool(value) => any_value::Value::BoolValue(*value),
         Value::Int(value) => any_value::Value::IntValue(*value),
         Value::Double(value) => any_value::Value::DoubleValue(*value),
         Value::Text(value) => any_value::Value::StringValue(value.clone()),
+        Value::Bytes(value) => any_value::Value::BytesValue(value.clone()),
         Value::List(items) => any_value::Value::ArrayValue(ArrayValue {
             values: items.iter().map(any_value).collect(),
         }),
+        Value::Map(entries) => {
+            any_value::Value::KvlistValue(KeyValueList { values: key_values(entries) })
+        }
     };
     AnyValue { value: Some(value) }
 }

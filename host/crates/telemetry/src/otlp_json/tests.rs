@@ -76,8 +76,8 @@ fn lines_are_in_the_form_of_otlp() {
     // And as the crate reads it back.
     let data: TracesData = serde_json::from_str(&lines).unwrap();
     let wanted = message::traces_data(
-        message::resource(&resource),
-        spans.iter().map(message::span).collect(),
+        &message::resource(&resource),
+        spans.iter().map(message::outgoing).collect(),
     );
     assert_eq!(data, wanted);
 }

@@ -1,0 +1,174 @@
+//! Spans that other programs recorded and sent us: what they carry besides what ours do, and the
+//! batches in which they are stored.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::SpanContext;
+use crate::span::{Attributes, Resource, Span, is_zero};
+use crate::time::UnixNanos;
+
+/// What a received span carries besides. Whatever a sender says is kept, so that what passes
+/// through is what was sent.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Received {
+    /// OTLP's flags of the span, as they were sent.
+    pub flags: u32,
+    /// Spans that it has to do with.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<SpanLink>,
+    /// Attributes that were left out before it was sent.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub dropped_attributes: u32,
+    /// Events that were left out before it was sent.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub dropped_events: u32,
+    /// Links that were left out before it was sent.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub dropped_links: u32,
+    /// Who recorded it. Stored once for all spans of a [`Group`].
+    #[serde(skip)]
+    pub origin: Arc<Origin>,
+}
+
+/// A span that another one has to do with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SpanLink {
+    /// Which.
+    pub context: SpanContext,
+    /// OTLP's flags of the link, as they were sent.
+    pub flags: u32,
+    /// Details.
+    pub attributes: Attributes,
+    /// How many of them were left out before it was sent.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub dropped_attributes: u32,
+}
+
+/// Who recorded a span.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Origin {
+    /// The process: `service.name` and the like.
+    pub resource: Resource,
+    /// Attributes of the resource that were left out before it was sent.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub resource_dropped_attributes: u32,
+    /// Conventions that the resource follows.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub resource_schema_url: String,
+    /// The instrumentation within it.
+    pub scope: Scope,
+    /// Conventions that the spans follow.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub schema_url: String,
+}
+
+/// OpenTelemetry's instrumentation scope.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Scope {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Details.
+    pub attributes: Attributes,
+    /// How many of them were left out before it was sent.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub dropped_attributes: u32,
+}
+
+/// Spans of one origin.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Group {
+    /// Who recorded them.
+    #[serde(with = "shared")]
+    pub origin: Arc<Origin>,
+    /// The spans, in the order they were sent.
+    pub spans: Vec<Span>,
+}
+
+/// Spans that arrived together, of one tenant, and that are no requests of their own.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SpanBatch {
+    /// Whose they are, where that is known.
+    pub tenant: Option<String>,
+    /// When they arrived.
+    pub arrived: UnixNanos,
+    /// The spans by who recorded them.
+    pub groups: Vec<Group>,
+}
+
+/// How a received GenAI span came to be a record.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReceivedCall {
+    /// In whose words it tells of the call: `gen_ai`, `vllm`, `openinference`, `openllmetry`,
+    /// `tutorial`.
+    pub dialect: String,
+    /// Id of the answer, as the span tells it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response_id: Option<String>,
+    /// Who recorded it.
+    #[serde(with = "shared")]
+    pub origin: Arc<Origin>,
+    /// The span as it was sent.
+    pub span: Span,
+}
+
+impl SpanBatch {
+    /// All spans, each with its origin.
+    #[must_use]
+    pub fn spans(&self) -> Vec<Span> {
+        let groups = self.groups.iter();
+        groups
+            .flat_map(|Group { origin, spans }| spans.iter().map(|span| of(span, origin)))
+            .collect()
+    }
+
+    /// How many spans there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.groups.iter().map(|group| group.spans.len()).sum()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl ReceivedCall {
+    /// The span with its origin.
+    #[must_use]
+    pub fn span(&self) -> Span {
+        of(&self.span, &self.origin)
+    }
+}
+
+/// `span` as one of `origin`.
+fn of(span: &Span, origin: &Arc<Origin>) -> Span {
+    let mut span = span.clone();
+    span.received.get_or_insert_default().origin = Arc::clone(origin);
+    span
+}
+
+/// What several spans share is stored as if each had it alone.
+mod shared {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::Origin;
+
+    pub fn serialize<S: Serializer>(origin: &Arc<Origin>, to: S) -> Result<S::Ok, S::Error> {
+        origin.as_ref().serialize(to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<Origin>, D::Error> {
+        Origin::deserialize(from).map(Arc::new)
+    }
+}

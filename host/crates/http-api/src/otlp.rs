@@ -1,0 +1,119 @@
+//! OTLP in: the listeners that other programs export their spans to. Each speaks OTLP/HTTP
+//! (protobuf and JSON) and OTLP/gRPC, which a connection's first bytes tell apart.
+//!
+//! What is decompressed has a bound, and so has what is worked on at a time. An export is answered
+//! once it is on record.
+
+mod body;
+mod grpc;
+mod http;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::{any, post};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tollgate_domain::ErrorKind;
+use tollgate_gateway::{Gateway, Refusal};
+
+use crate::server::{HttpError, HttpServer, bind};
+use crate::settings::HttpSettings;
+
+/// Largest request in bytes, compressed or not.
+const LARGEST: usize = 16 << 20;
+
+/// Longest wait for a whole request body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Most connections of one listener at a time.
+const CONNECTIONS: usize = 256;
+
+/// Requests whose bodies are in memory at a time. Policy when there are more: *refuse*, with 429.
+const BODIES: usize = 32;
+
+/// When a sender may try again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Servers that listen for spans and do not answer yet.
+#[derive(Debug)]
+pub struct OtlpServer {
+    servers: Vec<HttpServer>,
+}
+
+/// Starts to listen for spans at these addresses.
+///
+/// # Errors
+/// [`HttpError`], which says what to do about it.
+pub async fn bind_otlp(addresses: &[SocketAddr]) -> Result<OtlpServer, HttpError> {
+    let mut servers = Vec::with_capacity(addresses.len());
+    for listen in addresses {
+        let settings = HttpSettings {
+            listen: *listen,
+            setting: "otlp-listen",
+            max_connections: CONNECTIONS,
+            http2: true,
+            ..HttpSettings::default()
+        };
+        servers.push(bind(settings).await?);
+    }
+    Ok(OtlpServer { servers })
+}
+
+impl OtlpServer {
+    /// Where it listens: the real ports, also when any was asked for.
+    #[must_use]
+    pub fn local_addrs(&self) -> Vec<SocketAddr> {
+        self.servers.iter().map(HttpServer::local_addr).collect()
+    }
+
+    /// Serves until `stop`, and returns once the requests in flight are answered.
+    pub async fn run(self, gateway: Gateway, stop: CancellationToken) {
+        let router = router(gateway);
+        let mut running = tokio::task::JoinSet::new();
+        for server in self.servers {
+            let (router, stop) = (router.clone(), stop.clone());
+            running.spawn(async move { server.serve(router, &stop).await });
+        }
+        while running.join_next().await.is_some() {}
+    }
+}
+
+/// What handlers share.
+#[derive(Clone)]
+struct Otlp {
+    gateway: Gateway,
+    bodies: Arc<Semaphore>,
+}
+
+impl Otlp {
+    /// A place for a body.
+    fn place(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        Arc::clone(&self.bodies).try_acquire_owned().map_err(|_| {
+            let message = "The gateway reads many other requests with spans.";
+            Refusal::new(ErrorKind::Overloaded, message).retry_after(RETRY)
+        })
+    }
+}
+
+fn router(gateway: Gateway) -> Router {
+    let otlp = Otlp { gateway, bodies: Arc::new(Semaphore::new(BODIES)) };
+    Router::new()
+        .route("/v1/traces", post(http::traces))
+        .route("/v1/metrics", any(http::other))
+        .route("/v1/logs", any(http::other))
+        .route(grpc::TRACES, post(grpc::traces))
+        .fallback(http::other)
+        .with_state(otlp)
+}
+
+/// Why something that is not spans is not taken.
+fn only_spans(path: &str) -> Refusal {
+    let message = format!(
+        "There is nothing at {path}. Tollgate takes spans, at /v1/traces and by gRPC's \
+         TraceService; send metrics and logs to your collector itself."
+    );
+    Refusal::new(ErrorKind::NotFound, message)
+}

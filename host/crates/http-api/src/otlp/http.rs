@@ -1,0 +1,93 @@
+//! OTLP/HTTP: `POST /v1/traces` in protobuf or JSON. A refusal is a `google.rpc.Status` in the
+//! request's own encoding, with `Retry-After` where another try makes sense.
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use tollgate_domain::ErrorKind;
+use tollgate_gateway::{Encoding, Refusal, accepted, refused};
+
+use super::{BODY_TIMEOUT, LARGEST, Otlp, body, grpc, only_spans};
+use crate::{body as bodies, headers};
+
+const PROTOBUF: &str = "application/x-protobuf";
+const JSON: &str = "application/json";
+
+/// An export of spans.
+pub(super) async fn traces(State(otlp): State<Otlp>, request: Request) -> Response {
+    let encoding = encoding(request.headers());
+    match taken(otlp, encoding, request).await {
+        Ok(answer) => answered(StatusCode::OK, encoding.unwrap_or(Encoding::Json), answer),
+        Err(refusal) => refusal_of(&refusal, encoding),
+    }
+}
+
+/// Anything else.
+pub(super) async fn other(request: Request) -> Response {
+    if grpc::is_grpc(request.headers()) {
+        return grpc::refusal_of(&only_spans(request.uri().path()));
+    }
+    refusal_of(&only_spans(request.uri().path()), encoding(request.headers()))
+}
+
+async fn taken(
+    otlp: Otlp,
+    encoding: Option<Encoding>,
+    request: Request,
+) -> Result<Vec<u8>, Refusal> {
+    let (head, body) = request.into_parts();
+    let caller = otlp.gateway.authenticate(headers::api_key(&head.headers));
+    let ready = caller.and_then(|caller| {
+        let encoding = encoding.ok_or_else(|| {
+            let message = format!("The body must be {PROTOBUF} or {JSON}, by its Content-Type.");
+            Refusal::new(ErrorKind::UnsupportedMediaType, message)
+        })?;
+        Ok((caller, encoding, otlp.place()?))
+    });
+    let (caller, encoding, place) = match ready {
+        Ok(ready) => ready,
+        Err(refusal) => {
+            bodies::skip(&head.headers, body).await;
+            return Err(refusal);
+        }
+    };
+    let body = bodies::read(&head.headers, body, LARGEST, BODY_TIMEOUT).await?;
+    let compression = head.headers.get(header::CONTENT_ENCODING).map(HeaderValue::to_str);
+    let compression = compression.unwrap_or(Ok("")).unwrap_or("?").to_owned();
+    let body = tokio::task::block_in_place(|| body::decompressed(&compression, body))?;
+    let receipt = otlp.gateway.ingest(caller, body, encoding).await?;
+    drop(place);
+    Ok(accepted(encoding, receipt.rejected, receipt.problem.as_deref()))
+}
+
+/// By what the body says that it is.
+fn encoding(headers: &HeaderMap) -> Option<Encoding> {
+    let declared = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    match declared.split(';').next()?.trim().to_ascii_lowercase().as_str() {
+        PROTOBUF => Some(Encoding::Protobuf),
+        JSON => Some(Encoding::Json),
+        _ => None,
+    }
+}
+
+fn refusal_of(refusal: &Refusal, encoding: Option<Encoding>) -> Response {
+    let encoding = encoding.unwrap_or(Encoding::Json);
+    let status = StatusCode::from_u16(refusal.kind.http_status())
+        .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let code = grpc::code(refusal.kind);
+    let body = refused(encoding, code, &refusal.message, refusal.retry_after);
+    let mut response = answered(status, encoding, body);
+    if let Some(wait) = refusal.retry_after {
+        let seconds = wait.as_secs_f64().ceil().max(1.0);
+        headers::set(response.headers_mut(), header::RETRY_AFTER, &format!("{seconds:.0}"));
+    }
+    response
+}
+
+fn answered(status: StatusCode, encoding: Encoding, body: Vec<u8>) -> Response {
+    let kind = match encoding {
+        Encoding::Protobuf => PROTOBUF,
+        Encoding::Json => JSON,
+    };
+    (status, [(header::CONTENT_TYPE, kind)], body).into_response()
+}

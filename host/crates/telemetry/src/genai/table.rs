@@ -1,0 +1,159 @@
+//! The table: under which names each fact of a call is kept, the newest name first.
+//!
+//! Sources: semantic conventions for generative AI from 1.27 to 1.42 and the drafts after it
+//! (`gen_ai.*`), vLLM's `tracing/utils.py`, OpenInference's `semconv/trace`, OpenLLMetry's
+//! `semconv_ai` in its older (`llm.*`) and newer form, the tutorial.
+
+/// Something that is known of a call.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Fact {
+    Operation,
+    Provider,
+    RequestModel,
+    ResponseModel,
+    /// Where one name stands for both.
+    Model,
+    Input,
+    Output,
+    Total,
+    CacheRead,
+    CacheWrite,
+    Reasoning,
+    InputAudio,
+    InputImage,
+    OutputAudio,
+    OutputImage,
+    ResponseId,
+    ServiceTier,
+    MaxTokens,
+    Temperature,
+    TopP,
+    Stream,
+    FinishReason,
+    /// Seconds from the start.
+    FirstToken,
+    User,
+}
+
+/// The names of a fact.
+pub(super) fn keys(fact: Fact) -> &'static [&'static str] {
+    match fact {
+        Fact::Operation => &["gen_ai.operation.name", "llm.request.type"],
+        Fact::Provider => {
+            &["gen_ai.provider.name", "gen_ai.system", "llm.provider", "llm.system", "llm.vendor"]
+        }
+        Fact::RequestModel => {
+            &["gen_ai.request.model", "llm.request.model_name", "llm.request.model"]
+        }
+        Fact::ResponseModel => {
+            &["gen_ai.response.model", "llm.response.model_name", "llm.response.model"]
+        }
+        Fact::Model => &["llm.model_name", "embedding.model_name", "llm.model"],
+        Fact::Input => &[
+            "gen_ai.usage.input_tokens",
+            "gen_ai.usage.prompt_tokens",
+            "llm.token_count.prompt",
+            "llm.usage.prompt_tokens",
+            "llm.prompt_tokens",
+        ],
+        Fact::Output => &[
+            "gen_ai.usage.output_tokens",
+            "gen_ai.usage.completion_tokens",
+            "llm.token_count.completion",
+            "llm.usage.completion_tokens",
+            "llm.completion_tokens",
+        ],
+        Fact::Total => &[
+            "gen_ai.usage.total_tokens",
+            "llm.token_count.total",
+            "llm.usage.total_tokens",
+            "llm.total_tokens",
+        ],
+        Fact::CacheRead => &[
+            "gen_ai.usage.cache_read.input_tokens",
+            "gen_ai.usage.cache_read_input_tokens",
+            "gen_ai.usage.cached_tokens",
+            "llm.token_count.prompt_details.cache_read",
+            "llm.usage.cache_read_input_tokens",
+        ],
+        Fact::CacheWrite => &[
+            "gen_ai.usage.cache_write.input_tokens",
+            "gen_ai.usage.cache_creation.input_tokens",
+            "gen_ai.usage.cache_creation_input_tokens",
+            "llm.token_count.prompt_details.cache_write",
+            "llm.usage.cache_creation_input_tokens",
+        ],
+        Fact::Reasoning => &[
+            "gen_ai.usage.reasoning.output_tokens",
+            "gen_ai.usage.reasoning_tokens",
+            "llm.token_count.completion_details.reasoning",
+            "llm.usage.reasoning_tokens",
+        ],
+        Fact::InputAudio => {
+            &["gen_ai.usage.audio.input_tokens", "llm.token_count.prompt_details.audio"]
+        }
+        Fact::InputImage => &["gen_ai.usage.image.input_tokens"],
+        Fact::OutputAudio => {
+            &["gen_ai.usage.audio.output_tokens", "llm.token_count.completion_details.audio"]
+        }
+        Fact::OutputImage => &["gen_ai.usage.image.output_tokens"],
+        Fact::ResponseId => &["gen_ai.response.id", "gen_ai.request.id", "llm.response.id"],
+        Fact::ServiceTier => &[
+            "openai.response.service_tier",
+            "gen_ai.openai.response.service_tier",
+            "openai.request.service_tier",
+            "gen_ai.openai.request.service_tier",
+        ],
+        Fact::MaxTokens => &["gen_ai.request.max_tokens", "llm.max_tokens"],
+        Fact::Temperature => &["gen_ai.request.temperature", "llm.temperature"],
+        Fact::TopP => &["gen_ai.request.top_p", "llm.top_p"],
+        Fact::Stream => &["gen_ai.request.stream", "llm.is_streaming"],
+        Fact::FinishReason => &["gen_ai.response.finish_reasons", "llm.finish_reason"],
+        Fact::FirstToken => {
+            &["gen_ai.response.time_to_first_chunk", "gen_ai.latency.time_to_first_token"]
+        }
+        Fact::User => {
+            &["llm.user", "user.id", "enduser.id", "traceloop.association.properties.user_id"]
+        }
+    }
+}
+
+/// Names of a tenant, on a span or on its process.
+pub(super) const TENANT: &[&str] = &["tollgate.tenant", "tenant.id"];
+
+/// Longest name of a tenant.
+pub(super) const TENANT_BYTES: usize = 256;
+
+/// Operations that call a model: such a span is a request also where it tells of no token. Others
+/// (agents, tools, workflows) are one only with counts.
+pub(super) const INFERENCE: &[&str] =
+    &["chat", "text_completion", "generate_content", "embeddings"];
+
+/// An operation by its name of today.
+pub(super) fn operation(name: &str) -> String {
+    match name.to_ascii_lowercase().as_str() {
+        "completion" | "text_completion" => "text_completion",
+        "embedding" | "embeddings" => "embeddings",
+        "chat" | "message" | "messages" | "chat_completion" => "chat",
+        _ => name,
+    }
+    .to_owned()
+}
+
+/// A provider by its name of today.
+pub(super) fn provider(name: &str) -> String {
+    let name = name.trim().to_ascii_lowercase();
+    match name.as_str() {
+        "az.ai.openai" | "azure" | "azure_openai" | "azure openai" => "azure.ai.openai",
+        "az.ai.inference" => "azure.ai.inference",
+        "aws" | "bedrock" | "aws_bedrock" => "aws.bedrock",
+        "vertex_ai" | "vertexai" | "google_vertexai" => "gcp.vertex_ai",
+        "gemini" => "gcp.gemini",
+        "google" | "google_genai" => "gcp.gen_ai",
+        "mistralai" | "mistral" => "mistral_ai",
+        "xai" => "x_ai",
+        "watsonx" | "ibm" => "ibm.watsonx.ai",
+        _ => return name,
+    }
+    .to_owned()
+}

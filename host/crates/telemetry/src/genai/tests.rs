@@ -1,0 +1,221 @@
+//! Spans as their writers write them, and what they come to.
+
+use proptest::prelude::*;
+use tollgate_domain::span::{SpanKind, SpanStatus};
+use tollgate_domain::time::Interval;
+use tollgate_domain::{SpanContext, SpanId, TraceId};
+
+use super::*;
+
+fn span(name: &str, attributes: &[(&str, Value)]) -> Span {
+    let trace_id = TraceId(1);
+    let context = SpanContext { trace_id, span_id: SpanId(2), sampled: true, trace_state: None };
+    Span {
+        context,
+        parent: None,
+        parent_is_remote: false,
+        name: name.to_owned().into(),
+        kind: SpanKind::Client,
+        interval: Interval::new(UnixNanos(0), UnixNanos(10_000_000_000)),
+        status: SpanStatus::Unset,
+        attributes: attributes.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect(),
+        events: Vec::new(),
+        received: None,
+    }
+}
+
+fn int(number: i64) -> Value {
+    Value::Int(number)
+}
+
+/// Dialect, operation, provider, models, and input, cache read, cache write, output, reasoning.
+type Told<'a> = (&'a str, &'a str, &'a str, &'a str, &'a str, Option<[u64; 5]>);
+
+#[test]
+fn each_writer_is_understood() {
+    let cases: Vec<(&str, Vec<(&str, Value)>, Option<Told<'_>>)> = vec![
+        (
+            "chat gpt-4o",
+            vec![
+                ("gen_ai.operation.name", "chat".into()),
+                ("gen_ai.provider.name", "openai".into()),
+                ("gen_ai.request.model", "gpt-4o".into()),
+                ("gen_ai.response.model", "gpt-4o-2024-08-06".into()),
+                ("gen_ai.usage.input_tokens", int(100)),
+                ("gen_ai.usage.cache_read.input_tokens", int(60)),
+                ("gen_ai.usage.output_tokens", int(20)),
+                ("gen_ai.usage.reasoning.output_tokens", int(5)),
+            ],
+            Some((
+                "gen_ai",
+                "chat",
+                "openai",
+                "gpt-4o",
+                "gpt-4o-2024-08-06",
+                Some([100, 60, 0, 20, 5]),
+            )),
+        ),
+        (
+            "older conventions, without an operation",
+            vec![
+                ("gen_ai.system", "az.ai.openai".into()),
+                ("gen_ai.request.model", "gpt-4".into()),
+                ("gen_ai.usage.prompt_tokens", int(7)),
+                ("gen_ai.usage.completion_tokens", int(3)),
+            ],
+            Some(("gen_ai", "chat", "azure.ai.openai", "gpt-4", "gpt-4", Some([7, 0, 0, 3, 0]))),
+        ),
+        (
+            "Anthropic's own counts: cached tokens are apart",
+            vec![
+                ("gen_ai.operation.name", "chat".into()),
+                ("gen_ai.system", "anthropic".into()),
+                ("gen_ai.request.model", "claude".into()),
+                ("gen_ai.usage.input_tokens", int(10)),
+                ("gen_ai.usage.cache_read_input_tokens", int(1000)),
+                ("gen_ai.usage.cache_creation_input_tokens", int(50)),
+                ("gen_ai.usage.output_tokens", int(4)),
+            ],
+            Some(("gen_ai", "chat", "anthropic", "claude", "claude", Some([1060, 1000, 50, 4, 0]))),
+        ),
+        (
+            "llm_request",
+            vec![
+                ("gen_ai.latency.e2e", 1.5.into()),
+                ("gen_ai.usage.prompt_tokens", int(12)),
+                ("gen_ai.usage.cached_tokens", int(4)),
+                ("gen_ai.usage.completion_tokens", int(34)),
+                ("gen_ai.request.id", "cmpl-1".into()),
+            ],
+            Some((
+                "vllm",
+                "text_completion",
+                "vllm",
+                "of-the-process",
+                "of-the-process",
+                Some([12, 4, 0, 34, 0]),
+            )),
+        ),
+        (
+            "ChatCompletion",
+            vec![
+                ("openinference.span.kind", "LLM".into()),
+                ("llm.system", "openai".into()),
+                ("llm.model_name", "gpt-4o-mini".into()),
+                ("llm.token_count.prompt", int(8)),
+                ("llm.token_count.prompt_details.cache_read", int(2)),
+                ("llm.token_count.completion", int(9)),
+                ("llm.token_count.completion_details.reasoning", int(1)),
+                ("llm.token_count.total", int(17)),
+            ],
+            Some((
+                "openinference",
+                "chat",
+                "openai",
+                "gpt-4o-mini",
+                "gpt-4o-mini",
+                Some([8, 2, 0, 9, 1]),
+            )),
+        ),
+        ("agent", vec![("openinference.span.kind", "AGENT".into())], None),
+        (
+            "openai.chat",
+            vec![
+                ("llm.request.type", "chat".into()),
+                ("gen_ai.system", "OpenAI".into()),
+                ("gen_ai.request.model", "gpt-4o".into()),
+                ("gen_ai.response.model", "gpt-4o-x".into()),
+                ("gen_ai.usage.prompt_tokens", int(5)),
+                ("gen_ai.usage.completion_tokens", int(6)),
+                ("llm.usage.total_tokens", int(11)),
+            ],
+            Some(("openllmetry", "chat", "openai", "gpt-4o", "gpt-4o-x", Some([5, 0, 0, 6, 0]))),
+        ),
+        ("workflow", vec![("traceloop.span.kind", "workflow".into())], None),
+        (
+            "inference.request",
+            vec![
+                ("llm.model", "mistral-7b".into()),
+                ("llm.user", "tenant-a".into()),
+                ("llm.prompt_tokens", int(11)),
+                ("llm.completion_tokens", int(36)),
+                ("llm.total_tokens", int(47)),
+            ],
+            Some((
+                "tutorial",
+                "text_completion",
+                "",
+                "mistral-7b",
+                "mistral-7b",
+                Some([11, 0, 0, 36, 0]),
+            )),
+        ),
+        // A phase of it, not a call of its own.
+        ("inference.prefill", vec![("llm.prompt_tokens", int(11))], None),
+        (
+            "embeddings by their total",
+            vec![
+                ("gen_ai.operation.name", "embeddings".into()),
+                ("gen_ai.request.model", "e".into()),
+                ("gen_ai.usage.total_tokens", int(9)),
+            ],
+            Some(("gen_ai", "embeddings", "", "e", "e", Some([9, 0, 0, 0, 0]))),
+        ),
+        (
+            "a chat that tells of no token",
+            vec![("gen_ai.operation.name", "chat".into()), ("gen_ai.request.model", "m".into())],
+            Some(("gen_ai", "chat", "", "m", "m", None)),
+        ),
+        ("execute_tool x", vec![("gen_ai.operation.name", "execute_tool".into())], None),
+        ("GET /", vec![("http.request.method", "GET".into())], None),
+    ];
+    let mut origin = Origin::default();
+    origin.resource.attributes.set("gen_ai.request.model", "of-the-process");
+    for (name, attributes, wanted) in cases {
+        let found = call(&span(name, &attributes), &origin);
+        let told = found.as_ref().map(|call| {
+            let tokens = call.tokens.map(|t| {
+                [t.input, t.input_cache_read, t.input_cache_write, t.output, t.output_reasoning]
+            });
+            let models = (call.request_model.as_str(), call.response_model.as_str());
+            (
+                call.dialect.name(),
+                call.operation.as_str(),
+                call.provider.as_str(),
+                models.0,
+                models.1,
+                tokens,
+            )
+        });
+        assert_eq!(told, wanted, "{name}");
+    }
+}
+
+#[test]
+fn tenants_come_from_the_span_then_the_process_then_the_user() {
+    let mut origin = Origin::default();
+    let of_user = span("x", &[("llm.user", "u".into())]);
+    let of_span = span("x", &[("llm.user", "u".into()), ("tollgate.tenant", "s".into())]);
+    assert_eq!(tenant(&of_user, &origin).as_deref(), Some("u"));
+    origin.resource.attributes.set("tenant.id", "p");
+    assert_eq!(tenant(&of_user, &origin).as_deref(), Some("p"));
+    assert_eq!(tenant(&of_span, &origin).as_deref(), Some("s"));
+    let long = span("x", &[("tollgate.tenant", "x".repeat(300).into())]);
+    assert_eq!(tenant(&long, &origin), None);
+}
+
+proptest! {
+    /// Whatever is counted, parts are within the whole.
+    #[test]
+    fn parts_are_in_the_whole(counts in prop::collection::vec(any::<i64>(), 6)) {
+        let keys = ["input_tokens", "output_tokens", "cache_read.input_tokens",
+            "cache_creation.input_tokens", "reasoning.output_tokens", "audio.input_tokens"];
+        let pairs: Vec<(String, Value)> = keys.iter().zip(counts)
+            .map(|(key, count)| (format!("gen_ai.usage.{key}"), Value::Int(count))).collect();
+        let attributes: Attributes = pairs.into_iter().collect();
+        if let Some(t) = tokens(&attributes, "chat") {
+            prop_assert!(t.input_cache_read.saturating_add(t.input_cache_write) <= t.input);
+            prop_assert!(t.output_reasoning <= t.output && t.input_audio <= t.input);
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! OTLP from the receiver's side: requests to spans, and the answers that senders understand.
+//!
+//! Whatever a sender says is bounded before it is decoded: how many spans, how many values, how
+//! deep. What OTLP forbids of a single span (no id, a wrong one) rejects that span and no other.
+
+mod convert;
+mod json;
+mod limits;
+mod status;
+
+use prost::Message;
+use tollgate_domain::received::Group;
+
+pub use self::limits::{MAX_SPANS, MAX_VALUES};
+pub use self::status::{GrpcCode, accepted, refused};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+
+/// How a request or an answer is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// Protobuf.
+    Protobuf,
+    /// OTLP/JSON.
+    Json,
+}
+
+/// The spans of a request.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Incoming {
+    /// The spans by who recorded them.
+    pub groups: Vec<Group>,
+    /// Spans that no receiver could take.
+    pub rejected: u64,
+    /// What was wrong with the first of them.
+    pub problem: Option<String>,
+}
+
+/// Why a request cannot be taken at all. Sent again it cannot be taken either.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// It is not what it says that it is.
+    #[error("the body is no ExportTraceServiceRequest: {0}")]
+    Unreadable(String),
+    /// It is larger than we take.
+    #[error("the request has more than {most} {what}; send it in smaller batches")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// How many are taken.
+        most: usize,
+    },
+}
+
+/// The spans of a request, whose bytes are not compressed any more.
+///
+/// # Errors
+/// If it is malformed or has too much in it.
+pub fn decode(bytes: &[u8], encoding: Encoding) -> Result<Incoming, Malformed> {
+    let request = match encoding {
+        Encoding::Protobuf => {
+            limits::check_protobuf(bytes)?;
+            ExportTraceServiceRequest::decode(bytes)
+                .map_err(|error| Malformed::Unreadable(error.to_string()))?
+        }
+        Encoding::Json => {
+            limits::check_json(bytes)?;
+            json::request(bytes).map_err(|error| Malformed::Unreadable(error.to_string()))?
+        }
+    };
+    convert::incoming(request)
+}
+
+#[cfg(test)]
+mod tests;

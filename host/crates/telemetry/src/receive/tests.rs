@@ -1,0 +1,163 @@
+//! What is sent comes out whole, in either encoding, and nothing that is sent can do harm.
+
+use opentelemetry_proto::tonic::trace::v1::TracesData;
+use proptest::prelude::*;
+use prost::Message;
+use tollgate_domain::span::{SpanKind, SpanStatus, Value};
+
+use super::*;
+use crate::otlp::message;
+
+const WHOLE: &str = r#"{"resourceSpans":[{
+  "resource":{"attributes":[{"key":"service.name","value":{"stringValue":"shop"}}],"droppedAttributesCount":1},
+  "schemaUrl":"r",
+  "scopeSpans":[{"scope":{"name":"lib","version":"2","attributes":[{"key":"a","value":{"boolValue":true}}]},"schemaUrl":"s",
+    "spans":[{"traceId":"5B8EFFF798038103D269B633813FC60C","spanId":"eee19b7ec3c1b174","parentSpanId":"eee19b7ec3c1b173",
+      "traceState":"k=v","flags":769,"name":"I'm a server span","kind":2,"unknown":{"x":[1]},
+      "startTimeUnixNano":"1544712660000000000","endTimeUnixNano":1544712661000000000,
+      "attributes":[
+        {"key":"int","value":{"intValue":"-3"}},{"key":"int2","value":{"intValue":4}},
+        {"key":"double","value":{"doubleValue":1}},{"key":"nan","value":{"doubleValue":"NaN"}},
+        {"key":"bytes","value":{"bytesValue":"AP8="}},{"key":"none","value":{}},{"key":"null","value":null},
+        {"key":"list","value":{"arrayValue":{"values":[{"stringValue":"x"},{"intValue":"1"}]}}},
+        {"key":"map","value":{"kvlistValue":{"values":[{"key":"k","value":{"stringValue":"v"}}]}}}],
+      "droppedAttributesCount":2,"droppedEventsCount":3,"droppedLinksCount":4,
+      "events":[{"timeUnixNano":"1544712660500000000","name":"e","attributes":[],"droppedAttributesCount":5}],
+      "links":[{"traceId":"5b8efff798038103d269b633813fc60d","spanId":"eee19b7ec3c1b175","flags":1,"attributes":null}],
+      "status":{"code":2,"message":"no"}}]}]}]}"#;
+
+fn only(incoming: &Incoming) -> &tollgate_domain::Span {
+    assert_eq!((incoming.groups.len(), incoming.rejected), (1, 0));
+    &incoming.groups[0].spans[0]
+}
+
+#[test]
+fn nothing_of_a_span_is_lost() {
+    let incoming = decode(WHOLE.as_bytes(), Encoding::Json).unwrap();
+    let span = only(&incoming);
+    assert_eq!(span.kind, SpanKind::Server);
+    assert_eq!(span.status, SpanStatus::Error("no".to_owned()));
+    assert!(span.context.sampled && span.parent_is_remote);
+    let attribute = |key| span.attributes.get(key).unwrap();
+    assert_eq!(*attribute("int"), Value::Int(-3));
+    assert_eq!(*attribute("int2"), Value::Int(4));
+    assert_eq!(*attribute("double"), Value::Double(1.0));
+    assert_eq!(*attribute("bytes"), Value::Bytes(vec![0, 255]));
+    assert_eq!((attribute("none"), attribute("null")), (&Value::Empty, &Value::Empty));
+    assert!(matches!(attribute("nan"), Value::Double(x) if x.is_nan()));
+    // Out as it came in, and in again by the other encoding.
+    let sent = message::traces_data(&Default::default(), vec![message::outgoing(span)]);
+    let again = decode(&sent.encode_to_vec(), Encoding::Protobuf).unwrap();
+    assert_eq!(format!("{:?}", again.groups), format!("{:?}", incoming.groups));
+    let stored: Group =
+        serde_json::from_str(&serde_json::to_string(&incoming.groups[0]).unwrap()).unwrap();
+    assert_eq!(stored.origin, incoming.groups[0].origin);
+}
+
+#[test]
+fn what_otlp_forbids_is_refused() {
+    let with = |from: &str, to: &str| WHOLE.replace(from, to);
+    for (body, problem) in [
+        (with("5B8EFFF798038103D269B633813FC60C", "00"), "traceId is not 16 bytes"),
+        (with("5B8EFFF798038103D269B633813FC60C", &"0".repeat(32)), "traceId is zero"),
+        (with("eee19b7ec3c1b174", ""), "spanId is not 8 bytes"),
+        (with("eee19b7ec3c1b173", "ab"), "parentSpanId is not 8 bytes"),
+    ] {
+        let incoming = decode(body.as_bytes(), Encoding::Json).unwrap();
+        assert_eq!((incoming.rejected, incoming.problem.as_deref()), (1, Some(problem)));
+        assert!(incoming.groups.is_empty());
+    }
+    for body in [
+        with("\"kind\":2", "\"kind\":\"SPAN_KIND_SERVER\""),
+        with("5B8EFFF798038103D269B633813FC60C", "W47/95gDgQPSabYzgT/GDA=="),
+        with("\"-3\"", "\"x\""),
+        with("\"flags\":769", "\"flags\":-1"),
+        with("\"AP8=\"", "\"A*8=\""),
+        "[]".to_owned(),
+        r#"{"resourceSpans":[[]]}"#.to_owned(),
+        r#"{"resourceSpans":[null]}"#.to_owned(),
+        "{".to_owned(),
+        String::new(),
+    ] {
+        let refused = decode(body.as_bytes(), Encoding::Json);
+        assert!(matches!(refused, Err(Malformed::Unreadable(_))), "{body}");
+    }
+    assert_eq!(decode(b"{}", Encoding::Json).unwrap(), Incoming::default());
+    assert_eq!(decode(b"", Encoding::Protobuf).unwrap(), Incoming::default());
+}
+
+/// `inner` in a field of that number.
+fn within(field: u8, inner: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![field << 3 | 2];
+    prost::encoding::encode_varint(inner.len() as u64, &mut bytes);
+    bytes.extend_from_slice(inner);
+    bytes
+}
+
+#[test]
+fn bombs_are_found_before_they_are_decoded() {
+    let spans = [0x12, 0].repeat(1_000_000);
+    let million = within(1, &within(2, &spans));
+    let refused = decode(&million, Encoding::Protobuf).unwrap_err();
+    assert_eq!(refused, Malformed::TooMany { what: "spans", most: MAX_SPANS });
+    let values = within(5, &[0x0a, 0].repeat(600_000));
+    let values = within(1, &within(2, &within(2, &within(9, &within(2, &values)))));
+    assert!(matches!(decode(&values, Encoding::Protobuf), Err(Malformed::TooMany { .. })));
+    let mut deep = Vec::new();
+    for _ in 0..1000 {
+        deep = within(5, &within(1, &deep));
+    }
+    let deep = within(1, &within(2, &within(2, &within(9, &within(2, &deep)))));
+    assert!(matches!(decode(&deep, Encoding::Protobuf), Err(Malformed::Unreadable(_))));
+    let json = format!(
+        r#"{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{}]}}]}}]}}"#,
+        vec!["{}"; 20_000].join(",")
+    );
+    assert!(matches!(decode(json.as_bytes(), Encoding::Json), Err(Malformed::TooMany { .. })));
+    let nested = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    assert!(decode(nested.as_bytes(), Encoding::Json).is_err());
+    let many = vec!["{}"; MAX_VALUES + 1].join(",");
+    assert!(matches!(decode(many.as_bytes(), Encoding::Json), Err(Malformed::TooMany { .. })));
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_bytes_do_no_harm(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        let _ = decode(&bytes, Encoding::Protobuf);
+        let _ = decode(&bytes, Encoding::Json);
+    }
+
+    #[test]
+    fn a_request_with_wrong_bytes_does_no_harm(at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<prop::sample::Index>()) {
+        let whole: TracesData = {
+            let incoming = decode(WHOLE.as_bytes(), Encoding::Json).unwrap();
+            message::traces_data(&Default::default(), vec![message::outgoing(only(&incoming))])
+        };
+        let mut bytes = whole.encode_to_vec();
+        let place = at.index(bytes.len());
+        bytes[place] = byte;
+        let _ = decode(&bytes, Encoding::Protobuf);
+        bytes.truncate(cut.index(bytes.len()));
+        let _ = decode(&bytes, Encoding::Protobuf);
+        let mut json = WHOLE.as_bytes().to_vec();
+        let place = at.index(json.len());
+        json[place] = byte;
+        let _ = decode(&json, Encoding::Json);
+    }
+}
+
+#[test]
+fn refusals_say_when_to_try_again() {
+    use tonic_types::pb;
+    let wait = Some(std::time::Duration::from_millis(1500));
+    let bytes = refused(Encoding::Protobuf, GrpcCode::ResourceExhausted, "later", wait);
+    let status = pb::Status::decode(bytes.as_slice()).unwrap();
+    assert_eq!((status.code, status.message.as_str(), status.details.len()), (8, "later", 1));
+    assert!(status.details[0].type_url.ends_with("google.rpc.RetryInfo"));
+    let json = refused(Encoding::Json, GrpcCode::InvalidArgument, "no", None);
+    assert_eq!(String::from_utf8(json).unwrap(), r#"{"code":3,"details":[],"message":"no"}"#);
+    let json = accepted(Encoding::Json, 2, Some("bad"));
+    let wanted = r#"{"partialSuccess":{"errorMessage":"bad","rejectedSpans":"2"}}"#;
+    assert_eq!(String::from_utf8(json).unwrap(), wanted);
+    assert!(accepted(Encoding::Protobuf, 0, None).is_empty());
+}

@@ -1,0 +1,348 @@
+"""Spans of other programs: taken by OTLP from OpenTelemetry's own SDK, priced once, on record before they are
+acknowledged, and delivered whole."""
+
+import gzip
+import json
+import random
+import signal
+import subprocess
+import threading
+import time
+
+import httpx
+import openai
+import pytest
+from openinference.instrumentation.openai import OpenAIInstrumentor
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExportResult
+from opentelemetry.trace import Link, SpanKind
+
+from conftest import PROGRAM, free_port, until
+from receivers import GrpcReceiver
+
+CHAT = {
+    "gen_ai.operation.name": "chat",
+    "gen_ai.provider.name": "openai",
+    "gen_ai.request.model": "gpt-4o-mini",
+    "gen_ai.usage.input_tokens": 1000,
+    "gen_ai.usage.output_tokens": 100,
+}
+
+
+@pytest.fixture
+def receiver():
+    with GrpcReceiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def start(start_gateway, receiver):
+    def start(**options):
+        port = free_port()
+        out = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
+        options["env"] = out | options.get("env", {})
+        options["arguments"] = ["--otlp-listen", f"127.0.0.1:{port}", *options.get("arguments", [])]
+        gateway = start_gateway(**options)
+        gateway.otlp = f"http://127.0.0.1:{port}"
+        return gateway
+
+    return start
+
+
+def provider(exporter, **resource):
+    provider = TracerProvider(resource=Resource.create({"service.name": "shop", **resource}), shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    return provider
+
+
+def span(number, trace=7, parent=0, name="chat gpt-4o-mini", **attributes):
+    """A span of OTLP as a sender writes it; dots of keys are `__`."""
+    start = time.time_ns()
+    made = Span(
+        trace_id=trace.to_bytes(16, "big"),
+        span_id=number.to_bytes(8, "big"),
+        parent_span_id=parent.to_bytes(8, "big") if parent else b"",
+        name=name,
+        start_time_unix_nano=start,
+        end_time_unix_nano=start + 1_000_000,
+    )
+    for key, value in attributes.items():
+        pair = made.attributes.add(key=key.replace("__", "."))
+        setattr(pair.value, "int_value" if isinstance(value, int) else "string_value", value)
+    return made
+
+
+def chat(number, **more):
+    attributes = {key.replace(".", "__"): value for key, value in CHAT.items()}
+    return span(number, **attributes | more)
+
+
+def request(*spans, **resource):
+    made = ExportTraceServiceRequest()
+    of_process = made.resource_spans.add()
+    for key, value in resource.items():
+        of_process.resource.attributes.add(key=key.replace("__", ".")).value.string_value = value
+    of_process.scope_spans.add().spans.extend(spans)
+    return made
+
+
+def post(gateway, body, content_type="application/x-protobuf", path="/v1/traces", **headers):
+    headers = {"content-type": content_type} | {name.replace("_", "-"): value for name, value in headers.items()}
+    return httpx.post(gateway.otlp + path, content=body, headers=headers, timeout=60, trust_env=False)
+
+
+def export(gateway, *spans, **resource):
+    answer = post(gateway, request(*spans, **resource).SerializeToString())
+    assert answer.status_code == 200, answer.content
+    assert ExportTraceServiceResponse.FromString(answer.content) == ExportTraceServiceResponse()
+
+
+def report(gateway, by="tenant"):
+    """Requests and amounts by group."""
+    command = [PROGRAM, "report", "--data-dir", gateway.data, "--by", by, "--format", "json", "--quiet"]
+    told = subprocess.run(command, capture_output=True, check=True, text=True)
+    return json.loads(told.stdout)
+
+
+def total(gateway):
+    return report(gateway)["total"]
+
+
+def verified(gateway):
+    subprocess.run([PROGRAM, "audit", "verify", "--data-dir", gateway.data], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_an_sdk_exports_and_the_receiver_gets_it_with_its_cost(start, receiver, protocol):
+    gateway = start()
+    if protocol == "grpc":
+        exporter = GrpcExporter(endpoint=gateway.otlp, insecure=True)
+    else:
+        exporter = HttpExporter(endpoint=f"{gateway.otlp}/v1/traces")
+    sender = provider(exporter, team="till", **{"tollgate.tenant": "acme"})
+    tracer = sender.get_tracer("shop.lib", "1.2", attributes={"a": 1})
+    with tracer.start_as_current_span("handle", kind=SpanKind.SERVER) as root:
+        link = Link(root.get_span_context(), {"why": "test"})
+        with tracer.start_as_current_span("chat gpt-4o-mini", kind=SpanKind.CLIENT, links=[link]) as call:
+            call.set_attributes(CHAT | {"list": ["a", "b"], "bytes": b"\x00\xff", "gen_ai.output.messages": "hi"})
+            call.add_event("token", {"n": 1})
+    sender.shutdown()
+    trace_id = format(root.get_span_context().trace_id, "032x")
+    spans = until(lambda: len(t := receiver.trace(trace_id)) == 2 and t, what="both spans")
+    priced, passed = spans["chat gpt-4o-mini"], spans["handle"]
+    assert priced.resource["service.name"] == passed.resource["service.name"] == "shop"
+    assert priced.resource["team"] == "till" and priced.scope == "shop.lib"
+    assert passed.kind == "SERVER" and passed.attributes == {}
+    assert priced.parent == passed.span_id and priced.events == [("token", {"n": 1})]
+    assert priced.attributes["list"] == ["a", "b"] and priced.attributes["bytes"] == b"\x00\xff"
+    assert priced.attributes["tollgate.cost.status"] == "priced", priced.attributes
+    assert float(priced.attributes["tollgate.cost.amount"]) > 0
+    assert priced.attributes["tollgate.tenant"] == "acme"
+    lines = until(lambda: len(found := gateway.spans(trace_id)) == 2 and found, what="both in the file")
+    line = next(line for line in lines if line["name"] == "chat gpt-4o-mini")
+    assert line["service"] == "shop" and line["attributes"]["bytes"] == "AP8=" and len(line["links"]) == 1
+    verified(gateway)
+    assert total(gateway)["requests"] == 1
+
+
+def test_an_instrumented_client_of_the_gateway_is_billed_once(start, receiver):
+    gateway = start()
+    sender = provider(HttpExporter(endpoint=f"{gateway.otlp}/v1/traces"))
+    instrumentor = OpenAIInstrumentor()
+    instrumentor.instrument(tracer_provider=sender)
+    try:
+        tracer = sender.get_tracer("app")
+        with tracer.start_as_current_span("app") as root:
+            context = root.get_span_context()
+            traceparent = f"00-{context.trace_id:032x}-{context.span_id:016x}-01"
+            client = openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="x", max_retries=0)
+            client.chat.completions.create(
+                model="gpt-4o-mini", messages=[{"role": "user", "content": "hi"}], max_tokens=4
+            )
+            # One whose trace goes on in the gateway: it is above the gateway's own request.
+            client.chat.completions.create(
+                model="gpt-4o-mini",
+                messages=[{"role": "user", "content": "hi"}],
+                max_tokens=4,
+                extra_headers={"traceparent": traceparent},
+            )
+            client.close()
+    finally:
+        instrumentor.uninstrument()
+    sender.shutdown()
+    trace_id = format(context.trace_id, "032x")
+
+    def clients():
+        found = [s for s in receiver.spans if s.trace_id == trace_id and s.name == "ChatCompletion"]
+        return len(found) == 2 and found
+
+    for told in until(clients, what="the client's spans"):
+        assert told.attributes["openinference.span.kind"] == "LLM"
+        assert told.attributes["tollgate.cost.status"] in ("priced", "unpriced")
+    assert total(gateway)["requests"] >= 2
+
+
+def test_a_call_is_billed_once_whoever_tells_of_it_and_however_often(start, receiver):
+    gateway = start()
+    answer = "chatcmpl-0123456789abcdef"
+    client = chat(1, trace=1)
+    between = span(2, trace=1, parent=1, name="POST")
+    server = span(
+        3, trace=1, parent=2, name="llm_request", gen_ai__usage__prompt_tokens=1000, gen_ai__usage__completion_tokens=100,
+        gen_ai__latency__e2e="1",
+    )
+    process = {"gen_ai__request__model": "gpt-4o-mini"}
+    export(gateway, server, **process)
+    export(gateway, between, client)
+    export(gateway, server, **process)
+    export(gateway, client, between)
+    # Together: the innermost.
+    export(gateway, chat(1, trace=2), chat(2, trace=2, parent=1))
+    # By the answer's id, without a common trace.
+    export(gateway, chat(1, trace=3, gen_ai__response__id=answer))
+    export(gateway, chat(1, trace=4, gen_ai__response__id=answer))
+    # One that a Tollgate has recorded.
+    export(gateway, chat(1, trace=5, tollgate__cost__status="priced", tollgate__cost__amount="7"))
+    spans = until(lambda: len(receiver.spans) >= 8 and list(receiver.spans), what="all spans")
+    status = {(int(s.trace_id, 16), int(s.span_id, 16)): s.attributes.get("tollgate.cost.status") for s in spans}
+    assert len(status) == len(spans), "no span twice"
+    assert status == {
+        (1, 1): "unpriced",
+        (1, 2): None,
+        (1, 3): "priced",
+        (2, 1): "unpriced",
+        (2, 2): "priced",
+        (3, 1): "priced",
+        (4, 1): "unpriced",
+        (5, 1): "priced",
+    }
+    skipped = [s for s in spans if s.attributes.get("tollgate.cost.status") == "unpriced"]
+    assert {s.attributes["tollgate.cost.reason"] for s in skipped} == {"counted_elsewhere"}
+    assert total(gateway)["requests"] == 3
+
+
+def test_what_is_acknowledged_survives_a_kill_and_is_billed_once(start, receiver, tmp_path):
+    gateway = start()
+    sent, taken, stop = {}, set(), threading.Event()
+
+    def send():
+        number = 0
+        while not stop.is_set():
+            number += 1
+            spans = [chat(number, trace=100 + number), span(10_000 + number, trace=100 + number, name="plain")]
+            sent[number] = request(*spans).SerializeToString()
+            try:
+                if post(gateway, sent[number]).status_code == 200:
+                    taken.add(number)
+            except httpx.TransportError:
+                pass
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    until(lambda: len(taken) > 20, 60, what="some acknowledged exports")
+    time.sleep(random.random() / 4)
+    gateway.process.send_signal(signal.SIGKILL)
+    gateway.process.wait()
+    stop.set()
+    thread.join()
+    again = start(data=gateway.data)
+    # A sender that heard nothing sends again, and one that lost its memory sends everything again.
+    for body in sent.values():
+        assert post(again, body).status_code == 200
+    until(lambda: len({s.span_id for s in receiver.spans}) == 2 * len(sent), 60, what="every span at the receiver")
+    verified(again)
+    assert total(again)["requests"] == len(sent) >= len(taken)
+    statuses = {s.attributes["tollgate.cost.status"] for s in receiver.spans if s.name.startswith("chat")}
+    assert statuses == {"priced"}
+
+
+def test_the_senders_key_names_the_tenant(start, tmp_path):
+    gateway = start(env={"TOLLGATE_KEYS": "acme:tg-acme-0123456789,umbrella:tg-umbrella-0123456789"})
+    body = request(chat(1), tollgate__tenant="liar").SerializeToString()
+    for key in ("", "wrong"):
+        refused = post(gateway, body, authorization=f"Bearer {key}")
+        assert refused.status_code == 401 and refused.headers["content-type"] == "application/x-protobuf"
+    assert post(gateway, body, authorization="Bearer tg-acme-0123456789").status_code == 200
+    exporter = GrpcExporter(endpoint=gateway.otlp, insecure=True, headers={"authorization": "Bearer tg-umbrella-0123456789"})
+    sender = provider(exporter)
+    with sender.get_tracer("x").start_as_current_span("chat", attributes=CHAT):
+        pass
+    sender.shutdown()
+    refused = GrpcExporter(endpoint=gateway.otlp, insecure=True, timeout=2)
+    sender = provider(refused)
+    made = sender.get_tracer("x").start_span("chat", attributes=CHAT)
+    made.end()
+    assert refused.export([made]) == SpanExportResult.FAILURE
+    sender.shutdown()
+    tenants = {group["tenant"]: group["requests"] for group in report(gateway)["groups"]}
+    assert tenants == {"acme": 1, "umbrella": 1}
+
+
+def test_json_and_compression_are_read_as_the_specification_says(start, receiver):
+    gateway = start()
+    body = {"resourceSpans": [{"scopeSpans": [{"spans": [
+        {"traceId": "5B8EFFF798038103D269B633813FC60C", "spanId": "EEE19B7EC3C1B174", "name": "json", "kind": 3,
+         "startTimeUnixNano": str(time.time_ns()), "endTimeUnixNano": str(time.time_ns()),
+         "attributes": [{"key": "n", "value": {"intValue": "5"}}]},
+        {"traceId": "00", "spanId": "EEE19B7EC3C1B175", "name": "wrong"},
+    ]}]}]}
+    body = json.dumps(body).encode()
+    answer = post(gateway, gzip.compress(body), "application/json", content_encoding="gzip")
+    assert answer.status_code == 200, answer.text
+    assert answer.json() == {"partialSuccess": {"rejectedSpans": "1", "errorMessage": "traceId is not 16 bytes"}}
+    spans = until(lambda: receiver.trace("5b8efff798038103d269b633813fc60c"), what="the span")
+    assert spans["json"].kind == "CLIENT" and spans["json"].attributes == {"n": 5}
+
+
+def test_what_is_malformed_does_no_harm(start):
+    gateway = start()
+    million = b"\x12\x00" * 1_000_000
+
+    def within(field, inner):
+        length, count = b"", len(inner)
+        while count > 127:
+            length, count = length + bytes([count & 127 | 128]), count >> 7
+        return bytes([field << 3 | 2]) + length + bytes([count]) + inner
+
+    good = request(chat(1)).SerializeToString()
+    for body, more, status in [
+        (b"\xff\xff", {}, 400),
+        (good[:-3], {}, 400),
+        (b"{", {"content_type": "application/json"}, 400),
+        (b"[]", {"content_type": "application/json"}, 400),
+        (good, {"content_type": "text/plain"}, 415),
+        (good, {"content_encoding": "br"}, 415),
+        (b"no gzip", {"content_encoding": "gzip"}, 400),
+        (gzip.compress(bytes(64 << 20)), {"content_encoding": "gzip"}, 413),
+        (within(1, within(2, million)), {}, 413),
+        (b"", {"path": "/v1/metrics"}, 404),
+        (b"", {"path": "/v1/logs"}, 404),
+    ]:
+        answer = post(gateway, body, **more)
+        assert answer.status_code == status, (body[:20], more, answer.content)
+        assert answer.content, "a Status says why"
+    randomness = random.Random(4)
+    for _ in range(200):
+        body = bytearray(good)
+        body[randomness.randrange(len(body))] = randomness.randrange(256)
+        assert post(gateway, bytes(body)).status_code in (200, 400)
+    assert httpx.get(f"{gateway.otlp}/v1/traces", trust_env=False).status_code == 405
+    gateway.still_serves()
+    assert post(gateway, request(chat(99, trace=99)).SerializeToString()).status_code == 200
+
+
+def test_nothing_is_taken_that_cannot_be_kept(start):
+    gateway = start(arguments=["--ledger-min-free-mib", str(1 << 40)])
+    refused = post(gateway, request(chat(1)).SerializeToString())
+    assert refused.status_code == 503 and int(refused.headers["retry-after"]) >= 1
+
+
+def test_others_need_a_key(start_gateway):
+    gateway = start_gateway(ready=False, arguments=["--otlp-listen", f"0.0.0.0:{free_port()}"])
+    assert gateway.process.wait(60) != 0
+    assert "otlp-listen is 0.0.0.0" in gateway.log()
