@@ -23,7 +23,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::Semaphore;
 use tokio::task::block_in_place;
 use tollgate_domain::received::{Group, SpanBatch};
-use tollgate_domain::{CostOutcome, ErrorKind, Record, Span, UnixNanos, UnpricedReason};
+use tollgate_domain::{CostOutcome, ErrorKind, Record, Span, UnpricedReason};
 use tollgate_ledger::{Ledger, LedgerError, Payload};
 use tollgate_plugin_host::PluginSet;
 use tollgate_telemetry::genai::{self, Call};

@@ -68,8 +68,7 @@ fn message(mut framed: Bytes, encoding: &str) -> Result<Bytes, Refusal> {
         Refusal::new(ErrorKind::InvalidRequest, message)
     };
     let head = framed.get(..HEAD).ok_or_else(wrong)?;
-    let [flag, length @ ..] = *head else { return Err(wrong()) };
-    let length: [u8; 4] = length.try_into().map_err(|_| wrong())?;
+    let [flag, length @ ..]: [u8; HEAD] = head.try_into().map_err(|_| wrong())?;
     let message = framed.split_off(HEAD);
     if u32::try_from(message.len()).ok() != Some(u32::from_be_bytes(length)) {
         return Err(wrong());

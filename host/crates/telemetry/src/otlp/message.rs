@@ -9,7 +9,7 @@ use opentelemetry_proto::tonic::common::v1::{
 };
 use opentelemetry_proto::tonic::resource::v1::Resource as OtlpResource;
 use opentelemetry_proto::tonic::trace::v1::{
-    ResourceSpans, ScopeSpans, Span as OtlpSpan, Status, TracesData, span as otlp_span,
+    ResourceSpans, ScopeSpans, Span as OtlpSpan, Status, span as otlp_span,
 };
 use tollgate_domain::SpanContext;
 use tollgate_domain::received::{Origin, SpanLink};
@@ -44,11 +44,6 @@ pub(crate) fn origin(span: &Span) -> Option<&Arc<Origin>> {
 /// A request with `spans`; ours are of the resource `own`.
 pub(crate) fn request(own: &OtlpResource, spans: Vec<Outgoing>) -> ExportTraceServiceRequest {
     ExportTraceServiceRequest { resource_spans: grouped(own, spans) }
-}
-
-/// The same as it lies in a file.
-pub(crate) fn traces_data(own: &OtlpResource, spans: Vec<Outgoing>) -> TracesData {
-    TracesData { resource_spans: grouped(own, spans) }
 }
 
 /// Neighbours of one origin stand together.

@@ -1,6 +1,5 @@
 //! What is sent comes out whole, in either encoding, and nothing that is sent can do harm.
 
-use opentelemetry_proto::tonic::trace::v1::TracesData;
 use proptest::prelude::*;
 use prost::Message;
 use tollgate_domain::span::{SpanKind, SpanStatus, Value};
@@ -46,7 +45,7 @@ fn nothing_of_a_span_is_lost() {
     assert_eq!((attribute("none"), attribute("null")), (&Value::Empty, &Value::Empty));
     assert!(matches!(attribute("nan"), Value::Double(x) if x.is_nan()));
     // Out as it came in, and in again by the other encoding.
-    let sent = message::traces_data(&Default::default(), vec![message::outgoing(span)]);
+    let sent = message::request(&Default::default(), vec![message::outgoing(span)]);
     let again = decode(&sent.encode_to_vec(), Encoding::Protobuf).unwrap();
     assert_eq!(format!("{:?}", again.groups), format!("{:?}", incoming.groups));
     let stored: Group =
@@ -129,9 +128,9 @@ proptest! {
 
     #[test]
     fn a_request_with_wrong_bytes_does_no_harm(at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<prop::sample::Index>()) {
-        let whole: TracesData = {
+        let whole: ExportTraceServiceRequest = {
             let incoming = decode(WHOLE.as_bytes(), Encoding::Json).unwrap();
-            message::traces_data(&Default::default(), vec![message::outgoing(only(&incoming))])
+            message::request(&Default::default(), vec![message::outgoing(only(&incoming))])
         };
         let mut bytes = whole.encode_to_vec();
         let place = at.index(bytes.len());
