@@ -49,10 +49,14 @@ WRONG_FIELDS = [
     ({"stop": ["a"] * 5}, "stop"),
     ({"stream": "yes"}, "stream"),
     ({"stream_options": {"include_usage": True}}, "stream_options"),
-    ({"n": 2}, "n"),
+    ({"n": 129}, "n"),
+    ({"best_of": 2}, "best_of"),
     ({"user": 1}, "user"),
-    ({"logprobs": 3}, "logprobs"),
-    ({"echo": True}, "echo"),
+    ({"logprobs": 21}, "logprobs"),
+    ({"echo": "yes"}, "echo"),
+    ({"echo": True, "logprobs": 1}, "echo"),
+    ({"response_format": {"type": "xml"}}, "response_format.type"),
+    ({"suffix": "x"}, "suffix"),
 ]
 
 WRONG_MESSAGES = [
