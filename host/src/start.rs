@@ -143,10 +143,12 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
 
     let address = server.local_addr();
     let admin_address = admin.as_ref().map(AdminServer::local_addr);
+    let otlp_addresses = otlp.local_addrs();
     let summary = Summary::of(&SummaryParts {
         settings: &settings,
         address,
         admin: admin_address,
+        otlp: &otlp_addresses,
         models: &models,
         upstreams: upstreams.as_ref(),
         plugins: &plugins,
@@ -180,7 +182,6 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
         .transpose()?;
     let stop = CancellationToken::new();
     let server = Some(tokio::spawn(HttpServer::run(server, gateway.clone(), stop.clone())));
-    let otlp_addresses = otlp.local_addrs();
     let otlp = Some(tokio::spawn(otlp.run(gateway.clone(), stop.clone())));
     let stop_admin = CancellationToken::new();
     let admin = admin

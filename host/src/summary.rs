@@ -27,6 +27,7 @@ pub(crate) struct Parts<'a> {
     pub(crate) settings: &'a Settings,
     pub(crate) address: SocketAddr,
     pub(crate) admin: Option<SocketAddr>,
+    pub(crate) otlp: &'a [SocketAddr],
     pub(crate) models: &'a [ModelHere],
     pub(crate) upstreams: Option<&'a Upstreams>,
     pub(crate) plugins: &'a PluginHost,
@@ -47,6 +48,9 @@ impl Summary {
                 None => "off; --admin-listen 127.0.0.1:9090 serves it, and /metrics".to_owned(),
             },
         );
+        for address in parts.otlp {
+            summary.line("spans", format!("taken at http://{address}, by OTLP over gRPC and HTTP"));
+        }
         for model in models(parts.models) {
             summary.line("model", model);
         }

@@ -22,8 +22,7 @@ pub(crate) fn open(settings: &Settings) -> Result<Tenancy, StartError> {
     let tenancy = &settings.tenancy;
     let variable = tenancy.keys.as_ref().map(|keys| keys.reveal());
     let keys = Keys::open(tenancy.keys_file.clone(), variable)?;
-    let otlp = settings.otlp_listen.iter().map(|listen| ("otlp-listen", *listen));
-    for (setting, listen) in [("listen", settings.listen)].into_iter().chain(otlp) {
+    for (setting, listen) in settings.listens() {
         if let Some(fault) = tenancy.unguarded(setting, listen, keys.is_open()) {
             return Err(StartError::Unguarded(fault));
         }

@@ -36,7 +36,8 @@ fn keys(settings: &Settings) -> Finding {
             return Finding::failed(CHECK, error.to_string(), mend);
         }
     };
-    if let Some(fault) = tenancy.unguarded(settings.listen, keys.is_open()) {
+    let open = |(setting, listen)| tenancy.unguarded(setting, listen, keys.is_open());
+    if let Some(fault) = settings.listens().find_map(open) {
         let (seen, mend) = fault.split_once("; ").unwrap_or((&fault, "make a key"));
         return Finding::failed(CHECK, seen, mend);
     }

@@ -8,12 +8,12 @@ use super::Finding;
 
 const CHECK: &str = "port";
 
-/// Whether both addresses are free, at the same time.
+/// Whether all addresses are free, at the same time.
 pub(super) fn look(settings: &Settings) -> Vec<Finding> {
     let mut held = Vec::new();
-    let addresses = [("listen", Some(settings.listen)), ("admin-listen", settings.admin_listen)];
-    let given = addresses.into_iter().filter_map(|(name, address)| Some((name, address?)));
-    given.map(|(name, address)| one(name, address, &mut held)).collect()
+    let admin = settings.admin_listen.map(|address| ("admin-listen", address));
+    let all = settings.listens().chain(admin);
+    all.map(|(name, address)| one(name, address, &mut held)).collect()
 }
 
 /// `held` keeps what was listened on, so that the next does not find it free.

@@ -107,5 +107,6 @@ fn probe() -> Span {
         status: SpanStatus::Ok,
         attributes,
         events: Vec::new(),
+        received: None,
     }
 }

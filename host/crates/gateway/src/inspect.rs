@@ -10,7 +10,9 @@ use std::time::SystemTime;
 use serde_json::Value;
 use tokio::task::spawn_blocking;
 use tollgate_domain::{ErrorKind, UnixNanos};
-use tollgate_ledger::{Durability, Head, LedgerError, LedgerState, Page, Query, Stored, UnderWay};
+use tollgate_ledger::{
+    Durability, Head, LedgerError, LedgerState, Outbound, Page, Payload, Query, Stored, UnderWay,
+};
 use tollgate_summary::{Dimension, Period, Request, Summary};
 use tollgate_tenancy::{LimiterStatus, Standings};
 
@@ -140,7 +142,8 @@ impl Admin {
             };
             let resource = admin.tracer.resource();
             let json = |span| tollgate_telemetry::span_json(span, resource);
-            Ok(Some(Seen { spans: spans.iter().map(json).collect(), stored }))
+            let spans = spans.iter().map(json).collect();
+            Ok(Some(Seen { spans, stored: Arc::new(stored) }))
         });
         found.await?.ok_or_else(|| {
             let message = format!(

@@ -12,8 +12,8 @@ mod content;
 mod deliver;
 mod exporters;
 mod forward;
-mod inspect;
 mod ingest;
+mod inspect;
 mod local;
 mod locals;
 mod log;
@@ -53,8 +53,8 @@ pub use call::{
 };
 pub use content::CaptureSettings;
 pub use exporters::ExporterStatus;
-pub use inspect::{LedgerStanding, LimitsStanding, Seen, Totals, TotalsAsk};
 pub use ingest::Receipt;
+pub use inspect::{LedgerStanding, LimitsStanding, Seen, Totals, TotalsAsk};
 pub use metrics::{ExporterCounts, FileState, LedgerCounts};
 pub use models::ModelCard;
 pub use piece::{Piece, TokenTold};
@@ -64,8 +64,8 @@ pub use tollgate_ledger::{Durability, LedgerState, Page, Query, Stored, UnderWay
 pub use tollgate_plugin_host::{BreakerState, PluginMeter, PluginStatus};
 pub use tollgate_summary::{Dimension, Period, TypedTime, ago, shown};
 pub use tollgate_telemetry::metrics::Exposition;
-pub use tollgate_tenancy::{BudgetStanding, KeyStanding, Limits, Standing, Used};
 pub use tollgate_telemetry::receive::{Encoding, GrpcCode, accepted, refused};
+pub use tollgate_tenancy::{BudgetStanding, KeyStanding, Limits, Standing, Used};
 
 use content::Capture;
 use deliver::Courier;

@@ -11,9 +11,7 @@ use tollgate_domain::usage::Phase;
 use tollgate_domain::{Outcome, Record};
 
 use crate::book::Book;
-use crate::entry::{
-    Cursor, Head, Interrupted, Kind, NewEntry, Outbound, Payload, Seq, UnderWay,
-};
+use crate::entry::{Cursor, Head, Interrupted, Kind, NewEntry, Outbound, Payload, Seq, UnderWay};
 use crate::error::LedgerError;
 use crate::files;
 use crate::partition::{InFlight, Partition};

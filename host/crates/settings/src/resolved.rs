@@ -147,6 +147,14 @@ fn zeros(given: &Given) -> impl Iterator<Item = String> {
     zeros.map(|(name, _)| format!("{name} is 0; it must be at least 1"))
 }
 
+impl Settings {
+    /// Where clients and senders of spans are listened for, each with the name of its setting.
+    pub fn listens(&self) -> impl Iterator<Item = (&'static str, SocketAddr)> {
+        let otlp = self.otlp_listen.iter().map(|address| ("otlp-listen", *address));
+        [("listen", self.listen)].into_iter().chain(otlp)
+    }
+}
+
 impl ModelChoice {
     /// From `NAME=SOURCE` or `SOURCE`. What begins like a path is one, whatever is in it.
     fn of(written: impl AsRef<str>) -> Self {
