@@ -233,10 +233,10 @@ async fn choose(engine: &Engine, request: &GenerateRequest, seeds: &[u64]) -> Ve
     let mut told = vec![(String::new(), Facts::default()); choices.len()];
     while let Some((number, event)) = choices.next().await {
         match event.unwrap() {
-            Event::Text { text, .. } => told[number].0.push_str(&text),
+            Event::Text { text, .. } => told.get_mut(number).unwrap().0.push_str(&text),
             Event::Ended { end, facts, .. } => {
                 assert!(matches!(end, End::Finished(_)), "{end:?}");
-                told[number].1 = facts;
+                told.get_mut(number).unwrap().1 = facts;
             }
             Event::Started { .. } | Event::Prefilled { .. } => {}
         }
