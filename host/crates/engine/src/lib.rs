@@ -174,7 +174,7 @@ impl Engine {
     /// As [`Engine::submit`].
     pub fn submit_choices(
         &self,
-        request: GenerateRequest,
+        request: &GenerateRequest,
         seeds: &[u64],
     ) -> Result<Choices, SubmitError> {
         self.take_places(seeds.len())?;

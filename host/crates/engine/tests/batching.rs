@@ -228,15 +228,15 @@ async fn clients_that_leave_or_dawdle_change_nothing_for_others() {
 }
 
 /// The texts of some choices, and their facts.
-async fn choose(engine: &Engine, request: GenerateRequest, seeds: &[u64]) -> Vec<(String, Facts)> {
+async fn choose(engine: &Engine, request: &GenerateRequest, seeds: &[u64]) -> Vec<(String, Facts)> {
     let mut choices = engine.submit_choices(request, seeds).unwrap();
     let mut told = vec![(String::new(), Facts::default()); choices.len()];
     while let Some((number, event)) = choices.next().await {
         match event.unwrap() {
-            Event::Text { text, .. } => told[number].0.push_str(&text),
+            Event::Text { text, .. } => told.get_mut(number).unwrap().0.push_str(&text),
             Event::Ended { end, facts, .. } => {
                 assert!(matches!(end, End::Finished(_)), "{end:?}");
-                told[number].1 = facts;
+                told.get_mut(number).unwrap().1 = facts;
             }
             Event::Started { .. } | Event::Prefilled { .. } => {}
         }
@@ -257,14 +257,14 @@ async fn choices_share_the_prompt_and_write_what_each_would_alone() {
     let mut alone = Vec::new();
     for seed in seeds {
         let engine = engine(64, 1, 256);
-        alone.extend(choose(&engine, request.clone(), &[seed]).await);
+        alone.extend(choose(&engine, &request, &[seed]).await);
     }
     // Together; one after another; with company, and too little memory for all.
     for (blocks, max_running, company) in [(64, 8, 0), (64, 1, 0), (24, 8, 4)] {
         let engine = engine(blocks, max_running, 64);
         let others: Vec<_> =
             (0..company).map(|number| engine.submit(company_of(number)).unwrap()).collect();
-        let together = choose(&engine, request.clone(), &seeds).await;
+        let together = choose(&engine, &request, &seeds).await;
         for (place, ((text, facts), (expected, _))) in together.iter().zip(&alone).enumerate() {
             assert_eq!(text, expected, "choice {place} of {max_running}");
             // 6 whole blocks of 16 tokens are found; the rest is read by each.
@@ -295,9 +295,9 @@ async fn choices_have_places_in_the_queue_and_end_together_when_they_are_given_u
     };
     let most = engine.max_queued();
     let all: Vec<u64> = (0..most as u64 + 1).collect();
-    assert!(engine.submit_choices(endless.clone(), &all).is_err(), "more than may wait");
+    assert!(engine.submit_choices(&endless, &all).is_err(), "more than may wait");
     assert_eq!(engine.queued(), 0);
-    let mut choices = engine.submit_choices(endless.clone(), &all[..3]).unwrap();
+    let mut choices = engine.submit_choices(&endless, &all[..3]).unwrap();
     let (mut ended, mut cancelled) = (0, false);
     while let Some((_, event)) = choices.next().await {
         match event.unwrap() {
@@ -313,14 +313,14 @@ async fn choices_have_places_in_the_queue_and_end_together_when_they_are_given_u
         }
     }
     assert_eq!(ended, 3);
-    drop(engine.submit_choices(endless, &all[..3]).unwrap());
+    drop(engine.submit_choices(&endless, &all[..3]).unwrap());
     let deadline = Instant::now() + Duration::from_secs(60);
     while engine.queued() + engine.running() > 0 {
         assert!(Instant::now() < deadline, "dropping gives all of them up");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let nothing = GenerateRequest { prompt_tokens: Vec::new(), ..request(1, None) };
-    let mut choices = engine.submit_choices(nothing, &[1, 2]).unwrap();
+    let mut choices = engine.submit_choices(&nothing, &[1, 2]).unwrap();
     let mut failed = 0;
     while let Some((_, event)) = choices.next().await {
         if let Event::Ended { end, .. } = event.unwrap() {

@@ -91,7 +91,7 @@ impl Local {
     /// Hands it to the engine.
     pub(crate) fn submit(&self, prepared: Prepared) -> Result<Working, Refusal> {
         let Prepared { work, seeds, echo, prompt_tokens, .. } = prepared;
-        let choices = self.engine.submit_choices(work, &seeds).map_err(|error| busy(&error))?;
+        let choices = self.engine.submit_choices(&work, &seeds).map_err(|error| busy(&error))?;
         Ok(Working {
             choices,
             prompt_tokens: prompt_tokens.into(),

@@ -215,12 +215,6 @@ mod tests {
         let tokenizer = tokenizer();
         let deep = "{\"properties\":{\"a\":".repeat(200) + "true" + &"}}".repeat(200);
         let long = format!(r#"{{"enum":["{}"]}}"#, "x".repeat(LONGEST_SCHEMA));
-        let powers =
-            (0..60).map(|n| format!(r#""p{n}":{{"pattern":"^(a|b){{0,900}}c{{0,{n}}}$"}}"#));
-        let heavy = format!(
-            r#"{{"type":"object","properties":{{{}}}}}"#,
-            powers.collect::<Vec<_>>().join(",")
-        );
         for (schema, reason) in [
             ("[]", "must be a JSON object"),
             ("{", "EOF"),
@@ -230,7 +224,6 @@ mod tests {
             (r#"{"type":"integer","minimum":5,"maximum":1}"#, ""),
             (deep.as_str(), "recursion limit"),
             (long.as_str(), "65536 bytes"),
-            (heavy.as_str(), ""),
         ] {
             let began = std::time::Instant::now();
             let error = tokenizer.constraint(schema).unwrap_err();
