@@ -34,7 +34,8 @@ export class ApiError extends Error {
 
 async function ask(method, path, abort) {
   const headers = { accept: "application/json" };
-  if (token.value) headers.authorization = `Bearer ${token.value}`;
+  const used = token.value;
+  if (used) headers.authorization = `Bearer ${used}`;
   let answer;
   try {
     answer = await fetch(`../admin/${path}`, { method, headers, signal: abort, cache: "no-store", credentials: "omit" });
@@ -45,7 +46,8 @@ async function ask(method, path, abort) {
   const body = await answer.json().catch(() => null);
   if (answer.ok && body) return body;
   const message = body?.error?.message ?? `The gateway answered with status ${answer.status}.`;
-  if (answer.status === 401) locked.value = { message: token.value ? message : null };
+  // What was asked before another token was given says nothing of that one.
+  if (answer.status === 401 && used === token.value) locked.value = { message: used ? message : null };
   throw new ApiError(answer.status, message);
 }
 
