@@ -162,7 +162,8 @@ impl Inner {
         self.ledger.admits().map_err(|error| unrecorded(&error))?;
         let place = Arc::clone(&ingest.places).try_acquire_owned();
         let _place = place.map_err(|_| busy("The gateway is busy with other spans."))?;
-        let incoming = block_in_place(|| receive::decode(body, encoding)).map_err(malformed)?;
+        let incoming = block_in_place(|| receive::decode(body, encoding));
+        let incoming = incoming.map_err(|error| malformed(&error))?;
         let receipt = Receipt { rejected: incoming.rejected, problem: incoming.problem };
         let mut outcomes = Outcomes::from([("rejected", receipt.rejected)]);
         let sorted = block_in_place(|| ingest.sort(&self.ledger, incoming.groups, &mut outcomes))?;
@@ -368,7 +369,7 @@ fn busy(message: &str) -> Refusal {
     Refusal::new(ErrorKind::Overloaded, message).retry_after(RETRY)
 }
 
-fn malformed(error: Malformed) -> Refusal {
+fn malformed(error: &Malformed) -> Refusal {
     let kind = match error {
         Malformed::TooMany { .. } => ErrorKind::TooLarge,
         Malformed::Unreadable(_) => ErrorKind::InvalidRequest,
