@@ -147,11 +147,11 @@ async fn every_outcome_and_cost() {
     let outside = found(folder.path());
     assert!(outside.iter().map(|stored| &stored.record).eq(&expected));
     let inside = ledger.read(Seq(0), 100).unwrap();
-    assert!(inside.iter().map(|stored| &stored.record).eq(&expected));
+    assert!(inside.iter().map(|sent| sent.what.record().unwrap()).eq(&expected));
     ledger.close().await.unwrap();
     let ledger = Ledger::open(settings(folder.path())).unwrap().ledger;
     let again = ledger.read(Seq(0), 100).unwrap();
-    assert!(again.iter().map(|stored| &stored.record).eq(&expected));
+    assert!(again.iter().map(|sent| sent.what.record().unwrap()).eq(&expected));
     let verified = verify(folder.path(), None, |_| {}).unwrap();
     assert_eq!(verified.records, expected.len() as u64);
 }

@@ -1,5 +1,4 @@
 //! What other programs told us: durable, in order, verified, found again.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 

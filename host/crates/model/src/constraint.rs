@@ -229,7 +229,7 @@ mod tests {
             let error = tokenizer.constraint(schema).unwrap_err();
             assert!(matches!(&error, ModelError::Schema(said) if said.contains(reason)), "{error}");
             assert!(error.to_string().len() < 500, "{error}");
-            assert!(began.elapsed().as_secs() < 20, "{:.80}", schema);
+            assert!(began.elapsed().as_secs() < 20, "{schema:.80}");
         }
     }
 }

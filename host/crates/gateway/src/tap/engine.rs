@@ -268,7 +268,7 @@ mod tests {
         assert_eq!((met.cached_tokens, met.prefill_chunks, met.passes), (16, 2, 10));
         assert_eq!((met.batch_max, met.kv_blocks_peak), (3, 4));
         assert!((met.batch_mean - 2.4).abs() < 1e-9);
-        let computed = super::computed(&choices, "cpu");
+        let computed = computed(&choices, "cpu");
         assert_eq!((computed.device_time_nanos, computed.share_ppm), (70_000_000, 700_000));
         let alone = super::computed(&[Choice::default()], "cpu");
         assert_eq!((alone.device_time_nanos, alone.share_ppm), (0, 0), "it never ran");

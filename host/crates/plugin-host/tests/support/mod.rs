@@ -115,6 +115,7 @@ pub fn span() -> Span {
         status: SpanStatus::Unset,
         attributes,
         events: Vec::new(),
+        received: None,
     }
 }
 

@@ -31,9 +31,12 @@ fn int(number: i64) -> Value {
 /// Dialect, operation, provider, models, and input, cache read, cache write, output, reasoning.
 type Told<'a> = (&'a str, &'a str, &'a str, &'a str, &'a str, Option<[u64; 5]>);
 
+/// A span's name and attributes, and what they tell, if it is a call.
+type Case = (&'static str, Vec<(&'static str, Value)>, Option<Told<'static>>);
+
 #[test]
 fn each_writer_is_understood() {
-    let cases: Vec<(&str, Vec<(&str, Value)>, Option<Told<'_>>)> = vec![
+    let cases: Vec<Case> = vec![
         (
             "chat gpt-4o",
             vec![
