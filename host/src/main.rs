@@ -16,7 +16,7 @@ use std::io::{Read, Write};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use tollgate::Summary;
+use tollgate::Banner;
 use tollgate_settings::{Given, LogFormat, Settings};
 
 /// Observability gateway for LLM inference.
@@ -127,7 +127,7 @@ async fn run(settings: Settings) -> Result<bool, Box<dyn std::error::Error>> {
     let mut terminate = signal(tokio::signal::unix::SignalKind::terminate())?;
     let (data, format) = (settings.data_dir.clone(), settings.log_format);
     let running = tollgate::start(settings).await?;
-    tell(&running.summary, format);
+    tell(&running.banner, format);
     tracing::info!(
         address = %format_args!("http://{}", running.address),
         data = %data.display(),
@@ -150,23 +150,24 @@ async fn run(settings: Settings) -> Result<bool, Box<dyn std::error::Error>> {
 
 /// What is on, and where: in the log's own form, and only where such things are logged.
 #[expect(clippy::print_stderr, reason = "lines for people, beside the log")]
-fn tell(summary: &Summary, format: LogFormat) {
+fn tell(banner: &Banner, format: LogFormat) {
     match format {
-        LogFormat::Text if tracing::enabled!(tracing::Level::INFO) => eprintln!("{summary}"),
+        LogFormat::Text if tracing::enabled!(tracing::Level::INFO) => eprintln!("{banner}"),
         LogFormat::Text => {}
         LogFormat::Json => tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
-            api = summary.text("api"),
-            admin = summary.text("admin"),
-            model = summary.text("model"),
-            backends = summary.text("backends"),
-            plugins = summary.text("plugins"),
-            keys = summary.text("keys"),
-            limits = summary.text("limits"),
-            exporters = summary.text("exporters"),
-            metrics = summary.text("metrics"),
-            ledger = summary.text("ledger"),
-            content = summary.text("content"),
+            api = banner.text("api"),
+            admin = banner.text("admin"),
+            spans = banner.text("spans"),
+            model = banner.text("model"),
+            backends = banner.text("backends"),
+            plugins = banner.text("plugins"),
+            keys = banner.text("keys"),
+            limits = banner.text("limits"),
+            exporters = banner.text("exporters"),
+            metrics = banner.text("metrics"),
+            ledger = banner.text("ledger"),
+            content = banner.text("content"),
             "started"
         ),
     }

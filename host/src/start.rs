@@ -17,7 +17,7 @@ use tollgate_telemetry::{FromEnvironment, TelemetryError};
 use tollgate_tenancy::{Limiter, TenancyError};
 use tollgate_upstream::{UpstreamError, Upstreams};
 
-use crate::summary::{Parts as SummaryParts, Summary};
+use crate::banner::{Banner, Parts as BannerParts};
 use crate::{exporters, tenancy};
 
 /// Names that the demo model answers to besides its own, so that requests written for the models
@@ -43,7 +43,7 @@ pub struct Running {
     /// The address of its admin API, if it has one.
     pub admin_address: Option<SocketAddr>,
     /// What is on, and where.
-    pub summary: Summary,
+    pub banner: Banner,
     /// The addresses that it takes spans at.
     pub otlp_addresses: Vec<SocketAddr>,
     gateway: Gateway,
@@ -144,7 +144,7 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
     let address = server.local_addr();
     let admin_address = admin.as_ref().map(AdminServer::local_addr);
     let otlp_addresses = otlp.local_addrs();
-    let summary = Summary::of(&SummaryParts {
+    let banner = Banner::of(&BannerParts {
         settings: &settings,
         address,
         admin: admin_address,
@@ -190,7 +190,7 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
     Ok(Running {
         address,
         admin_address,
-        summary,
+        banner,
         otlp_addresses,
         gateway,
         delivery,

@@ -1,25 +1,21 @@
 //! The handle of an open ledger.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc as std_mpsc};
+use std::collections::HashSet;
+use std::sync::{Arc, mpsc as std_mpsc};
 use std::thread;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tollgate_domain::usage::Phase;
-use tollgate_domain::{Outcome, Record};
+use tollgate_domain::Record;
 
 use crate::book::Book;
 use crate::entry::{Cursor, Head, Interrupted, Kind, NewEntry, Outbound, Payload, Seq, UnderWay};
 use crate::error::LedgerError;
 use crate::files;
-use crate::partition::{InFlight, Partition};
 use crate::reader::{self, LedgerReader};
-use crate::recent::Recent;
 use crate::settings::LedgerSettings;
+use crate::shared::Shared;
 use crate::slots::{Slots, Ticket};
-use crate::state::{Counts, Disk, LedgerState};
+use crate::state::{Counts, LedgerState};
 use crate::upkeep::{Beside, Upkeep};
 use crate::writer::{Command, Writer};
 
@@ -48,26 +44,6 @@ pub(crate) struct Inner {
     shared: Arc<Shared>,
 }
 
-/// What the handle, the writer and the upkeep all see.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) folder: PathBuf,
-    pub(crate) settings: LedgerSettings,
-    pub(crate) slots: Arc<Slots>,
-    pub(crate) head: watch::Sender<Head>,
-    newest: AtomicU64,
-    recent: Mutex<Recent>,
-    counts: Mutex<Counts>,
-    /// Of exporters that hold up retention: all on record, until it is said which there are.
-    cursors: Mutex<BTreeMap<String, Cursor>>,
-    /// Why the writer cannot write, and why it should not.
-    trouble: Mutex<Option<String>>,
-    no_room: Mutex<Option<String>>,
-    disk: Mutex<Disk>,
-    /// Files that are open to be read, by ordinal.
-    open: Mutex<HashMap<u64, Partition>>,
-}
-
 impl Ledger {
     /// Opens or makes the ledger, and finds what was in flight; blocks for a moment, however many
     /// records there are.
@@ -82,20 +58,11 @@ impl Ledger {
         let in_flight = newest.in_flight().map_err(|error| newest.failed(&error))?;
         let cursors = newest.cursors().map_err(|error| newest.failed(&error))?;
         let tail = book.tail();
-        let shared = Arc::new(Shared {
-            slots: Arc::new(Slots::open(&folder)?),
-            folder,
-            settings,
-            head: watch::Sender::new(Head { seq: tail.seq, records: tail.records }),
-            newest: AtomicU64::new(newest.ordinal),
-            recent: Mutex::new(Recent::from(tail.seq)),
-            counts: Mutex::new(Counts::new(in_flight.len())),
-            cursors: Mutex::new(cursors.into_iter().collect()),
-            trouble: Mutex::default(),
-            no_room: Mutex::default(),
-            disk: Mutex::default(),
-            open: Mutex::default(),
-        });
+        let slots = Arc::new(Slots::open(&folder)?);
+        let shared = Shared::new(folder, settings, slots, tail, newest.ordinal);
+        shared.count(|counts| *counts = Counts::new(in_flight.len()));
+        cursors.into_iter().for_each(|(exporter, cursor)| shared.moved(exporter, cursor));
+        let shared = Arc::new(shared);
         let live: HashSet<Seq> = in_flight.iter().map(|request| request.started).collect();
         let interrupted = in_flight
             .into_iter()
@@ -123,13 +90,7 @@ impl Ledger {
     /// [`LedgerError::Unavailable`]: why not, and what to do.
     pub fn admits(&self) -> Result<(), LedgerError> {
         let shared = &self.0.shared;
-        if let Some(error) = shared.trouble() {
-            return Err(error);
-        }
-        match lock(&shared.no_room).clone() {
-            None => Ok(()),
-            Some(reason) => Err(LedgerError::Unavailable { reason }),
-        }
+        shared.trouble().or_else(|| shared.no_room()).map_or(Ok(()), Err)
     }
 
     /// Puts a request on record as started: `record` is what it will be if nothing more is heard
@@ -288,8 +249,7 @@ impl Ledger {
     /// Says which exporters there are: cursors of others hold up retention no longer. Until it is
     /// said all that are on record do.
     pub fn delivers_to(&self, exporters: &[&str]) {
-        let mut cursors = lock(&self.0.shared.cursors);
-        cursors.retain(|name, _| exporters.contains(&name.as_str()));
+        self.0.shared.retain_cursors(|name| exporters.contains(&name));
     }
 
     /// Where `exporter` goes on reading; none if it has never read. From here on nothing after its
@@ -299,14 +259,14 @@ impl Ledger {
     /// A file that cannot be read.
     pub fn cursor(&self, exporter: &str) -> Result<Option<Cursor>, LedgerError> {
         let shared = &self.0.shared;
-        if let Some(cursor) = lock(&shared.cursors).get(exporter) {
-            return Ok(Some(*cursor));
+        if let Some(cursor) = shared.cursor(exporter) {
+            return Ok(Some(cursor));
         }
         let stored = shared
             .reading(shared.newest(), |file| file.cursors().map_err(|error| file.failed(&error)))?;
         let found = stored.into_iter().find(|(name, _)| name == exporter);
         if let Some((name, cursor)) = &found {
-            lock(&shared.cursors).insert(name.clone(), *cursor);
+            shared.moved(name.clone(), *cursor);
         }
         Ok(found.map(|(_, cursor)| cursor))
     }
@@ -324,8 +284,7 @@ impl Ledger {
     #[must_use]
     pub fn state(&self) -> LedgerState {
         let shared = &self.0.shared;
-        let counts = lock(&shared.counts).clone();
-        let disk = *lock(&shared.disk);
+        let (counts, disk) = (shared.count(|counts| counts.clone()), shared.disk());
         let ended = counts.finished.saturating_add(counts.aborted);
         LedgerState {
             started: counts.started,
@@ -379,138 +338,6 @@ impl Ledger {
         self.0.commands.send(command(reply)).await.map_err(|_| LedgerError::Closed)?;
         answer.await.unwrap_or(Err(LedgerError::Closed))
     }
-}
-
-impl Shared {
-    /// Why nothing can be written, if so.
-    pub(crate) fn trouble(&self) -> Option<LedgerError> {
-        lock(&self.trouble).clone().map(|reason| LedgerError::Unavailable { reason })
-    }
-
-    pub(crate) fn set_trouble(&self, reason: Option<String>) {
-        *lock(&self.trouble) = reason;
-    }
-
-    /// Why nothing should be written, if so, and what the disk looks like.
-    pub(crate) fn set_room(&self, no_room: Option<String>, disk: Disk) {
-        *lock(&self.disk) = disk;
-        let mut said = lock(&self.no_room);
-        match (&*said, &no_room) {
-            (None, Some(reason)) => {
-                tracing::error!(reason, "requests are refused: the ledger has no room");
-            }
-            (Some(_), None) => tracing::info!("the ledger has room again"),
-            _ => {}
-        }
-        *said = no_room;
-    }
-
-    pub(crate) fn count<T>(&self, change: impl FnOnce(&mut Counts) -> T) -> T {
-        change(&mut lock(&self.counts))
-    }
-
-    pub(crate) fn recent(&self) -> MutexGuard<'_, Recent> {
-        lock(&self.recent)
-    }
-
-    pub(crate) fn moved(&self, exporter: String, cursor: Cursor) {
-        lock(&self.cursors).insert(exporter, cursor);
-    }
-
-    /// The first entry that some exporter has not passed.
-    pub(crate) fn oldest_unread(&self) -> Option<u64> {
-        lock(&self.cursors).values().map(|cursor| cursor.seq.0.saturating_add(1)).min()
-    }
-
-    pub(crate) fn newest(&self) -> u64 {
-        self.newest.load(Relaxed)
-    }
-
-    pub(crate) fn set_newest(&self, ordinal: u64) {
-        self.newest.store(ordinal, Relaxed);
-    }
-
-    /// Closes all files that are open to be read.
-    pub(crate) fn close_files(&self) {
-        lock(&self.open).clear();
-    }
-
-    /// Closes what is open of a file that is about to be deleted.
-    pub(crate) fn forget(&self, ordinal: u64) {
-        lock(&self.open).remove(&ordinal);
-    }
-
-    /// The files that are there, oldest first.
-    fn ordinals(&self) -> Result<Vec<u64>, LedgerError> {
-        let (mut ordinals, newest) = (files::partitions(&self.folder)?, self.newest());
-        // One may be made and not begun yet.
-        ordinals.retain(|ordinal| *ordinal <= newest);
-        Ok(ordinals)
-    }
-
-    /// Those of them that may have entries after `after`.
-    fn ordinals_after(&self, after: Seq) -> Result<Vec<u64>, LedgerError> {
-        let listed =
-            self.reading(self.newest(), |file| file.listed().map_err(|error| file.failed(&error)))?;
-        let begins = listed.iter().rfind(|file| file.first <= after).map(|file| file.ordinal);
-        let mut ordinals = self.ordinals()?;
-        ordinals.retain(|ordinal| begins.is_none_or(|begins| *ordinal >= begins));
-        Ok(ordinals)
-    }
-
-    /// The record of one entry.
-    pub(crate) fn record_at(&self, seq: Seq) -> Result<Record, LedgerError> {
-        for ordinal in self.ordinals()?.into_iter().rev() {
-            let found = self.reading(ordinal, |file| {
-                let body = file.body(seq).map_err(|error| file.failed(&error))?;
-                body.map(|body| reader::record(file, seq, &body)).transpose()
-            })?;
-            if let Some(record) = found {
-                return Ok(record);
-            }
-        }
-        let what = format!("entry {} is in no file", seq.0);
-        Err(LedgerError::damaged(&self.folder, what))
-    }
-
-    fn interrupted(&self, request: InFlight) -> Result<Interrupted, LedgerError> {
-        let mut record = self.record_at(request.started)?;
-        record.outcome = Outcome::Aborted;
-        if let Some(progress) = self.slots.read(request.slot, request.started) {
-            record.phases.request.end = record.phases.request.end.max(progress.at);
-            if let Some(usage) = &mut record.usage {
-                usage.phase = Phase::Interrupted;
-                (usage.tokens.input, usage.tokens.output) = (progress.input, progress.output);
-            }
-        }
-        self.slots.reserve(request.slot);
-        let ticket = Ticket::new(request.started, request.slot, Arc::clone(&self.slots));
-        Ok(Interrupted { ticket, record, plugin_set: request.plugin_set })
-    }
-
-    /// Reads in a file, which stays open for the next time.
-    fn reading<T>(
-        &self,
-        ordinal: u64,
-        read: impl FnOnce(&Partition) -> Result<T, LedgerError>,
-    ) -> Result<T, LedgerError> {
-        let mut open = lock(&self.open);
-        let file = match open.remove(&ordinal) {
-            Some(file) => file,
-            None => Partition::read_only(&files::partition(&self.folder, ordinal), ordinal)?,
-        };
-        let value = read(&file)?;
-        // The few that are read now: the newest, and where an exporter catches up.
-        if open.len() >= 4 {
-            open.clear();
-        }
-        open.insert(ordinal, file);
-        Ok(value)
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn spawn(

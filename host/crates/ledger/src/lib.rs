@@ -27,6 +27,7 @@ mod partition;
 mod reader;
 mod recent;
 mod settings;
+mod shared;
 mod slots;
 mod state;
 mod upkeep;

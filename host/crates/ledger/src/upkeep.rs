@@ -11,8 +11,9 @@ use tollgate_domain::UnixNanos;
 use crate::entry::integer;
 use crate::error::LedgerError;
 use crate::files;
-use crate::ledger::{Ledger, Shared};
+use crate::ledger::Ledger;
 use crate::partition::{Listed, Partition};
+use crate::shared::Shared;
 use crate::state::Disk;
 
 /// How often it looks.

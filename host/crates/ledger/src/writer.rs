@@ -17,8 +17,8 @@ use crate::book::Book;
 use crate::entry::{Cursor, Head, Kind, NewEntry, Outbound, Payload, Seq};
 use crate::error::LedgerError;
 use crate::files::{self, Lock};
-use crate::ledger::Shared;
 use crate::recent::Recent;
+use crate::shared::Shared;
 use crate::slots::Ticket;
 use crate::upkeep::Beside;
 

@@ -496,6 +496,5 @@ fn report(cases: &[Case], measured: &HashMap<(usize, usize), Vec<(u64, u64)>>, r
         }
         println!();
     }
-    let all = serde_json::json!({ "unit": "ns per span", "rounds": rounds, "cells": cells });
-    println!("{all}");
+    println!("{}", serde_json::json!({ "unit": "ns per span", "rounds": rounds, "cells": cells }));
 }

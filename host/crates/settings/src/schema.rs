@@ -223,9 +223,7 @@ mod tests {
     fn every_setting_is_described() {
         let schema = schema();
         let properties = schema["properties"].as_object().unwrap();
-        let mut keys = names::keys();
-        keys.sort();
-        assert_eq!(properties.keys().cloned().collect::<Vec<_>>(), keys);
+        assert_eq!(properties.keys().cloned().collect::<Vec<_>>(), names::keys());
         for (key, property) in properties {
             assert!(property["description"].as_str().is_some_and(|text| text.len() > 10), "{key}");
         }

@@ -16,10 +16,11 @@ pub const SCHEMA_FILE: &str = "tollgate.schema.json";
 const WIDTH: usize = 98;
 
 /// What to write for settings that have no default which is a value.
-const EXAMPLES: [(&str, &str); 23] = [
+const EXAMPLES: [(&str, &str); 24] = [
     ("plugins", "\"plugins\""),
     ("plugin-keys", "[\"RWQ...\"]"),
     ("admin-listen", "\"127.0.0.1:9090\""),
+    ("otlp-listen", "[\"127.0.0.1:4317\", \"127.0.0.1:4318\"]"),
     ("admin-token-file", "\"admin-token\""),
     ("model", "\"demo\""),
     ("backends", "\"backends.toml\""),

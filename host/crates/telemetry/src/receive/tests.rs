@@ -154,9 +154,9 @@ fn refusals_say_when_to_try_again() {
     assert_eq!((status.code, status.message.as_str(), status.details.len()), (8, "later", 1));
     assert!(status.details[0].type_url.ends_with("google.rpc.RetryInfo"));
     let json = refused(Encoding::Json, GrpcCode::InvalidArgument, "no", None);
-    assert_eq!(String::from_utf8(json).unwrap(), r#"{"code":3,"details":[],"message":"no"}"#);
+    assert_eq!(String::from_utf8(json).unwrap(), r#"{"code":3,"message":"no","details":[]}"#);
     let json = accepted(Encoding::Json, 2, Some("bad"));
-    let wanted = r#"{"partialSuccess":{"errorMessage":"bad","rejectedSpans":"2"}}"#;
+    let wanted = r#"{"partialSuccess":{"rejectedSpans":"2","errorMessage":"bad"}}"#;
     assert_eq!(String::from_utf8(json).unwrap(), wanted);
     assert!(accepted(Encoding::Protobuf, 0, None).is_empty());
 }

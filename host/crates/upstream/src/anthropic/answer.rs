@@ -249,7 +249,7 @@ mod tests {
         assert_eq!(error.kind.as_deref(), Some("overloaded_error"));
         assert_eq!(
             body,
-            r#"{"error":{"code":null,"message":"Overloaded","param":null,"type":"overloaded_error"}}"#
+            r#"{"error":{"message":"Overloaded","type":"overloaded_error","param":null,"code":null}}"#
         );
         assert!(translate_error(b"<html>").0.message.contains("<html>"));
     }

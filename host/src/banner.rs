@@ -18,7 +18,7 @@ const NAMES: usize = 8;
 
 /// What is on, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Summary {
+pub struct Banner {
     lines: Vec<(&'static str, String)>,
 }
 
@@ -36,12 +36,12 @@ pub(crate) struct Parts<'a> {
     pub(crate) metrics: Option<&'a str>,
 }
 
-impl Summary {
+impl Banner {
     /// Of these parts.
     pub(crate) fn of(parts: &Parts<'_>) -> Self {
-        let mut summary = Self { lines: Vec::new() };
-        summary.line("api", format!("http://{}/v1", parts.address));
-        summary.line(
+        let mut banner = Self { lines: Vec::new() };
+        banner.line("api", format!("http://{}/v1", parts.address));
+        banner.line(
             "admin",
             match parts.admin {
                 Some(address) => format!("http://{address}, with /metrics"),
@@ -49,18 +49,18 @@ impl Summary {
             },
         );
         for address in parts.otlp {
-            summary.line("spans", format!("taken at http://{address}, by OTLP over gRPC and HTTP"));
+            banner.line("spans", format!("taken at http://{address}, by OTLP over gRPC and HTTP"));
         }
         for model in models(parts.models) {
-            summary.line("model", model);
+            banner.line("model", model);
         }
         if let Some(upstreams) = parts.upstreams {
-            summary.line("backends", backends(upstreams));
+            banner.line("backends", backends(upstreams));
         }
         for plugin in plugins(parts.plugins) {
-            summary.line("plugins", plugin);
+            banner.line("plugins", plugin);
         }
-        summary.line(
+        banner.line(
             "keys",
             match parts.tenancy.keys.count() {
                 0 if parts.tenancy.keys.is_open() => {
@@ -70,19 +70,19 @@ impl Summary {
                 count => format!("{count}, one of which is asked for"),
             },
         );
-        summary.line("limits", limits(parts.settings));
+        banner.line("limits", limits(parts.settings));
         for exporter in exporters(parts.exporters) {
-            summary.line("exporters", exporter);
+            banner.line("exporters", exporter);
         }
         if let Some(endpoint) = parts.metrics {
-            summary.line("metrics", format!("pushed to {}", place(endpoint)));
+            banner.line("metrics", format!("pushed to {}", place(endpoint)));
         }
-        summary.line("ledger", ledger(parts.settings));
+        banner.line("ledger", ledger(parts.settings));
         if !parts.settings.capture_content.is_empty() {
             let tenants = parts.settings.capture_content.join(", ");
-            summary.line("content", format!("prompts and answers are kept of {tenants}"));
+            banner.line("content", format!("prompts and answers are kept of {tenants}"));
         }
-        summary
+        banner
     }
 
     fn line(&mut self, label: &'static str, text: String) {
@@ -97,7 +97,7 @@ impl Summary {
     }
 }
 
-impl fmt::Display for Summary {
+impl fmt::Display for Banner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "tollgate {}", env!("CARGO_PKG_VERSION"))?;
         let mut before = "";
@@ -240,10 +240,10 @@ mod tests {
     fn what_belongs_together_has_one_label() {
         let lines =
             vec![("api", "x".to_owned()), ("plugins", "a".to_owned()), ("plugins", "b".to_owned())];
-        let summary = Summary { lines };
+        let banner = Banner { lines };
         let version = env!("CARGO_PKG_VERSION");
         let wanted = format!("tollgate {version}\n  api        x\n  plugins    a\n             b");
-        assert_eq!(summary.to_string(), wanted);
-        assert_eq!((summary.text("plugins").as_str(), summary.text("none").as_str()), ("a; b", ""));
+        assert_eq!(banner.to_string(), wanted);
+        assert_eq!((banner.text("plugins").as_str(), banner.text("none").as_str()), ("a; b", ""));
     }
 }
