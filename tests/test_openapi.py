@@ -35,7 +35,7 @@ def test_what_is_named_is_there(both, side):
     url, headers = both.sides[side]
     document = both.http.get(f"{url}/openapi.json", headers=headers).json()
     for path, methods in document["paths"].items():
-        known = path.replace("{file}", "cost-per-token.wasm").replace("{id}", "mistral-7b")
+        known = path.replace("{file}", "cost-per-token.wasm").replace("{id}", "mistral-7b").replace("{number}", "1")
         answer = both.http.request("TRACE", f"{url}{known}", headers=headers)
         assert answer.status_code == 405, f"{path}: {answer.status_code}"
         allowed = {method.strip().lower() for method in answer.headers["allow"].split(",")}
@@ -50,6 +50,8 @@ def test_what_is_there_is_named():
     routes = {constants.get(route.strip('"'), route.strip('"')) for route in re.findall(r'\.route\(("[^"]+"|[A-Z_]+),', text)}
     named = set(document_of("public")["paths"])
     assert {route.replace("{*id}", "{id}") for route in routes} - {"/v1/{*path}"} <= named
+    listed = set(re.findall(r"^//! \| `[A-Z]+ (/[^`]*)`", (ROOT / "host/crates/http-api/src/admin.rs").read_text(), re.M))
+    assert len(listed) > 10 and listed - {"/ui/"} == set(document_of("admin")["paths"])
 
 
 @pytest.mark.parametrize("side", ["public", "admin"])
@@ -76,6 +78,11 @@ def test_schemas_hold_for_answers_that_are_not_made_up(both, side):
     for path, method in [("/admin/plugins", "get"), (file, "get"), (f"{file}/disable", "post"), (f"{file}/enable", "post")]:
         known = path.replace("{file}", "cost-per-token.wasm")
         check(path, method, both.http.request(method.upper(), f"{url}{known}", headers=headers))
+    answer = both.http.post("/v1/completions", json={"model": "mistral-7b", "prompt": "Hi", "max_tokens": 4})
+    assert answer.status_code == 200
+    reads = ["requests", "requests/{number}", "requests/in-flight", "totals", "limits", "ledger", "exporters", "backends", "shadow"]
+    for path in (f"/admin/{name}" for name in reads):
+        check(path, "get", both.http.get(f"{url}{path.replace('{number}', '1')}", headers=headers))
     usage = {"request_model": "mistral-7b", "tokens": {"input": 10, "output": 5}}
     priced = both.http.post(f"{url}/admin/plugins/cost-per-token.wasm/price", json=usage, headers=headers)
     check(f"{file}/price", "post", priced)

@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT, component, exact, free_port, replace_file
 from test_settings import run
 from test_tenants import CHAT, ROUTE
-from test_upstream import ANSWER, scripted, send_json, toml  # noqa: F401 - a fixture
+from backends import ANSWER, scripted, send_json, toml  # noqa: F401 - a fixture
 
 FILE = Path(__file__).with_name("litellm_prices.json")
 PRICES = json.loads(FILE.read_text(), parse_float=Decimal)

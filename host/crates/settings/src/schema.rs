@@ -53,6 +53,7 @@ fn without_null(schema: &mut Value) {
         Value::Array(items) => items.iter_mut().for_each(without_null),
         Value::Object(fields) => {
             fields.values_mut().for_each(without_null);
+            fields.retain(|key, value| key != "default" || !value.is_null());
             if let Some(Value::Array(types)) = fields.get_mut("type") {
                 types.retain(|kind| kind != "null");
                 if let [only] = types.as_slice() {
