@@ -228,7 +228,7 @@ def test_an_invoice_is_explained_by_status(books, tmp_path):
 def test_what_is_typed_wrong_is_told(tmp_path):
     for arguments, word in [
         (["report", "--since", "yesterday"], "7d"),
-        (["report", "--since", "2026-02-01", "--until", "2026-01-01"], "--until must be later"),
+        (["report", "--since", "2026-02-01", "--until", "2026-01-01"], "until must be later"),
         (["report", "--by", "weather"], "tenant"),
         (["reprice", "--plugin", "x.wasm", "--into", "x", "--check"], "--into"),
         (["reprice", "--since", "7d"], "--plugin"),

@@ -14,7 +14,7 @@ use std::time::SystemTime;
 
 use tollgate_domain::{CostOutcome, Record};
 use tollgate_ledger::{LedgerWriter, Query, Stored};
-use tollgate_plugin_host::OfflineCostModel;
+use tollgate_plugin_host::{OfflineCostModel, config_text};
 
 use super::Found;
 use super::error::AuditError;
@@ -137,7 +137,7 @@ fn open(arguments: &Reprice, file: &Path) -> Result<OfflineCostModel, AuditError
 /// The configuration that was given, as plugins are handed it.
 fn config(arguments: &Reprice) -> Result<Option<String>, AuditError> {
     let config = arguments.gate.config().map_err(AuditError::Arguments)?;
-    Ok(config.map(|config| config.to_string()))
+    Ok(config.map(config_text))
 }
 
 /// The second ledger's folder: it gets its name when it is whole, so that half of one is never taken for it.

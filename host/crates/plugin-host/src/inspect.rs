@@ -15,7 +15,7 @@ use crate::folder::{self, Content};
 use crate::gate::{self, Candidate, Passed};
 use crate::interface::{API, Interface};
 use crate::limits::PluginHostSettings;
-use crate::manifest::{self, Entry, Manifest};
+use crate::manifest::{self, Entry, Manifest, config_text};
 use crate::role::Role;
 use crate::steps::{Step, StepTaken, Steps};
 
@@ -86,7 +86,8 @@ pub fn inspect(
     file: &Path,
     config: Option<&serde_json::Value>,
 ) -> Result<Inspection, Box<Rejection>> {
-    let config = config.map_or_else(|| Entry::default().config, ToString::to_string);
+    let config =
+        config.map_or_else(|| Entry::default().config, |config| config_text(config.clone()));
     examine(settings, file, |_, _| Ok(Entry { config, ..Entry::default() }))
 }
 

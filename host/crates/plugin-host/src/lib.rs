@@ -78,7 +78,7 @@ use crate::engine::Runtime;
 pub use crate::error::{CallFault, PluginHostError, chain};
 pub use crate::inspect::{Inspection, Rejection, inspect, inspect_in_folder};
 pub use crate::limits::{Compiler, Limits, PluginHostSettings};
-pub use crate::manifest::{Isolation, OnFailure};
+pub use crate::manifest::{Isolation, OnFailure, config_text};
 use crate::meter::Meters;
 pub use crate::meter::{LatencyHistogram, PluginMeter};
 pub use crate::offline::{KeptPlugins, OfflineCostModel, digest_of_file};

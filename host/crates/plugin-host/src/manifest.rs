@@ -260,7 +260,7 @@ impl WrittenEntry {
         let entry = Entry {
             enabled: self.enabled,
             order: self.order,
-            config: json("config", toml::Value::Table(self.config))?.to_string(),
+            config: config_text(json("config", toml::Value::Table(self.config))?),
             roles: self.roles,
             matching: self.matching.check()?,
             limits: self.limits.check()?,
@@ -314,6 +314,14 @@ fn at_place(text: &str, path: &str, error: &toml::de::Error) -> PluginHostError 
     PluginHostError::Manifest(format!("{place}: {}", one_line(error.message(), 512)))
 }
 
+/// A configuration as plugins are handed it and as its digest is taken: JSON whose keys are in alphabetical order, so that
+/// it does not matter in which they were written.
+#[must_use]
+pub fn config_text(mut config: serde_json::Value) -> String {
+    config.sort_all_objects();
+    config.to_string()
+}
+
 /// TOML as JSON: numbers keep their kind, dates become text, and what JSON cannot say is an error rather than `null`.
 fn json(path: &str, value: toml::Value) -> Result<serde_json::Value, String> {
     Ok(match value {
@@ -344,6 +352,16 @@ fn json(path: &str, value: toml::Value) -> Result<serde_json::Value, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_configuration_is_one_text_however_it_is_written() {
+        let wanted = r#"{"a":[{"b":1,"c":2}],"z":3}"#;
+        for written in [wanted, r#"{"z":3,"a":[{"c":2,"b":1}]}"#] {
+            assert_eq!(config_text(serde_json::from_str(written).unwrap()), wanted);
+        }
+        let toml = "[[plugin]]\nfile = \"a.wasm\"\nconfig = { z = 3, a = [{ c = 2, b = 1 }] }\n";
+        assert_eq!(Manifest::parse(toml).unwrap().entry("a.wasm").config, wanted);
+    }
 
     #[test]
     fn a_file_that_is_not_named_has_the_defaults() {
