@@ -404,6 +404,8 @@ def test_every_page_is_accessible_and_fits(page, width, dark):
         page.open(path, width, dark).loaded()
         overflow = page.browser.execute_script("return document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert overflow <= 0, f"{path} scrolls sideways by {overflow} px"
+        clipped = "return [...document.querySelectorAll('tbody td, tbody th')].filter(cell => cell.scrollWidth > cell.clientWidth + 1).map(cell => cell.textContent)"
+        assert page.browser.execute_script(clipped) == [], f"{path} cuts off what stands in its tables"
         # Axe is code that the page's own policy would refuse, so it comes in through the driver.
         page.browser.execute_cdp_cmd("Runtime.evaluate", {"expression": AXE})
         found = page.browser.execute_async_script("const done = arguments[0]; axe.run().then(done, error => done({violations: [{id: String(error), nodes: []}]}))")
