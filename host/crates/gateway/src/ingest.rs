@@ -22,7 +22,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::Semaphore;
 use tokio::task::block_in_place;
-use tollgate_domain::received::{Group, SpanBatch};
+use tollgate_domain::received::{Group, Origin, SpanBatch};
 use tollgate_domain::{CostOutcome, ErrorKind, Record, Span, UnpricedReason};
 use tollgate_ledger::{Ledger, LedgerError, Payload};
 use tollgate_plugin_host::PluginSet;
@@ -196,14 +196,14 @@ impl Inner {
         outcomes: &mut Outcomes,
     ) -> (Vec<Payload>, Vec<Record>) {
         let now = SystemTime::now().into();
-        let tenant = |span: &Span, group: &Group| match &caller.0.key_id {
+        let tenant = |span: &Span, origin: &Origin| match &caller.0.key_id {
             Some(_) => caller.0.tenant.clone(),
-            None => genai::tenant(span, &group.origin),
+            None => genai::tenant(span, origin),
         };
         let mut records = Vec::with_capacity(sorted.calls.len());
-        for (call, group, span) in sorted.calls {
-            let tenant = tenant(&span, &group);
-            let mut record = record::of(call, &group.origin, span, tenant, caller, now);
+        for (call, origin, span) in sorted.calls {
+            let tenant = tenant(&span, &origin);
+            let mut record = record::of(call, &origin, span, tenant, caller, now);
             record.cost = match &record.usage {
                 None => CostOutcome::Unpriced { reason: UnpricedReason::MissingUsage },
                 Some(usage) if usage.request_model.is_empty() => {
@@ -215,22 +215,20 @@ impl Inner {
             records.push(record);
         }
         let mut batches = BTreeMap::<Option<String>, Vec<SpanBatch>>::new();
-        for group in sorted.passed {
-            for span in &group.spans {
-                let tenant = tenant(span, &group);
+        for Group { origin, spans } in sorted.passed {
+            for span in spans {
+                let tenant = tenant(&span, &origin);
                 let batches = batches.entry(tenant.clone()).or_default();
                 if batches.last().is_none_or(|last| last.len() >= BATCH) {
                     batches.push(SpanBatch { tenant, arrived: now, groups: Vec::new() });
                 }
                 let Some(batch) = batches.last_mut() else { continue };
                 match batch.groups.last_mut() {
-                    Some(last) if Arc::ptr_eq(&last.origin, &group.origin) => {
-                        last.spans.push(span.clone());
+                    Some(last) if Arc::ptr_eq(&last.origin, &origin) => last.spans.push(span),
+                    _ => {
+                        let origin = Arc::clone(&origin);
+                        batch.groups.push(Group { origin, spans: vec![span] });
                     }
-                    _ => batch.groups.push(Group {
-                        origin: Arc::clone(&group.origin),
-                        spans: vec![span.clone()],
-                    }),
                 }
             }
         }
@@ -259,7 +257,7 @@ impl Inner {
 /// What is to be done with the spans of a request.
 struct Sorted {
     /// To be billed.
-    calls: Vec<(Call, Group, Span)>,
+    calls: Vec<(Call, Arc<Origin>, Span)>,
     /// To be passed on.
     passed: Vec<Group>,
     /// All that are new.
@@ -310,10 +308,7 @@ impl Ingest {
             let mut passed = Vec::with_capacity(group.spans.len());
             for (at, mut span) in std::mem::take(&mut group.spans).into_iter().enumerate() {
                 match billed.remove(&(place, at)) {
-                    Some(Ok(call)) => {
-                        let origin = Group { origin: Arc::clone(&group.origin), spans: Vec::new() };
-                        calls.push((call, origin, span));
-                    }
+                    Some(Ok(call)) => calls.push((call, Arc::clone(&group.origin), span)),
                     Some(Err(reason)) => {
                         tollgate_telemetry::not_billed(&mut span, reason);
                         passed.push(span);

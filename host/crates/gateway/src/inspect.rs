@@ -39,7 +39,7 @@ const NAMES: usize = 1_000;
 #[derive(Clone, Debug)]
 pub struct Seen {
     /// The record.
-    pub stored: Arc<Stored>,
+    pub stored: Stored,
     /// Its spans, root first, each as the NDJSON exporter writes it.
     pub spans: Vec<Value>,
 }
@@ -143,7 +143,7 @@ impl Admin {
             let resource = admin.tracer.resource();
             let json = |span| tollgate_telemetry::span_json(span, resource);
             let spans = spans.iter().map(json).collect();
-            Ok(Some(Seen { spans, stored: Arc::new(stored) }))
+            Ok(Some(Seen { spans, stored }))
         });
         found.await?.ok_or_else(|| {
             let message = format!(

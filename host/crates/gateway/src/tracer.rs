@@ -32,7 +32,15 @@ pub(crate) struct Tracer {
     plugins: PluginHost,
     resource: Resource,
     address: SocketAddr,
-    enriched: Mutex<BTreeMap<Seq, Arc<Vec<Span>>>>,
+    enriched: Mutex<Enriched>,
+}
+
+/// Enriched traces for the exporters that come after the first.
+#[derive(Default)]
+struct Enriched {
+    traces: BTreeMap<Seq, Arc<Vec<Span>>>,
+    /// Spans of them all.
+    spans: usize,
 }
 
 /// A record or a batch of received spans, and its spans as they are before somebody is asked about
@@ -78,7 +86,7 @@ impl Tracer {
     fn enriched(&self, records: &[Arc<Outbound>]) -> Vec<Arc<Vec<Span>>> {
         let mut known = self.enriched.lock().unwrap_or_else(PoisonError::into_inner);
         let new: Vec<&Arc<Outbound>> =
-            records.iter().filter(|stored| !known.contains_key(&stored.seq)).collect();
+            records.iter().filter(|stored| !known.traces.contains_key(&stored.seq)).collect();
         let spans = |stored: &&Arc<Outbound>| match &stored.what {
             Payload::Record(record) => tollgate_telemetry::spans(record, Some(self.address)),
             Payload::Spans(batch) => batch.spans(),
@@ -93,14 +101,28 @@ impl Tracer {
                 plugins.enrich(tenant, resource, spans)
             })
         });
-        known.extend(new.iter().map(|stored| stored.seq).zip(enriched.into_iter().map(Arc::new)));
-        let wanted = records.iter().filter_map(|stored| known.get(&stored.seq).cloned()).collect();
-        let mut kept: usize = known.values().map(|spans| spans.len()).sum();
-        while known.len() > KEPT || kept > KEPT_SPANS {
-            let Some((_, oldest)) = known.pop_first() else { break };
-            kept = kept.saturating_sub(oldest.len());
+        for (stored, spans) in new.iter().zip(enriched) {
+            known.keep(stored.seq, spans);
         }
+        let known_of = |stored: &Arc<Outbound>| known.traces.get(&stored.seq).cloned();
+        let wanted = records.iter().filter_map(known_of).collect();
+        known.forget_oldest();
         wanted
+    }
+}
+
+impl Enriched {
+    fn keep(&mut self, seq: Seq, spans: Vec<Span>) {
+        self.spans = self.spans.saturating_add(spans.len());
+        self.traces.insert(seq, Arc::new(spans));
+    }
+
+    /// Until there are no more than may be kept.
+    fn forget_oldest(&mut self) {
+        while self.traces.len() > KEPT || self.spans > KEPT_SPANS {
+            let Some((_, oldest)) = self.traces.pop_first() else { break };
+            self.spans = self.spans.saturating_sub(oldest.len());
+        }
     }
 }
 
@@ -169,6 +191,9 @@ fn by_process(
     spans: &mut Vec<Span>,
     mut ask: impl FnMut(&Resource, &mut Vec<Span>) -> Vec<PluginFault>,
 ) -> Vec<PluginFault> {
+    if spans.iter().all(|span| span.received.is_none()) {
+        return ask(own, spans);
+    }
     let origin = |span: &Span| span.received.as_deref().map(|sent| Arc::clone(&sent.origin));
     let (mut faults, mut done) = (Vec::new(), Vec::with_capacity(spans.len()));
     let mut left = std::mem::take(spans).into_iter().peekable();

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header, request};
 use axum::response::{IntoResponse, Response};
@@ -98,12 +99,9 @@ async fn detokenize(State(api): State<Api>, request: Request) -> Response {
 /// A question about tokens. Like that for models it is on no record.
 async fn count(api: Api, question: Question, request: Request) -> Response {
     let (head, body) = request.into_parts();
-    let caller = match api.gateway.authenticate(headers::api_key(&head.headers)) {
-        Ok(caller) => caller,
-        Err(refusal) => {
-            body::skip(&head.headers, body).await;
-            return error::response(&refusal, None);
-        }
+    let (caller, body) = match known(&api, &head, body).await {
+        Ok(known) => known,
+        Err(response) => return response,
     };
     let body = body::read(&head.headers, body, api.max_body_bytes, api.body_timeout).await;
     let body = body.and_then(|body| body::check_type(&head.headers).map(|()| body));
@@ -121,16 +119,23 @@ async fn anything(State(api): State<Api>, request: Request) -> Response {
     infer(api, Operation::Other, ANYTHING, request).await
 }
 
+/// Who asks, before anything of the body is read: a stranger's is not worth it.
+async fn known(api: &Api, head: &request::Parts, body: Body) -> Result<(Caller, Body), Response> {
+    match api.gateway.authenticate(headers::api_key(&head.headers)) {
+        Ok(caller) => Ok((caller, body)),
+        Err(refusal) => {
+            body::skip(&head.headers, body).await;
+            Err(error::response(&refusal, None))
+        }
+    }
+}
+
 /// A request for an answer, from its first byte to the first of the answer.
 async fn infer(api: Api, operation: Operation, route: &str, request: Request) -> Response {
     let (head, body) = request.into_parts();
-    // Before anything of the body is read: a stranger's is not worth it.
-    let caller = match api.gateway.authenticate(headers::api_key(&head.headers)) {
-        Ok(caller) => caller,
-        Err(refusal) => {
-            body::skip(&head.headers, body).await;
-            return error::response(&refusal, None);
-        }
+    let (caller, body) = match known(&api, &head, body).await {
+        Ok(known) => known,
+        Err(response) => return response,
     };
     let body = body::read(&head.headers, body, api.max_body_bytes, api.body_timeout).await;
     // Only now: how long the client takes to send is not ours to answer for.

@@ -11,17 +11,18 @@ use crate::given::Console;
 use crate::resolved::unknown;
 use crate::secret::Secret;
 
-/// All keys of a table.
-pub(super) const KEYS: [&str; 17] = [
-    "name",
-    "kind",
-    "start",
-    "format",
-    "path",
-    "rotate-mib",
-    "rotate-hours",
-    "keep",
-    "compress",
+/// The kinds, and which keys mean something for each besides `kind`, `name` and `start`.
+pub(crate) const KEYS_OF_KINDS: [(&str, &[&str]); 4] = [
+    ("console", &["format"]),
+    ("ndjson", FILE_KEYS),
+    ("otlp-json", FILE_KEYS),
+    ("otlp", OTLP_KEYS),
+];
+
+/// Keys of a table of any kind.
+const COMMON_KEYS: &[&str] = &["name", "kind", "start"];
+const FILE_KEYS: &[&str] = &["path", "rotate-mib", "rotate-hours", "keep", "compress"];
+const OTLP_KEYS: &[&str] = &[
     "endpoint",
     "protocol",
     "headers",
@@ -32,27 +33,16 @@ pub(super) const KEYS: [&str; 17] = [
     "client-key",
 ];
 
-/// The kinds, and which keys mean something for each besides `kind`, `name` and `start`.
-pub(crate) const KEYS_OF_KINDS: [(&str, &[&str]); 4] = [
-    ("console", &["format"]),
-    ("ndjson", FILE_KEYS),
-    ("otlp-json", FILE_KEYS),
-    (
-        "otlp",
-        &[
-            "endpoint",
-            "protocol",
-            "headers",
-            "timeout-seconds",
-            "compression",
-            "certificate",
-            "client-certificate",
-            "client-key",
-        ],
-    ),
-];
-
-const FILE_KEYS: &[&str] = &["path", "rotate-mib", "rotate-hours", "keep", "compress"];
+/// All keys of a table, each once.
+pub(super) fn keys() -> Vec<&'static str> {
+    let mut keys = COMMON_KEYS.to_vec();
+    for key in KEYS_OF_KINDS.iter().flat_map(|(_, of_kind)| *of_kind) {
+        if !keys.contains(key) {
+            keys.push(key);
+        }
+    }
+    keys
+}
 
 /// One `[[exporter]]` table. Which keys it may have depends on its kind.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -156,7 +146,7 @@ fn place(at: usize, name: Option<&str>) -> String {
 
 /// Takes the keys out that mean nothing, and names for each the one that was probably meant.
 pub(crate) fn remove_unknown_keys(tables: &mut toml::Value) -> Vec<String> {
-    let known = KEYS.map(str::to_owned);
+    let known: Vec<String> = keys().into_iter().map(str::to_owned).collect();
     let mut faults = Vec::new();
     for (at, table) in tables.as_array_mut().into_iter().flatten().enumerate() {
         let Some(table) = table.as_table_mut() else { continue };
