@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tollgate_domain::admission::LimitApplied;
-use tollgate_domain::record::{Asked, FinishReason, Operation};
+use tollgate_domain::record::{Asked, Operation};
 use tollgate_domain::time::Interval;
 use tollgate_domain::usage::UsageSource;
 use tollgate_domain::{CostOutcome, ErrorKind, RequestId, TokenUsage, TraceId, UnixNanos, Usage};
@@ -261,9 +261,8 @@ pub enum AnswerEvent {
 /// How an answer ended and what it took.
 #[derive(Clone, Debug)]
 pub struct Ending {
-    /// Why generation ended, where the backend said so, of the first choice if there are several; or
-    /// how it failed after it had begun.
-    pub result: Result<Option<FinishReason>, Refusal>,
+    /// How it failed after it had begun, if it did.
+    pub result: Result<(), Refusal>,
     /// Tokens used.
     pub tokens: TokenUsage,
     /// Where the counts come from.

@@ -94,11 +94,8 @@ impl Tapped {
     }
 
     /// What the client is told of the end.
-    pub(crate) fn result(&self) -> Result<Option<FinishReason>, Refusal> {
-        match &self.failure {
-            Some(refusal) => Err(refusal.clone()),
-            None => Ok(self.reason()),
-        }
+    pub(crate) fn result(&self) -> Result<(), Refusal> {
+        self.failure.clone().map_or(Ok(()), Err)
     }
 
     /// Whether the client saw the whole answer.

@@ -197,7 +197,7 @@ pub(crate) mod tests {
 
     pub(crate) fn ending(result: Result<FinishReason, Refusal>) -> Ending {
         Ending {
-            result: result.map(Some),
+            result: result.map(drop),
             tokens: tokens(),
             source: UsageSource::Reported,
             cost: priced(3_600_000, "USD"),
