@@ -54,7 +54,8 @@ WRONG_FIELDS = [
     ({"user": 1}, "user"),
     ({"logprobs": 21}, "logprobs"),
     ({"echo": "yes"}, "echo"),
-    ({"echo": True, "logprobs": 1}, "echo"),
+    ({"prompt_logprobs": 21}, "prompt_logprobs"),
+    ({"prompt_logprobs": 1, "stream": True}, "prompt_logprobs"),
     ({"response_format": {"type": "xml"}}, "response_format.type"),
     ({"suffix": "x"}, "suffix"),
 ]

@@ -120,8 +120,9 @@ fn models(models: &[ModelHere]) -> Vec<String> {
             [] => String::new(),
             aliases => format!(", also called {}", aliases.join(", ")),
         };
+        let does = if info.generates { "" } else { ", embeddings only" };
         format!(
-            "{} ({}, {}, context {}){aliases}",
+            "{} ({}, {}, context {}{does}){aliases}",
             info.name, info.architecture, info.device, info.context_length
         )
     });

@@ -126,7 +126,7 @@ async fn watch(mut generation: Generation) -> Seen {
     while let Some(event) = generation.next().await {
         match event {
             Event::Started { at } => seen.started = at,
-            Event::Prefilled { at } => seen.prefilled = at,
+            Event::Prefilled { at, .. } => seen.prefilled = at,
             Event::Ended { at, .. } => seen.ended = at,
             Event::Text { .. } => {}
         }

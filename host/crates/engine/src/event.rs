@@ -16,6 +16,8 @@ pub enum Event {
     },
     /// The model has read the prompt.
     Prefilled {
+        /// How likely each of its tokens was but the first, if that was asked.
+        prompt: Vec<TokenLogprobs>,
         /// When.
         at: Instant,
     },
@@ -53,6 +55,8 @@ pub enum Event {
 pub enum End {
     /// The text is whole.
     Finished(FinishReason),
+    /// The vector of a text that was to be embedded.
+    Embedded(Vec<f32>),
     /// It was cancelled.
     Cancelled,
     /// The model failed.

@@ -9,8 +9,11 @@
 
 mod active;
 mod choices;
+mod embed;
 mod event;
+mod job;
 mod options;
+mod prompt;
 mod stop;
 mod worker;
 mod writer;
@@ -19,19 +22,18 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::task::{Context, Poll};
-use std::time::Instant;
 
 pub use choices::Choices;
+pub use embed::EmbedRequest;
 pub use event::{End, EngineError, Event, Facts};
 pub use options::EngineOptions;
-use tokio::sync::mpsc;
 use tollgate_model::Model;
 pub use tollgate_model::{
-    Constraint, ModelError, ModelInfo, SamplingOptions, TokenLogprobs, Tokenizer,
+    Constraint, Embedding, ModelError, ModelInfo, SamplingOptions, TokenLogprobs, Tokenizer,
 };
 use tollgate_scheduler::Scheduler;
 
+use crate::job::Job;
 use crate::worker::Worker;
 
 /// Handle to the engine's thread.
@@ -40,6 +42,7 @@ pub struct Engine {
     jobs: SyncSender<Job>,
     shared: Arc<Shared>,
     max_queued: usize,
+    max_running: usize,
     info: Arc<ModelInfo>,
     tokenizer: Tokenizer,
 }
@@ -72,11 +75,14 @@ pub struct KvUse {
 pub struct GenerateRequest {
     /// The prompt, at least one token, shorter than the context.
     pub prompt_tokens: Vec<u32>,
-    /// Most tokens to sample, the one that ends the text included; at least 1. The context ends the
-    /// text too.
+    /// Most tokens to sample, the one that ends the text included; the context ends the text too. With
+    /// 0 the prompt is read, and that is all.
     pub max_tokens: u32,
     /// How to sample.
     pub sampling: SamplingOptions,
+    /// Whether to tell how likely the prompt's tokens were: of each, and of as many of the likeliest.
+    /// Then all of it is computed, whatever of it is in memory.
+    pub prompt_logprobs: Option<usize>,
     /// Strings that end the text and do not appear in it.
     pub stop: Vec<String>,
     /// Tokens that end the text and do not appear in it, beside the model's own.
@@ -107,22 +113,7 @@ pub enum SubmitError {
 
 /// A request under way. Dropping it cancels it.
 #[derive(Debug)]
-pub struct Generation {
-    events: mpsc::Receiver<Event>,
-    cancelled: Arc<AtomicBool>,
-}
-
-/// A request on its way to the thread.
-struct Job {
-    request: GenerateRequest,
-    /// What was being logged about when it was submitted.
-    log: tracing::Span,
-    submitted: Instant,
-    events: mpsc::Sender<Event>,
-    cancelled: Arc<AtomicBool>,
-    /// Other choices of the same prompt, which begin when this one has read it.
-    followers: Vec<Job>,
-}
+pub struct Generation(Choices);
 
 impl Engine {
     /// Starts the thread; it ends when the last handle is dropped or after [`Engine::shutdown`].
@@ -130,7 +121,7 @@ impl Engine {
     /// # Errors
     /// The system refused another thread or the memory, or the options make no sense.
     pub fn start(model: Model, options: EngineOptions) -> io::Result<Self> {
-        let max_queued = options.max_queued.max(1);
+        let (max_queued, max_running) = (options.max_queued.max(1), options.max_running.max(1));
         let (jobs, queue) = sync_channel(max_queued);
         let store = model.kv_store(options.kv_bytes(&model)).map_err(io::Error::other)?;
         let limits = options.limits(store.blocks());
@@ -140,7 +131,7 @@ impl Engine {
         let worker = Worker::new(model, store, scheduler, Arc::clone(&shared));
         info.context_length = worker.context_length();
         std::thread::Builder::new().name("engine".to_owned()).spawn(move || worker.run(&queue))?;
-        Ok(Self { jobs, shared, max_queued, info: Arc::new(info), tokenizer })
+        Ok(Self { jobs, shared, max_queued, max_running, info: Arc::new(info), tokenizer })
     }
 
     /// Facts about the model. Its context is shorter than the model's own where memory for keys and
@@ -162,9 +153,11 @@ impl Engine {
     /// The queue is full, or the engine has stopped.
     pub fn submit(&self, request: GenerateRequest) -> Result<Generation, SubmitError> {
         self.take_places(1)?;
-        let (job, generation) = self.job(request);
-        self.send(job)?;
-        Ok(generation)
+        let (choices, mut outlets) = Choices::new(1, self.most_events(&request));
+        if let Some(outlet) = outlets.next() {
+            self.send(Job::write(request, outlet))?;
+        }
+        Ok(Generation(choices))
     }
 
     /// Hands a request to the thread that is answered several times, once with each of these seeds
@@ -178,17 +171,42 @@ impl Engine {
         seeds: &[u64],
     ) -> Result<Choices, SubmitError> {
         self.take_places(seeds.len())?;
-        let one = |seed: &u64| {
+        let most = self.most_events(request).saturating_mul(seeds.len());
+        let (choices, outlets) = Choices::new(seeds.len(), most);
+        let mut jobs = seeds.iter().zip(outlets).enumerate().map(|(number, (seed, outlet))| {
             let mut request = request.clone();
             request.sampling.seed = *seed;
-            self.job(request)
-        };
-        let (jobs, generations): (Vec<Job>, Vec<Generation>) = seeds.iter().map(one).unzip();
-        let mut jobs = jobs.into_iter();
+            // What is told of the prompt is told once.
+            request.prompt_logprobs = request.prompt_logprobs.filter(|_| number == 0);
+            Job::write(request, outlet)
+        });
         if let Some(first) = jobs.next() {
             self.send(Job { followers: jobs.collect(), ..first })?;
         }
-        Ok(Choices::new(generations))
+        Ok(choices)
+    }
+
+    /// Hands texts to the thread that are to be embedded; each ends for itself.
+    ///
+    /// # Errors
+    /// As [`Engine::submit`].
+    pub fn submit_embeddings(&self, request: EmbedRequest) -> Result<Choices, SubmitError> {
+        let count = request.inputs.len();
+        let mut lanes = count.min(self.max_running);
+        if let Err(error) = self.take_places(lanes) {
+            if error == SubmitError::Stopped || lanes <= 1 {
+                return Err(error);
+            }
+            // A busy engine may have one place left.
+            lanes = 1;
+            self.take_places(lanes)?;
+        }
+        // Started, Prefilled, Ended.
+        let (embeddings, outlets) = Choices::new(count, count.saturating_mul(3));
+        for job in request.lanes(lanes, outlets) {
+            self.send(job)?;
+        }
+        Ok(embeddings)
     }
 
     /// Most requests that may wait.
@@ -222,22 +240,10 @@ impl Engine {
         self.shared.stopping.store(true, Ordering::Release);
     }
 
-    /// A request for the thread, and what its caller hears of it.
-    fn job(&self, request: GenerateRequest) -> (Job, Generation) {
-        // A text for each token, and beside them Started, Prefilled, what was held back for
-        // unfinished characters and for stop strings, and Ended.
-        let most = (request.max_tokens.max(1) as usize).min(self.info.context_length);
-        let (sender, events) = mpsc::channel(most + 5);
-        let cancelled = Arc::new(AtomicBool::new(false));
-        let job = Job {
-            request,
-            log: tracing::Span::current(),
-            submitted: Instant::now(),
-            events: sender,
-            cancelled: Arc::clone(&cancelled),
-            followers: Vec::new(),
-        };
-        (job, Generation { events, cancelled })
+    /// What one answer may tell: a text for each token, and beside them Started, Prefilled, what was
+    /// held back for unfinished characters and for stop strings, and Ended.
+    fn most_events(&self, request: &GenerateRequest) -> usize {
+        (request.max_tokens.max(1) as usize).min(self.info.context_length) + 5
     }
 
     fn send(&self, job: Job) -> Result<(), SubmitError> {
@@ -260,42 +266,14 @@ impl Engine {
     }
 }
 
-impl Job {
-    fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Acquire)
-    }
-
-    fn cancel(&self) {
-        self.cancelled.store(true, Ordering::Release);
-    }
-
-    /// The channel has room for a whole answer, so this fails only if nobody listens any more.
-    fn emit(&self, event: Event) {
-        if self.events.try_send(event).is_err() {
-            self.cancel();
-        }
-    }
-}
-
 impl Generation {
     /// What happens next; `None` after `Ended`, or if the engine's thread died.
     pub async fn next(&mut self) -> Option<Event> {
-        self.events.recv().await
-    }
-
-    /// The same, asked without waiting.
-    pub(crate) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Event>> {
-        self.events.poll_recv(context)
+        self.0.next().await?.1
     }
 
     /// Asks the engine to stop at the next token. `Ended` still comes and says what was used.
     pub fn cancel(&self) {
-        self.cancelled.store(true, Ordering::Release);
-    }
-}
-
-impl Drop for Generation {
-    fn drop(&mut self) {
-        self.cancel();
+        self.0.cancel();
     }
 }

@@ -4,15 +4,17 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
-use tollgate_model::{BLOCK_TOKENS, Constraint, KvStore, Model, ModelError, Row};
+use tollgate_model::{BLOCK_TOKENS, Computed, Constraint, KvStore, Model, ModelError, Row};
 use tollgate_scheduler::{self as scheduler, JobId, Next, Outcome, Prefixes, Scheduler, Step};
 
-use crate::active::Active;
-use crate::{End, EngineError, GenerateRequest, Job, Shared};
+use crate::active::{Active, Did, refuse};
+use crate::job::Job;
+use crate::{End, EngineError, Shared};
 
 /// How often an idle thread looks whether it should stop.
 const IDLE_LOOK: Duration = Duration::from_millis(50);
@@ -29,11 +31,11 @@ pub(crate) struct Worker {
     origin: Instant,
     /// Positions that a sequence can have.
     context_length: usize,
-    shared: std::sync::Arc<Shared>,
+    shared: Arc<Shared>,
 }
 
-/// The logits of whoever wants them, in the order of the rows.
-type Passed = Result<Vec<Option<Vec<f32>>>, ModelError>;
+/// What each row wants, in their order.
+type Passed = Result<Vec<Computed>, ModelError>;
 
 /// One sequence's part of a pass.
 struct Part {
@@ -41,7 +43,10 @@ struct Part {
     start: usize,
     tokens: Vec<u32>,
     blocks: Vec<u32>,
+    /// Whether it has the last token of what is read.
     samples: bool,
+    /// What follows its tokens in the prompt, if it is to be told how likely that was, and how much.
+    following: Option<(Vec<u32>, usize)>,
 }
 
 impl Worker {
@@ -49,7 +54,7 @@ impl Worker {
         model: Model,
         store: KvStore,
         scheduler: Scheduler,
-        shared: std::sync::Arc<Shared>,
+        shared: Arc<Shared>,
     ) -> Self {
         let room = store.blocks().saturating_mul(BLOCK_TOKENS);
         let context_length = model.info().context_length.min(room);
@@ -112,8 +117,18 @@ impl Worker {
     fn take(&mut self, job: Job) {
         self.next_id += 1;
         let id = JobId(self.next_id);
-        let mut active = Active::new(job, &self.model.tokenizer());
-        let submitted = self.plan(id, active.job_mut()).and_then(|planned| {
+        let embedding = self.model.info().embedding.as_ref();
+        let mut active = match Active::new(job, &self.model.tokenizer(), embedding) {
+            Ok(active) => active,
+            Err(refused) => {
+                let (mut job, error) = *refused;
+                self.shared.queued.fetch_sub(1, Ordering::AcqRel);
+                let followers = std::mem::take(&mut job.followers);
+                refuse(&job, error);
+                return self.follow(followers);
+            }
+        };
+        let submitted = self.plan(id, &mut active).and_then(|planned| {
             let refused = |error: scheduler::SubmitError| ModelError::Input(error.to_string());
             self.scheduler.submit(planned).map_err(refused)
         });
@@ -128,17 +143,21 @@ impl Worker {
         self.active.insert(id, active);
     }
 
-    /// Takes choices whose prompt another one has read, or never will.
+    /// Takes those that waited until another one has read its prompt, or never will.
     fn follow(&mut self, followers: Vec<Job>) {
         for job in followers {
+            if !job.placed {
+                self.shared.queued.fetch_add(1, Ordering::AcqRel);
+            }
             self.take(job);
         }
     }
 
     /// What the scheduler has to know of a request; why it cannot run, if so.
-    fn plan(&self, id: JobId, job: &mut Job) -> Result<scheduler::Job, ModelError> {
-        let GenerateRequest { prompt_tokens, max_tokens, tenant, priority, .. } = &mut job.request;
-        let (wanted, context_length) = (prompt_tokens.len(), self.context_length);
+    fn plan(&self, id: JobId, active: &mut Active) -> Result<scheduler::Job, ModelError> {
+        let needs_all = active.needs_all();
+        let job = active.job_mut();
+        let (wanted, context_length) = (job.prompt.len(), self.context_length);
         let vocabulary = self.model.info().vocabulary;
         if wanted == 0 {
             return Err(ModelError::Input("the prompt has no token".to_owned()));
@@ -146,7 +165,7 @@ impl Worker {
         if wanted > context_length {
             return Err(ModelError::ContextExceeded { wanted, context_length });
         }
-        if let Some(token) = prompt_tokens.iter().find(|token| **token as usize >= vocabulary) {
+        if let Some(token) = job.prompt.iter().find(|token| **token as usize >= vocabulary) {
             let problem = format!("token {token} is outside the vocabulary of {vocabulary}");
             return Err(ModelError::Input(problem));
         }
@@ -155,21 +174,31 @@ impl Worker {
         let arrived = job.submitted.saturating_duration_since(self.origin);
         Ok(scheduler::Job {
             id,
-            prompt: std::mem::take(prompt_tokens).into(),
-            max_tokens: (*max_tokens as usize).clamp(1, room),
-            tenant: tenant.clone(),
-            priority: *priority,
+            prompt: std::mem::take(&mut job.prompt).into(),
+            max_tokens: (job.max_tokens() as usize).clamp(1, room),
+            tenant: job.tenant.clone(),
+            priority: job.priority,
             arrived: nanos(arrived),
-            prefixes: tenant.clone().map_or(Prefixes::Shared, Prefixes::Within),
+            prefixes: match &job.tenant {
+                _ if needs_all => Prefixes::Unused,
+                Some(tenant) => Prefixes::Within(Arc::clone(tenant)),
+                None => Prefixes::Shared,
+            },
         })
     }
 
     /// Ends those that were given up, wherever they are: their memory is free at once.
     fn let_go(&mut self) {
-        let given_up = self.active.iter().filter(|(_, active)| active.is_cancelled());
-        let given_up: Vec<JobId> = given_up.map(|(id, _)| *id).collect();
-        for id in given_up {
-            self.end(id, End::Cancelled);
+        loop {
+            let given_up = self.active.iter().filter(|(_, active)| active.is_cancelled());
+            let given_up: Vec<JobId> = given_up.map(|(id, _)| *id).collect();
+            if given_up.is_empty() {
+                break;
+            }
+            // Those that waited for them come next, and are given up too.
+            for id in given_up {
+                self.end(id, End::Cancelled);
+            }
         }
         self.report();
     }
@@ -178,8 +207,14 @@ impl Worker {
     fn step(&mut self, forward: impl FnOnce(&Model, &mut KvStore, &[Row<'_>]) -> Passed) {
         let step = self.scheduler.plan(self.now());
         self.let_in(&step);
-        let parts = parts(step);
-        let rows: Vec<Row<'_>> = parts.iter().map(Part::row).collect();
+        let mut parts = parts(step);
+        for part in &mut parts {
+            let active = self.active.get(&part.id);
+            let count = part.tokens.len();
+            part.following = active.and_then(|active| active.following(part.start, count));
+        }
+        let rows: Vec<Row<'_>> =
+            parts.iter().map(|part| part.row(self.active.get(&part.id))).collect();
         let began = Instant::now();
         let (model, store) = (&self.model, &mut self.store);
         let constraints = constraints(&mut self.active, &parts);
@@ -192,7 +227,7 @@ impl Worker {
         }
         match passed.and_then(|passed| passed.map_err(|error| EngineError::Pass(error.to_string())))
         {
-            Ok(logits) => self.hand_out(&parts, logits),
+            Ok(computed) => self.hand_out(&parts, computed),
             Err(error) => self.fail(&parts, &error),
         }
     }
@@ -211,10 +246,10 @@ impl Worker {
         self.report();
     }
 
-    /// Samples for those whose turn it is; an error, or a panic, ends the one it happens to.
-    fn hand_out(&mut self, parts: &[Part], logits: Vec<Option<Vec<f32>>>) {
-        for (part, logits) in parts.iter().zip(logits) {
-            let end = match caught(|| self.go_on(part.id, logits)) {
+    /// Hands each what was computed for it; an error, or a panic, ends the one it happens to.
+    fn hand_out(&mut self, parts: &[Part], computed: Vec<Computed>) {
+        for (part, computed) in parts.iter().zip(computed) {
+            let end = match caught(|| self.go_on(part, computed)) {
                 Ok(end) => end,
                 Err(error) => Some(End::Failed(error)),
             };
@@ -228,22 +263,20 @@ impl Worker {
     }
 
     /// Records what a pass was to a sequence; how it ends, if it does.
-    fn go_on(&mut self, id: JobId, logits: Option<Vec<f32>>) -> Option<End> {
-        let active = self.active.get_mut(&id)?;
-        let sampled = match logits {
-            None => None,
-            Some(mut logits) => {
-                active.prefilled();
-                match active.writer.sample(&mut logits) {
-                    Ok(token) => Some(token),
-                    Err(error) => return Some(End::Failed(error.into())),
-                }
-            }
+    fn go_on(&mut self, part: &Part, computed: Computed) -> Option<End> {
+        let active = self.active.get_mut(&part.id)?;
+        let did = active.take_in(part.start, part.samples, computed);
+        let outcome = match &did {
+            Did::Sampled(token) => Outcome::Sampled(*token),
+            Did::Read | Did::Ended(_) => Outcome::Read,
         };
-        let outcome = sampled.map_or(Outcome::Read, Outcome::Sampled);
-        match self.scheduler.record(id, outcome) {
-            Ok(next) => active.write(sampled?, next == Next::AtLimit),
-            Err(error) => Some(End::Failed(EngineError::Pass(error.to_string()))),
+        let recorded = self.scheduler.record(part.id, outcome);
+        match (did, recorded) {
+            (Did::Ended(end @ End::Failed(_)), _) => Some(end),
+            (_, Err(error)) => Some(End::Failed(EngineError::Pass(error.to_string()))),
+            (Did::Ended(end), Ok(_)) => Some(end),
+            (Did::Read, Ok(_)) => None,
+            (Did::Sampled(token), Ok(next)) => active.write(token, next == Next::AtLimit),
         }
     }
 
@@ -290,9 +323,10 @@ impl Worker {
 }
 
 impl Part {
-    fn row(&self) -> Row<'_> {
-        let Self { start, tokens, blocks, samples, .. } = self;
-        Row { blocks, start: *start, tokens, logits: *samples }
+    fn row(&self, active: Option<&Active>) -> Row<'_> {
+        let Self { start, tokens, blocks, samples, following, .. } = self;
+        let wanted = active.map(|active| active.wanted(*samples, following.as_ref()));
+        Row { blocks, start: *start, tokens, wanted: wanted.unwrap_or_default() }
     }
 }
 
@@ -305,6 +339,7 @@ fn parts(step: Step) -> Vec<Part> {
         tokens: vec![decode.token],
         blocks: numbers(decode.blocks),
         samples: true,
+        following: None,
     });
     let prefills = step.prefills.into_iter().map(|piece| Part {
         id: piece.id,
@@ -312,6 +347,7 @@ fn parts(step: Step) -> Vec<Part> {
         tokens: piece.tokens,
         blocks: numbers(piece.blocks),
         samples: piece.samples,
+        following: None,
     });
     decodes.chain(prefills).collect()
 }
@@ -323,20 +359,22 @@ fn constraints<'a>(
 ) -> Vec<&'a mut Constraint> {
     let samples = |id: &JobId| parts.iter().any(|part| part.id == *id && part.samples);
     let sampling = active.iter_mut().filter(|(id, _)| samples(id));
-    sampling.filter_map(|(_, active)| active.writer.constraint_mut()).collect()
+    sampling.filter_map(|(_, active)| active.constraint_mut()).collect()
 }
 
-/// Computes a pass, and meanwhile, on another thread, which tokens may come after it. Where there is no
-/// other thread to be had, that is found out when they are chosen.
+/// Computes a pass, and meanwhile, on the threads that compute it too, which tokens may come after it.
+/// What goes wrong there is found out again when they are chosen.
 fn meanwhile<T>(constraints: Vec<&mut Constraint>, pass: impl FnOnce() -> T) -> T {
     if constraints.is_empty() {
         return pass();
     }
-    let prepare = || constraints.into_iter().for_each(Constraint::prepare);
-    std::thread::scope(|scope| {
-        let builder = std::thread::Builder::new().name("masks".to_owned());
-        if let Err(error) = builder.spawn_scoped(scope, prepare) {
-            tracing::debug!(%error, "no thread for masks");
+    rayon::in_place_scope(|scope| {
+        for constraint in constraints {
+            scope.spawn(move |_| {
+                if let Err(error) = caught(|| constraint.prepare()) {
+                    tracing::debug!(%error, "which tokens may come next is not known yet");
+                }
+            });
         }
         pass()
     })

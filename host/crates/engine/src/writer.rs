@@ -23,15 +23,19 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Takes what it needs out of the request, but not the prompt.
-    pub(crate) fn new(request: &mut GenerateRequest, tokenizer: &Tokenizer) -> Self {
+    /// Takes what it needs out of the request.
+    pub(crate) fn new(
+        request: &mut GenerateRequest,
+        prompt: &[u32],
+        tokenizer: &Tokenizer,
+    ) -> Self {
         let mut ends = std::mem::take(&mut request.stop_token_ids);
         if !request.ignore_eos {
             ends.extend_from_slice(tokenizer.stop_tokens());
         }
         let sampling = std::mem::take(&mut request.sampling);
         Self {
-            sampler: Sampler::after(sampling, &request.prompt_tokens),
+            sampler: Sampler::after(sampling, prompt),
             constraint: request.constraint.take(),
             stream: tokenizer.text_stream(),
             stops: StopMatcher::new(std::mem::take(&mut request.stop)),

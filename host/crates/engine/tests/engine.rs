@@ -58,7 +58,7 @@ async fn answer(mut generation: Generation) -> Answer {
     while let Some(event) = generation.next().await {
         let (kind, when) = match event {
             Event::Started { at } => ('s', at),
-            Event::Prefilled { at } => ('p', at),
+            Event::Prefilled { at, .. } => ('p', at),
             Event::Text { text, at, .. } => {
                 assert!(!text.is_empty());
                 answer.text.push_str(&text);

@@ -92,6 +92,17 @@ pub enum Prompt {
     Tokens(Vec<u32>),
     /// A conversation, rendered by the model's chat template.
     Chat(Vec<ChatMessage>),
+    /// Texts to embed.
+    Inputs(Vec<Input>),
+}
+
+/// One of the texts that are to be embedded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// As text.
+    Text(String),
+    /// As tokens of the served model.
+    Tokens(Vec<u32>),
 }
 
 impl Prompt {
@@ -102,8 +113,21 @@ impl Prompt {
             Self::Text(text) => text.chars().count(),
             Self::Tokens(_) => 0,
             Self::Chat(messages) => messages.iter().map(|m| m.content.chars().count()).sum(),
+            Self::Inputs(inputs) => {
+                inputs.iter().filter_map(Input::text).map(|text| text.chars().count()).sum()
+            }
         };
         characters as u64
+    }
+}
+
+impl Input {
+    /// It, where it is a text.
+    pub(crate) fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Tokens(_) => None,
+        }
     }
 }
 
@@ -155,8 +179,12 @@ pub struct Tuning {
     pub min_tokens: u32,
     /// Whether to tell how likely tokens were: of each, and of as many of the likeliest.
     pub logprobs: Option<u32>,
+    /// The same of the tokens of the prompt.
+    pub prompt_logprobs: Option<u32>,
     /// Whether the answer begins with the prompt.
     pub echo: bool,
+    /// Numbers of each vector, where texts are embedded and it is said.
+    pub dimensions: Option<u32>,
     /// The JSON schema that the answer is held to, as JSON.
     pub schema: Option<String>,
 }
@@ -173,7 +201,9 @@ impl Default for Tuning {
             ignore_eos: false,
             min_tokens: 0,
             logprobs: None,
+            prompt_logprobs: None,
             echo: false,
+            dimensions: None,
             schema: None,
         }
     }

@@ -7,7 +7,7 @@
 use tollgate_domain::record::{Content, FinishReason, Message};
 use wildmatch::WildMatch;
 
-use crate::call::Prompt;
+use crate::call::{Input, Prompt};
 
 /// Whose content is kept, and how much of it.
 #[derive(Clone, Debug, Default)]
@@ -56,6 +56,9 @@ impl Capture {
     fn input(&self, prompt: &Prompt) -> (Vec<Message>, bool) {
         let said: Vec<(&str, &str)> = match prompt {
             Prompt::Text(text) => vec![("user", text)],
+            Prompt::Inputs(inputs) => {
+                inputs.iter().filter_map(Input::text).map(|text| ("user", text)).collect()
+            }
             // Its text is the model's to know.
             Prompt::Tokens(_) => Vec::new(),
             Prompt::Chat(messages) => {

@@ -15,7 +15,7 @@ use tollgate_upstream::{
     Attempt, AttemptOutcome, Exchange, Failed, FailedKind, Outgoing, UpstreamErrorKind,
 };
 
-use crate::call::{Forward, ForwardedHead, Moment, Prompt, Refusal};
+use crate::call::{Forward, ForwardedHead, Input, Moment, Prompt, Refusal};
 use crate::request::Request;
 
 /// When a client may try again that found all backends busy.
@@ -236,6 +236,13 @@ pub(crate) fn estimated_tokens(model: &str, prompt: &Prompt) -> u64 {
         Prompt::Chat(messages) => {
             let of = |m: &ChatMessage| PER_MESSAGE + count_tokens(model, &m.content);
             PER_CHAT + messages.iter().map(of).sum::<u64>()
+        }
+        Prompt::Inputs(inputs) => {
+            let of = |input: &Input| match input {
+                Input::Text(text) => count_tokens(model, text),
+                Input::Tokens(tokens) => tokens.len() as u64,
+            };
+            inputs.iter().map(of).sum()
         }
     }
 }

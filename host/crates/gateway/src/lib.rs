@@ -10,6 +10,7 @@ mod admit;
 mod call;
 mod content;
 mod deliver;
+mod embed;
 mod exporters;
 mod forward;
 mod ingest;
@@ -49,7 +50,7 @@ pub use admin::Admin;
 pub use admission::Tenancy;
 pub use call::{
     Answer, AnswerEvent, Arrival, Call, Caller, ChatMessage, Ending, Form, Forward, ForwardedHead,
-    Moment, Places, Prompt, Refusal, Tuning,
+    Input, Moment, Places, Prompt, Refusal, Tuning,
 };
 pub use content::CaptureSettings;
 pub use exporters::ExporterStatus;
@@ -57,7 +58,7 @@ pub use ingest::Receipt;
 pub use inspect::{LedgerStanding, LimitsStanding, Seen, Totals, TotalsAsk};
 pub use metrics::{ExporterCounts, FileState, LedgerCounts};
 pub use models::ModelCard;
-pub use piece::{Piece, TokenTold};
+pub use piece::{Piece, TokenLikely, TokenTold};
 pub use shadow::{ShadowAmounts, ShadowGroup, ShadowResult, ShadowSeries};
 pub use tokens::{ToTokens, Tokens};
 pub use tollgate_ledger::{Durability, LedgerState, Page, Query, Stored, UnderWay};

@@ -7,7 +7,8 @@ use tollgate_domain::ErrorKind;
 use tollgate_domain::record::{Asked, Operation};
 use tollgate_domain::time::Interval;
 use tollgate_engine::{
-    Choices, Constraint, Engine, GenerateRequest, SamplingOptions, SubmitError, Tokenizer,
+    Choices, Constraint, EmbedRequest, Engine, GenerateRequest, SamplingOptions, SubmitError,
+    Tokenizer,
 };
 
 use crate::call::{Call, Prompt, Refusal, Tuning};
@@ -25,24 +26,36 @@ pub(crate) struct Local {
 
 /// What the engine is to do, once the request is let in.
 pub(crate) struct Prepared {
-    work: GenerateRequest,
-    /// One for each choice.
-    seeds: Vec<u64>,
-    /// What each choice begins with.
-    echo: Option<String>,
-    /// Tokens of the prompt.
+    asks: Asks,
+    /// Tokens of the prompt, or of all texts.
     pub(crate) prompt_tokens: u32,
     /// When the prompt was made into tokens.
     pub(crate) tokenize: Interval,
 }
 
+/// What the engine is asked for.
+enum Asks {
+    Text {
+        work: Box<GenerateRequest>,
+        /// One for each choice.
+        seeds: Vec<u64>,
+        /// What each choice begins with.
+        echo: Option<String>,
+    },
+    Embeddings(EmbedRequest),
+}
+
 /// What the engine does for a request.
 pub(crate) struct Working {
     pub(crate) choices: Choices,
-    /// Tokens of the prompt.
-    pub(crate) prompt_tokens: u64,
+    /// Tokens that each choice reads: all choices of a text share what the first reads.
+    pub(crate) reads: Vec<u64>,
+    /// Whether it writes text; else each choice is a vector.
+    pub(crate) writes: bool,
     /// What each choice begins with.
     pub(crate) echo: Option<String>,
+    /// The first token of a prompt.
+    pub(crate) first: Option<u32>,
     pub(crate) device: &'static str,
     pub(crate) tokenizer: Tokenizer,
 }
@@ -50,7 +63,12 @@ pub(crate) struct Working {
 impl Prepared {
     /// Most tokens that the answer can have, all choices together.
     pub(crate) fn most_output_tokens(&self) -> u64 {
-        u64::from(self.work.max_tokens).saturating_mul(self.seeds.len() as u64)
+        match &self.asks {
+            Asks::Text { work, seeds, .. } => {
+                u64::from(work.max_tokens).saturating_mul(seeds.len() as u64)
+            }
+            Asks::Embeddings(_) => 0,
+        }
     }
 }
 
@@ -63,11 +81,20 @@ impl Local {
         prompt: &Prompt,
     ) -> Result<Prepared, Refusal> {
         let began = Instant::now();
+        if let Prompt::Inputs(inputs) = prompt {
+            let work = self.embeddings(call, request, inputs)?;
+            let tokenize = call.arrival.at.interval(began, Instant::now());
+            let prompt_tokens = work.inputs.iter().map(Vec::len).sum::<usize>();
+            let prompt_tokens = u32::try_from(prompt_tokens).unwrap_or(u32::MAX);
+            return Ok(Prepared { asks: Asks::Embeddings(work), prompt_tokens, tokenize });
+        }
+        self.writes(request)?;
         let prompt_tokens = tokio::task::block_in_place(|| self.tokenize(prompt, None))?;
         let echo = call.tuning.echo.then(|| self.said(prompt, &prompt_tokens)).transpose()?;
         let tokenize = call.arrival.at.interval(began, Instant::now());
         let used = u32::try_from(prompt_tokens.len()).unwrap_or(u32::MAX);
-        let room = room(used, self.models.context_length(), prompt)?;
+        let reads_only = call.asked.max_tokens == Some(0);
+        let room = room(used, self.models.context_length(), prompt, reads_only)?;
         let wanted = call.asked.max_tokens.unwrap_or(match call.arrival.operation {
             Operation::TextCompletion => DEFAULT_COMPLETION_TOKENS,
             _ => room,
@@ -76,6 +103,7 @@ impl Local {
             prompt_tokens,
             max_tokens: wanted.min(room),
             sampling: sampling(&call.asked, &call.tuning),
+            prompt_logprobs: prompt_logprobs(&call.tuning),
             stop: call.asked.stop.clone(),
             stop_token_ids: call.tuning.stop_token_ids.clone(),
             ignore_eos: call.tuning.ignore_eos,
@@ -85,20 +113,48 @@ impl Local {
             ..GenerateRequest::default()
         };
         let seeds = seeds(work.sampling.seed, self.choices(&call.asked)?);
-        Ok(Prepared { work, seeds, echo, prompt_tokens: used, tokenize })
+        let asks = Asks::Text { work: Box::new(work), seeds, echo };
+        Ok(Prepared { asks, prompt_tokens: used, tokenize })
     }
 
     /// Hands it to the engine.
     pub(crate) fn submit(&self, prepared: Prepared) -> Result<Working, Refusal> {
-        let Prepared { work, seeds, echo, prompt_tokens, .. } = prepared;
-        let choices = self.engine.submit_choices(&work, &seeds).map_err(|error| busy(&error))?;
+        let busy = |error: SubmitError| busy(&error);
+        let (choices, reads, writes, echo, first) = match prepared.asks {
+            Asks::Text { work, seeds, echo } => {
+                let mut reads = vec![0; seeds.len()];
+                if let Some(first) = reads.first_mut() {
+                    *first = prepared.prompt_tokens.into();
+                }
+                let choices = self.engine.submit_choices(&work, &seeds).map_err(busy)?;
+                (choices, reads, true, echo, work.prompt_tokens.first().copied())
+            }
+            Asks::Embeddings(work) => {
+                let reads = work.inputs.iter().map(|input| input.len() as u64).collect();
+                (self.engine.submit_embeddings(work).map_err(busy)?, reads, false, None, None)
+            }
+        };
         Ok(Working {
             choices,
-            prompt_tokens: prompt_tokens.into(),
+            reads,
+            writes,
             echo,
+            first,
             device: self.engine.info().device,
             tokenizer: self.engine.tokenizer().clone(),
         })
+    }
+
+    /// Refuses to write where the model only embeds.
+    fn writes(&self, request: &Request) -> Result<(), Refusal> {
+        if self.engine.info().generates {
+            return Ok(());
+        }
+        let message = format!(
+            "The model `{}` makes embeddings and writes no text. Ask it by /v1/embeddings.",
+            request.asked.model
+        );
+        Err(Refusal::new(ErrorKind::InvalidRequest, message).param("model"))
     }
 
     /// How many answers are asked for; each waits in the engine's queue by itself.
@@ -129,7 +185,7 @@ impl Local {
         let decode = || self.engine.tokenizer().decode(tokens);
         match prompt {
             Prompt::Text(text) => Ok(text.clone()),
-            Prompt::Tokens(_) | Prompt::Chat(_) => decode().map_err(|error| {
+            Prompt::Tokens(_) | Prompt::Chat(_) | Prompt::Inputs(_) => decode().map_err(|error| {
                 Refusal::new(ErrorKind::InvalidRequest, error.to_string()).param("prompt")
             }),
         }
@@ -150,6 +206,8 @@ impl Local {
                 ("messages", tokenizer.render_chat(messages).and_then(encode))
             }
             Prompt::Tokens(tokens) => ("prompt", Ok(tokens.clone())),
+            // Each by itself: see `embeddings`.
+            Prompt::Inputs(_) => ("input", Ok(Vec::new())),
         };
         let refused = |message: String| Refusal::new(ErrorKind::InvalidRequest, message);
         let tokens = tokens.map_err(|error| refused(error.to_string()).param(param))?;
@@ -170,14 +228,21 @@ impl Local {
     }
 }
 
-/// Tokens left in the context after the prompt.
-fn room(used: u32, context: u32, prompt: &Prompt) -> Result<u32, Refusal> {
+/// Whether to tell how likely the tokens of the prompt were, and how many of the likeliest: an answer
+/// that begins with its prompt tells it of that too.
+fn prompt_logprobs(tuning: &Tuning) -> Option<usize> {
+    let echoed = tuning.logprobs.filter(|_| tuning.echo);
+    tuning.prompt_logprobs.max(echoed).map(|top| top as usize)
+}
+
+/// Tokens left in the context after the prompt: none if it is only to be read.
+fn room(used: u32, context: u32, prompt: &Prompt, reads_only: bool) -> Result<u32, Refusal> {
     let param = if matches!(prompt, Prompt::Chat(_)) { "messages" } else { "prompt" };
     if used == 0 {
         let message = "The prompt is empty: it must have at least one token.";
         return Err(Refusal::new(ErrorKind::InvalidRequest, message).param(param));
     }
-    if used >= context {
+    if used > context || (used == context && !reads_only) {
         let message = format!(
             "The prompt has {used} tokens; this model's context holds {context}, the answer \
              included. Shorten the prompt to at most {} tokens.",

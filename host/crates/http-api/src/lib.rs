@@ -16,6 +16,7 @@
 mod account;
 mod admin;
 mod body;
+mod embeddings;
 mod error;
 mod forwarded;
 mod headers;
@@ -31,6 +32,7 @@ mod sse;
 mod stall;
 mod tokens;
 mod version;
+mod wire;
 
 pub use admin::{
     AdminServer, AdminSettings, BreakerView, FaultCount, MeterView, PluginView, PluginsView,

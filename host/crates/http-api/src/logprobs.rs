@@ -1,6 +1,10 @@
 //! How likely tokens were, in OpenAI's two shapes: of chats a list of objects, of completions lists
 //! side by side.
 //!
+//! An answer that begins with its prompt tells of that too; vLLM's `prompt_logprobs` is a list of its
+//! own, of objects by the tokens' ids. Nothing is told of the first token of a prompt, which nothing
+//! comes before.
+//!
 //! Every token that was sampled is told of, as vLLM does, also the one that ended the text and those
 //! of a stop string. A token that is part of a character is written by its bytes.
 
@@ -9,7 +13,7 @@ use std::fmt::Write as _;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use tollgate_domain::record::Operation;
-use tollgate_gateway::TokenTold;
+use tollgate_gateway::{TokenLikely, TokenTold};
 
 /// What JSON, which has no infinity, says of a token that the model would never choose; OpenAI too.
 const NEVER: f32 = -9999.0;
@@ -39,9 +43,23 @@ struct Token {
 #[derive(Serialize)]
 pub(crate) struct Lists {
     text_offset: Vec<u64>,
-    token_logprobs: Vec<f32>,
+    token_logprobs: Vec<Option<f32>>,
     tokens: Vec<String>,
-    top_logprobs: Vec<Top>,
+    top_logprobs: Vec<Option<Top>>,
+}
+
+/// `prompt_logprobs`: one for each token of the prompt.
+#[derive(Serialize)]
+pub(crate) struct Prompt(Vec<Option<Place>>);
+
+/// What might stand in one place of a prompt, by id: first what does, then the likeliest.
+struct Place(Vec<(u32, Likely)>);
+
+#[derive(Serialize)]
+struct Likely {
+    logprob: f32,
+    rank: u32,
+    decoded_token: String,
 }
 
 /// Tokens and how likely they are, each once, the likeliest first.
@@ -73,6 +91,11 @@ impl Writer {
         })
     }
 
+    /// Writes `prompt_logprobs`.
+    pub(crate) fn prompt(tokens: &[TokenTold]) -> Prompt {
+        Prompt(tokens.iter().map(place).collect())
+    }
+
     fn lists(&mut self, tokens: Vec<TokenTold>) -> Lists {
         let mut lists = Lists {
             text_offset: Vec::with_capacity(tokens.len()),
@@ -82,19 +105,11 @@ impl Writer {
         };
         for told in tokens {
             lists.text_offset.push(self.offset(&told));
-            let logprob = finite(told.logprob);
+            let logprob = told.logprob.map(finite);
             let name = name("bytes:", &told.bytes);
-            let mut top: Vec<(String, f32)> = Vec::with_capacity(told.top.len() + 1);
-            let likely =
-                told.top.iter().map(|(bytes, logprob)| (self::name("bytes:", bytes), *logprob));
-            for (likely, logprob) in likely.chain([(name.clone(), logprob)]) {
-                if top.iter().all(|(known, _)| *known != likely) {
-                    top.push((likely, finite(logprob)));
-                }
-            }
+            lists.top_logprobs.push(logprob.map(|logprob| top(&told.top, (&name, logprob))));
             lists.token_logprobs.push(logprob);
             lists.tokens.push(name);
-            lists.top_logprobs.push(Top(top));
         }
         lists
     }
@@ -111,6 +126,31 @@ impl Writer {
     }
 }
 
+/// Of these the likeliest, and the one that stands there.
+fn top(likeliest: &[TokenLikely], (name, logprob): (&str, f32)) -> Top {
+    let mut top: Vec<(String, f32)> = Vec::with_capacity(likeliest.len() + 1);
+    let likely = likeliest.iter().map(|one| (self::name("bytes:", &one.bytes), one.logprob));
+    for (likely, logprob) in likely.chain([(name.to_owned(), logprob)]) {
+        if top.iter().all(|(known, _)| *known != likely) {
+            top.push((likely, finite(logprob)));
+        }
+    }
+    Top(top)
+}
+
+/// What might stand in the place of one token of a prompt.
+fn place(told: &TokenTold) -> Option<Place> {
+    let likely = |bytes: &[u8], logprob: f32, rank: u32| Likely {
+        logprob: finite(logprob),
+        rank,
+        decoded_token: String::from_utf8_lossy(bytes).into_owned(),
+    };
+    let here = (told.id, likely(&told.bytes, told.logprob?, told.rank));
+    let others = (1u32..).zip(&told.top).filter(|(_, one)| one.id != told.id);
+    let others = others.map(|(rank, one)| (one.id, likely(&one.bytes, one.logprob, rank)));
+    Some(Place(std::iter::once(here).chain(others).collect()))
+}
+
 fn told(told: TokenTold) -> Told {
     let token = |bytes: Box<[u8]>, logprob| Token {
         token: name("", &bytes),
@@ -118,8 +158,8 @@ fn told(told: TokenTold) -> Told {
         bytes,
     };
     Told {
-        token: token(told.bytes, told.logprob),
-        top_logprobs: told.top.into_iter().map(|(bytes, logprob)| token(bytes, logprob)).collect(),
+        token: token(told.bytes, told.logprob.unwrap_or(f32::NEG_INFINITY)),
+        top_logprobs: told.top.into_iter().map(|one| token(one.bytes, one.logprob)).collect(),
     }
 }
 
@@ -141,6 +181,12 @@ fn finite(logprob: f32) -> f32 {
     if logprob.is_finite() { logprob } else { NEVER }
 }
 
+impl Serialize for Place {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(id, likely)| (id, likely)))
+    }
+}
+
 impl Serialize for Top {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(self.0.len()))?;
@@ -156,8 +202,14 @@ mod tests {
     use super::*;
 
     fn token(bytes: &[u8], logprob: f32, top: &[(&[u8], f32)]) -> TokenTold {
-        let top = top.iter().map(|(bytes, logprob)| ((*bytes).into(), *logprob)).collect();
-        TokenTold { bytes: bytes.into(), special: bytes.starts_with(b"<"), logprob, top }
+        let one = |(id, (bytes, logprob)): (u32, &(&[u8], f32))| TokenLikely {
+            id,
+            bytes: (*bytes).into(),
+            logprob: *logprob,
+        };
+        let top = (0..).zip(top).map(one).collect();
+        let (special, logprob) = (bytes.starts_with(b"<"), Some(logprob));
+        TokenTold { id: 7, bytes: bytes.into(), special, logprob, rank: 3, top }
     }
 
     fn tokens() -> Vec<TokenTold> {
@@ -184,6 +236,28 @@ mod tests {
             )
         );
         assert!(Writer::default().write(Operation::Chat, Vec::new()).is_none());
+    }
+
+    #[test]
+    fn prompts_are_told_by_id_and_nothing_of_their_first_token() {
+        let first = TokenTold { logprob: None, ..token(b"<begin>", 0.0, &[]) };
+        let second = TokenTold { id: 1, ..token(b"b", -1.5, &[(b"a", -0.5), (b"b", -1.5)]) };
+        let told = Writer::prompt(&[first.clone(), second.clone()]);
+        assert_eq!(
+            serde_json::to_string(&told).unwrap(),
+            concat!(
+                r#"[null,{"1":{"logprob":-1.5,"rank":3,"decoded_token":"b"},"#,
+                r#""0":{"logprob":-0.5,"rank":1,"decoded_token":"a"}}]"#
+            )
+        );
+        let echoed = Writer::default().write(Operation::TextCompletion, vec![first, second]);
+        assert_eq!(
+            serde_json::to_string(&echoed).unwrap(),
+            concat!(
+                r#"{"text_offset":[0,0],"token_logprobs":[null,-1.5],"tokens":["<begin>","b"],"#,
+                r#""top_logprobs":[null,{"a":-0.5,"b":-1.5}]}"#
+            )
+        );
     }
 
     #[test]

@@ -8,6 +8,7 @@
 
 mod chat;
 mod completion;
+mod embedding;
 mod fields;
 mod format;
 mod parameters;
@@ -18,6 +19,8 @@ mod unserved;
 use tollgate_domain::ErrorKind;
 use tollgate_domain::record::{Asked, Operation};
 use tollgate_gateway::{Arrival, Call, Forward, Places, Prompt, Refusal, Tuning};
+
+use crate::wire::Wire;
 
 use fields::{Fields, Invalid};
 use parameters::Parameters;
@@ -30,6 +33,8 @@ pub(crate) struct Request {
     prompt: Option<Prompt>,
     /// How that model is to.
     tuning: Tuning,
+    /// How its answer is told.
+    wire: Wire,
     /// Whether another server can answer it.
     forward: bool,
 }
@@ -67,9 +72,9 @@ pub(crate) fn parse(
     let places = places(&model, user.as_deref());
     let here = (places.here || !places.elsewhere).then(|| read(operation, &fields));
     match here {
-        Some(Ok((parameters, prompt, tuning))) => {
+        Some(Ok(Here { parameters, prompt, tuning, wire })) => {
             let prompt = Some(prompt);
-            Ok(Request { parameters, prompt, tuning, forward: places.elsewhere })
+            Ok(Request { parameters, prompt, tuning, wire, forward: places.elsewhere })
         }
         Some(Err(invalid)) if !places.elsewhere => {
             let Parameters { asked, user, .. } = Parameters::glance(operation, &fields);
@@ -77,36 +82,48 @@ pub(crate) fn parse(
         }
         _ => {
             let parameters = Parameters::glance(operation, &fields);
-            Ok(Request { parameters, prompt: None, tuning: Tuning::default(), forward: true })
+            let (tuning, wire) = (Tuning::default(), Wire::default());
+            Ok(Request { parameters, prompt: None, tuning, wire, forward: true })
         }
     }
 }
 
+/// What the model in this process needs of a request.
+struct Here {
+    parameters: Parameters,
+    prompt: Prompt,
+    tuning: Tuning,
+    wire: Wire,
+}
+
 /// Reads all of it, as the model in this process needs it.
-fn read(
-    operation: Operation,
-    fields: &Fields<'_>,
-) -> Result<(Parameters, Prompt, Tuning), Invalid> {
+fn read(operation: Operation, fields: &Fields<'_>) -> Result<Here, Invalid> {
     let prompt = match operation {
         Operation::Chat => Prompt::Chat(chat::messages(fields)?),
         Operation::TextCompletion => completion::prompt(fields)?,
-        Operation::Embeddings | Operation::Responses | Operation::Other => {
+        Operation::Embeddings => {
+            let (parameters, prompt, tuning) = embedding::read(fields)?;
+            let wire = Wire { base64: embedding::base64(fields)?, ..Wire::default() };
+            return Ok(Here { parameters, prompt, tuning, wire });
+        }
+        Operation::Responses | Operation::Other => {
             let message = "No backend serves this for this model; the model in this process answers \
-                           chats and completions only.";
+                           chats, completions and embeddings only.";
             return Err(Invalid { message: message.to_owned(), param: None });
         }
     };
     let mut parameters = Parameters::read(operation, fields)?;
-    let tuning = tuning::read(operation, fields, parameters.asked.max_tokens)?;
+    let tuning = tuning::read(operation, fields, &parameters.asked)?;
     unserved::check(fields)?;
     parameters.asked.prompt_characters = prompt.characters();
-    Ok((parameters, prompt, tuning))
+    let wire = Wire::new(parameters.include_usage, &tuning);
+    Ok(Here { parameters, prompt, tuning, wire })
 }
 
 impl Request {
-    /// Whether a streamed answer ends with a usage chunk.
-    pub(crate) fn include_usage(&self) -> bool {
-        self.parameters.include_usage
+    /// How the answer of the model in this process is told.
+    pub(crate) fn wire(&self) -> Wire {
+        self.wire
     }
 
     /// What the gateway is to serve; `forward` is what this was read from, as another server gets

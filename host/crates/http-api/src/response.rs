@@ -9,6 +9,7 @@ use tollgate_gateway::{Answer, AnswerEvent, Ending, Piece, Refusal, TokenTold};
 
 use crate::account::{Account, Usage};
 use crate::logprobs::{self, Logprobs};
+use crate::wire::Wire;
 use crate::{error, headers};
 
 /// What every piece of one answer repeats.
@@ -55,19 +56,31 @@ impl Head {
 struct Told {
     text: String,
     tokens: Vec<TokenTold>,
+    /// Those of the prompt, for `prompt_logprobs`.
+    prompt: Option<Vec<TokenTold>>,
     reason: Option<FinishReason>,
 }
 
 /// Waits for the whole answer, then sends it.
-pub(crate) async fn whole(operation: Operation, choices: usize, mut answer: Answer) -> Response {
+pub(crate) async fn whole(
+    operation: Operation,
+    choices: usize,
+    mut answer: Answer,
+    wire: Wire,
+) -> Response {
     let head = Head::new(operation, &answer);
     // Each is bounded by the model's context.
     let mut told: Vec<Told> = std::iter::repeat_with(Told::default).take(choices).collect();
     loop {
         match answer.next().await {
-            Some(AnswerEvent::Piece(Piece { choice, text, tokens, finish_reason })) => {
+            Some(AnswerEvent::Piece(piece)) => {
+                let Piece { choice, text, tokens, prompt, finish_reason, .. } = piece;
                 if let Some(told) = told.get_mut(choice) {
                     told.text.push_str(&text);
+                    if !prompt.is_empty() {
+                        told.tokens.extend(wire.echoed(&prompt));
+                        told.prompt = wire.prompt(&prompt);
+                    }
                     told.tokens.extend(tokens);
                     told.reason = finish_reason.or(told.reason);
                 }
@@ -113,8 +126,13 @@ fn body(head: &Head, mut told: Vec<Told>, ending: &Ending, account: Account<'_>)
             logprobs::Writer::default().write(head.operation, tokens)
         })
         .collect();
+    let prompt = |told: &Told| told.prompt.as_deref().map(logprobs::Writer::prompt);
+    // vLLM tells it once of a chat, and of each choice of a completion.
+    let is_chat = head.operation == Operation::Chat;
+    let of_all = told.first().filter(|_| is_chat).and_then(prompt);
     let choices = told.iter().zip(logprobs).enumerate().map(|(index, (told, logprobs))| Indexed {
         index,
+        prompt_logprobs: if is_chat { None } else { prompt(told) },
         choice: match head.operation {
             Operation::Chat => Choice::Chat {
                 message: Message { role: "assistant", content: &told.text, refusal: None },
@@ -135,6 +153,7 @@ fn body(head: &Head, mut told: Vec<Told>, ending: &Ending, account: Account<'_>)
         model: &head.model,
         choices: choices.collect(),
         usage: Usage::from(&ending.tokens),
+        prompt_logprobs: of_all,
         text: told.first().map_or("", |told| &told.text),
         account,
     })
@@ -148,6 +167,8 @@ struct Body<'a> {
     model: &'a str,
     choices: Vec<Indexed<'a>>,
     usage: Usage,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_logprobs: Option<logprobs::Prompt>,
     /// Of the first choice.
     text: &'a str,
     #[serde(flatten)]
@@ -160,6 +181,8 @@ struct Indexed<'a> {
     #[serde(flatten)]
     choice: Choice<'a>,
     logprobs: Option<Logprobs>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_logprobs: Option<logprobs::Prompt>,
     finish_reason: Option<&'static str>,
 }
 
@@ -209,7 +232,7 @@ pub(crate) mod tests {
     const ACCOUNT: &str = r#""prompt_tokens":12,"completion_tokens":3,"estimated_cost_usd":0.0000036,"cost":{"status":"priced","amount":"0.0000036","currency":"USD","plugin":{"name":"tollgate/cost-per-token","version":"0.1.0","digest":"ab12"}},"trace_id":"00000000000000000000000000000007""#;
 
     fn told(text: &str, reason: FinishReason) -> Told {
-        Told { text: text.to_owned(), tokens: Vec::new(), reason: Some(reason) }
+        Told { text: text.to_owned(), reason: Some(reason), ..Told::default() }
     }
 
     #[test]

@@ -19,9 +19,10 @@ use tracing::Instrument;
 
 use crate::request::Malformed;
 use crate::tokens::Question;
+use crate::wire::Wire;
 use crate::{
-    HttpSettings, body, error, forwarded, headers, openapi, request as requests, response, sse,
-    tokens,
+    HttpSettings, body, embeddings, error, forwarded, headers, openapi, request as requests,
+    response, sse, tokens,
 };
 
 const COMPLETIONS: &str = "/v1/completions";
@@ -157,11 +158,11 @@ async fn infer(api: Api, operation: Operation, route: &str, request: Request) ->
             return error::response(&refusal, None);
         }
     };
-    let include_usage = request.include_usage();
+    let wire = request.wire();
     let call: Call = request.into_call(arrival, forward(&head, body.unwrap_or_default()));
     let stream = call.asked.stream;
     match api.gateway.serve(call).await {
-        Ok(answer) => told(operation, answer, stream, include_usage).await,
+        Ok(answer) => told(operation, answer, stream, wire).await,
         Err(refusal) => error::response(&refusal, None),
     }
 }
@@ -178,20 +179,16 @@ fn forward(head: &request::Parts, body: Bytes) -> Forward {
 }
 
 /// An answer as its client reads it.
-async fn told(
-    operation: Operation,
-    mut answer: Answer,
-    stream: bool,
-    include_usage: bool,
-) -> Response {
+async fn told(operation: Operation, mut answer: Answer, stream: bool, wire: Wire) -> Response {
     let (log, left) = (answer.log_span(), std::mem::take(&mut answer.headers));
     let mut response = match answer.form.clone() {
         Form::Forwarded(head) => forwarded::response(operation, answer, head).instrument(log).await,
-        Form::Pieces { choices } if stream => {
-            sse::response(operation, choices, answer, include_usage)
+        Form::Pieces { choices } if stream => sse::response(operation, choices, answer, wire),
+        Form::Pieces { choices } if operation == Operation::Embeddings => {
+            embeddings::whole(choices, answer, wire.base64).instrument(log).await
         }
         Form::Pieces { choices } => {
-            response::whole(operation, choices, answer).instrument(log).await
+            response::whole(operation, choices, answer, wire).instrument(log).await
         }
     };
     headers::set_all(response.headers_mut(), &left);

@@ -24,6 +24,7 @@ use tollgate_gateway::{Answer, AnswerEvent, Ending, Piece};
 use crate::account::{Account, Usage};
 use crate::logprobs::{self, Logprobs};
 use crate::response::{Head, to_json};
+use crate::wire::Wire;
 use crate::{error, headers};
 
 /// How long a stream may be silent before a comment shows that it is alive, to proxies and to us.
@@ -34,11 +35,11 @@ pub(crate) fn response(
     operation: Operation,
     choices: usize,
     answer: Answer,
-    include_usage: bool,
+    wire: Wire,
 ) -> Response {
     let head = Head::new(operation, &answer);
     let (id, trace_id) = (head.id.clone(), head.trace_id);
-    let events = events(answer, Chunks::new(head, choices, include_usage))
+    let events = events(answer, Chunks::new(head, choices, wire))
         .map(|data| Ok::<_, Infallible>(Event::default().data(data)));
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
     let mut response = Sse::new(events).keep_alive(keep_alive).into_response();
@@ -80,7 +81,7 @@ fn events(answer: Answer, chunks: Chunks) -> impl Stream<Item = String> {
 /// Makes chunks of an answer's pieces.
 struct Chunks {
     head: Head,
-    include_usage: bool,
+    wire: Wire,
     choices: Vec<Begun>,
     /// The end of a choice, which may be the last chunk.
     held: Option<Piece>,
@@ -94,8 +95,8 @@ struct Begun {
 }
 
 impl Chunks {
-    fn new(head: Head, choices: usize, include_usage: bool) -> Self {
-        Self { head, include_usage, choices: vec![Begun::default(); choices], held: None }
+    fn new(head: Head, choices: usize, wire: Wire) -> Self {
+        Self { head, wire, choices: vec![Begun::default(); choices], held: None }
     }
 
     fn piece(&mut self, piece: Piece) -> Vec<String> {
@@ -116,7 +117,7 @@ impl Chunks {
             return vec![error::body(&failure, Some(&account))];
         }
         let mut chunks = Vec::new();
-        if self.include_usage {
+        if self.wire.include_usage {
             chunks.extend(self.release());
             let usage = Usage::from(&ending.tokens);
             chunks.push(self.write(&[], Some(Some(usage)), Some(account)));
@@ -147,7 +148,8 @@ impl Chunks {
     }
 
     fn told(&mut self, piece: Piece, account: Option<Account<'_>>) -> String {
-        let Piece { choice, text, tokens, finish_reason } = piece;
+        let Piece { choice, text, tokens, prompt, finish_reason, .. } = piece;
+        let tokens = self.wire.echoed(&prompt).into_iter().chain(tokens).collect();
         let begun = self.choices.get_mut(choice);
         let logprobs = begun.and_then(|begun| begun.logprobs.write(self.head.operation, tokens));
         let (delta, text) = match self.head.operation {
@@ -164,7 +166,7 @@ impl Chunks {
 
     fn chunk(&self, choice: &Choice<'_>, account: Option<Account<'_>>) -> String {
         // Who asked for usage gets a null until it is known.
-        self.write(std::slice::from_ref(choice), self.include_usage.then_some(None), account)
+        self.write(std::slice::from_ref(choice), self.wire.include_usage.then_some(None), account)
     }
 
     fn write(
@@ -238,16 +240,16 @@ mod tests {
     const ACCOUNT: &str = r#""prompt_tokens":12,"completion_tokens":3,"estimated_cost_usd":0.0000036,"cost":{"status":"priced","amount":"0.0000036","currency":"USD","plugin":{"name":"tollgate/cost-per-token","version":"0.1.0","digest":"ab12"}},"trace_id":"00000000000000000000000000000007""#;
 
     fn chunks(operation: Operation, include_usage: bool) -> Chunks {
-        Chunks::new(head(operation), 1, include_usage)
+        Chunks::new(head(operation), 1, Wire { include_usage, ..Wire::default() })
     }
 
     fn piece(choice: usize, text: &str, finish_reason: Option<FinishReason>) -> Piece {
-        Piece { choice, text: text.to_owned(), tokens: Vec::new(), finish_reason }
+        Piece { choice, text: text.to_owned(), finish_reason, ..Piece::default() }
     }
 
     #[test]
     fn choices_come_as_they_are_made_and_the_last_end_is_the_last_chunk() {
-        let mut chunks = Chunks::new(head(Operation::Chat), 2, false);
+        let mut chunks = Chunks::new(head(Operation::Chat), 2, Wire::default());
         let mut written = Vec::new();
         for (choice, text, reason) in [
             (1, "b", None),

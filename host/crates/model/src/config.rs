@@ -8,6 +8,7 @@
 use serde::Deserialize;
 
 use crate::ModelError;
+use crate::rope::yarn_attention;
 
 /// The shape of a Llama-family model.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,6 +45,8 @@ pub struct LlamaConfig {
     pub qkv_bias: bool,
     /// Whether each head's queries and keys are normed before they are turned (Qwen3).
     pub head_norms: bool,
+    /// Whether there is an output head: a model of embeddings may have none.
+    pub generates: bool,
 }
 
 /// How rotary frequencies are stretched beyond the context a model was first trained with.
@@ -66,6 +69,22 @@ pub enum RopeScaling {
         high: f64,
         /// The context before stretching.
         original_context: f64,
+    },
+    /// YaRN: frequencies that turn `slow` times within the original context or less divided by
+    /// `factor`, those that turn `fast` times or more kept, a ramp between.
+    Yarn {
+        /// The divisor for low frequencies.
+        factor: f64,
+        /// Turns from which on a frequency is kept.
+        fast: f64,
+        /// Turns up to which it is divided.
+        slow: f64,
+        /// The context before stretching.
+        original_context: f64,
+        /// What queries and keys are multiplied with.
+        attention: f64,
+        /// Whether the ramp begins and ends at whole pairs.
+        whole_pairs: bool,
     },
 }
 
@@ -104,6 +123,9 @@ struct Raw {
     #[serde(default)]
     mlp_bias: bool,
     hidden_act: Option<String>,
+    /// False in models of embeddings whose tokens look ahead too.
+    is_causal: Option<bool>,
+    use_bidirectional_attention: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -117,6 +139,12 @@ struct RawRope {
     low_freq_factor: Option<f64>,
     high_freq_factor: Option<f64>,
     original_max_position_embeddings: Option<f64>,
+    attention_factor: Option<f64>,
+    beta_fast: Option<f64>,
+    beta_slow: Option<f64>,
+    mscale: Option<f64>,
+    mscale_all_dim: Option<f64>,
+    truncate: Option<bool>,
 }
 
 impl LlamaConfig {
@@ -133,10 +161,13 @@ impl LlamaConfig {
             .map_err(|e| ModelError::malformed(FILE, e.to_string()))?;
         raw.refuse_what_is_not_run()?;
         let sliding_window = raw.window(is_qwen(&architecture))?;
-        let own_head = (architecture == QWEN3).then_some(QWEN3_HEAD);
+        let is_qwen3 = architecture.starts_with(QWEN3);
+        let own_head = is_qwen3.then_some(QWEN3_HEAD);
+        let generates = architecture.ends_with(GENERATES);
         let config = Self {
-            qkv_bias: architecture == QWEN2,
-            head_norms: architecture == QWEN3,
+            qkv_bias: architecture.starts_with(QWEN2),
+            head_norms: is_qwen3,
+            generates,
             architecture,
             vocabulary: raw.vocab_size,
             hidden: raw.hidden_size,
@@ -153,7 +184,8 @@ impl LlamaConfig {
             norm_eps: raw.rms_norm_eps,
             rope_theta: raw.rope_theta(),
             rope_scaling: raw.rope_scaling()?,
-            tied_embeddings: raw.tie_word_embeddings,
+            // Whatever has no head needs none.
+            tied_embeddings: raw.tie_word_embeddings || !generates,
         };
         config.check()?;
         Ok(config)
@@ -201,11 +233,17 @@ impl LlamaConfig {
     }
 }
 
-const QWEN2: &str = "Qwen2ForCausalLM";
-const QWEN3: &str = "Qwen3ForCausalLM";
+const LLAMA: &str = "Llama";
+const MISTRAL: &str = "Mistral";
+const QWEN2: &str = "Qwen2";
+const QWEN3: &str = "Qwen3";
+
+/// What a family's name ends with where there is an output head, and where there is none.
+const GENERATES: &str = "ForCausalLM";
+const EMBEDS: &str = "Model";
 
 fn is_qwen(architecture: &str) -> bool {
-    [QWEN2, QWEN3].contains(&architecture)
+    architecture.starts_with(QWEN2) || architecture.starts_with(QWEN3)
 }
 
 /// The first of `architectures`, looked at before anything else: a file of another family lacks
@@ -213,7 +251,12 @@ fn is_qwen(architecture: &str) -> bool {
 fn architecture(value: &serde_json::Value) -> Result<String, ModelError> {
     let name = value.pointer("/architectures/0").and_then(serde_json::Value::as_str);
     match name {
-        Some(name @ ("LlamaForCausalLM" | "MistralForCausalLM" | QWEN2 | QWEN3)) => {
+        Some(name)
+            if name
+                .strip_suffix(GENERATES)
+                .or_else(|| name.strip_suffix(EMBEDS))
+                .is_some_and(|family| [LLAMA, MISTRAL, QWEN2, QWEN3].contains(&family)) =>
+        {
             Ok(name.to_owned())
         }
         Some(name) => Err(ModelError::Unsupported {
@@ -237,6 +280,12 @@ impl Raw {
             return refuse(
                 "a Llama with biases (`attention_bias` or `mlp_bias`)",
                 "projections without bias are",
+            );
+        }
+        if self.is_causal == Some(false) || self.use_bidirectional_attention == Some(true) {
+            return refuse(
+                "a model whose tokens look ahead (`is_causal` or `use_bidirectional_attention`)",
+                "one whose tokens look back only is",
             );
         }
         match self.hidden_act.as_deref() {
@@ -292,9 +341,28 @@ impl Raw {
                     rope.original_max_position_embeddings,
                 )?,
             }),
+            Some("yarn") => {
+                let trained = self.max_position_embeddings as f64;
+                let original = rope.original_max_position_embeddings.unwrap_or(trained);
+                let factor = need("factor", rope.factor.or(Some(trained / original)))?;
+                let usual = match (rope.mscale, rope.mscale_all_dim) {
+                    (Some(one), Some(all)) if one != 0.0 && all != 0.0 => {
+                        yarn_attention(factor, one) / yarn_attention(factor, all)
+                    }
+                    _ => yarn_attention(factor, 1.0),
+                };
+                Ok(RopeScaling::Yarn {
+                    factor,
+                    fast: need("beta_fast", rope.beta_fast.or(Some(32.0)))?,
+                    slow: need("beta_slow", rope.beta_slow.or(Some(1.0)))?,
+                    original_context: need("original_max_position_embeddings", Some(original))?,
+                    attention: need("attention_factor", rope.attention_factor.or(Some(usual)))?,
+                    whole_pairs: rope.truncate.unwrap_or(true),
+                })
+            }
             Some(other) => Err(ModelError::Unsupported {
                 what: format!("rope_scaling type `{other}`"),
-                instead: "`default`, `linear` and `llama3` are".into(),
+                instead: "`default`, `linear`, `llama3` and `yarn` are".into(),
             }),
         }
     }
@@ -345,7 +413,10 @@ mod tests {
         assert_eq!(of("Qwen2ForCausalLM", unsaid.clone()), (true, false, 4, None));
         assert_eq!(of("Qwen2ForCausalLM", used), (true, false, 4, Some(8)));
         assert_eq!(of("Qwen2ForCausalLM", late), (true, false, 4, None));
-        assert_eq!(of("Qwen3ForCausalLM", unsaid), (false, true, 128, None));
+        assert_eq!(of("Qwen3ForCausalLM", unsaid.clone()), (false, true, 128, None));
+        assert_eq!(of("Qwen3Model", unsaid), (false, true, 128, None));
+        let headless = read(&serde_json::json!({"architectures": ["MistralModel"]})).unwrap();
+        assert!(!headless.generates && headless.tied_embeddings);
     }
 
     #[test]
@@ -374,12 +445,17 @@ mod tests {
             (serde_json::json!({"head_dim": 5}), "head_dim"),
             (serde_json::json!({"attention_bias": true}), "attention_bias"),
             (serde_json::json!({"hidden_act": "gelu"}), "gelu"),
+            (serde_json::json!({"is_causal": false}), "look ahead"),
             (
                 serde_json::json!({"architectures": ["Qwen2ForCausalLM"], "sliding_window": 8,
                     "use_sliding_window": true, "max_window_layers": 1}),
                 "layer 1",
             ),
-            (serde_json::json!({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}), "yarn"),
+            (
+                serde_json::json!({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}),
+                "dynamic",
+            ),
+            (serde_json::json!({"rope_scaling": {"rope_type": "yarn", "factor": 0}}), "factor"),
             (
                 serde_json::json!({"rope_scaling": {"rope_type": "llama3", "factor": 2.0}}),
                 "low_freq_factor",

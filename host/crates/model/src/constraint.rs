@@ -70,7 +70,8 @@ fn word(token: &TokenBytes) -> Vec<u8> {
 }
 
 impl Tokenizer {
-    /// The beginning of an answer that this JSON schema, given as JSON, holds.
+    /// The beginning of an answer that this JSON schema, given as JSON, holds. The latest schemas are
+    /// kept compiled.
     ///
     /// # Errors
     /// [`ModelError::Schema`] if it is none, is too large, or says something that cannot be held.
@@ -79,6 +80,15 @@ impl Tokenizer {
             let problem = format!("it has more than {LONGEST_SCHEMA} bytes, which is the limit");
             return Err(ModelError::Schema(problem));
         }
+        if let Some(known) = self.schemas().get(schema) {
+            return Ok(known);
+        }
+        let constraint = self.compiled(schema)?;
+        self.schemas().put(schema, &constraint);
+        Ok(constraint)
+    }
+
+    fn compiled(&self, schema: &str) -> Result<Constraint, ModelError> {
         let unusable = |problem: String| ModelError::Schema(shortened(&problem));
         let mut schema: Value =
             serde_json::from_str(schema).map_err(|error| unusable(error.to_string()))?;

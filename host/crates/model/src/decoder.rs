@@ -69,8 +69,27 @@ pub struct Row<'a> {
     pub start: usize,
     /// The tokens, at least one.
     pub tokens: &'a [u32],
-    /// Whether the logits of what comes after the last token are wanted.
+    /// What is to come of it.
+    pub wanted: Wanted<'a>,
+}
+
+/// What is to come of a row, besides its keys and values.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wanted<'a> {
+    /// The logits of what comes after the last token.
     pub logits: bool,
+    /// The last layer's states of all tokens, normed.
+    pub states: bool,
+    /// How likely these tokens are, which follow the row's one by one, at most as many as it has;
+    /// and as many of the likeliest in the place of each.
+    pub following: Option<(&'a [u32], usize)>,
+}
+
+impl Wanted<'_> {
+    /// Nothing.
+    pub const NOTHING: Self = Self { logits: false, states: false, following: None };
+    /// The logits of what comes after the last token.
+    pub const LOGITS: Self = Self { logits: true, ..Self::NOTHING };
 }
 
 impl Decoder {
@@ -165,9 +184,14 @@ impl Decoder {
         x
     }
 
+    /// The last layer's states, normed: `[tokens, hidden]`.
+    pub(crate) fn normed(&self, hidden: &[f32]) -> Vec<f32> {
+        self.norm(hidden, &self.norm)
+    }
+
     /// Logits (`[tokens, vocabulary]`) of hidden states (`[tokens, hidden]`).
     pub(crate) fn logits(&self, hidden: &[f32]) -> Vec<f32> {
-        let normed = self.norm(hidden, &self.norm);
+        let normed = self.normed(hidden);
         self.head.as_ref().unwrap_or(&self.embeddings).forward(&normed)
     }
 

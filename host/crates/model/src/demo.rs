@@ -1,6 +1,7 @@
 //! The demo model, trained by this repository (`host/assets/demo-model/README.md`) and carried in
 //! the binary.
 
+use crate::embedding::Said;
 use crate::files::ModelFiles;
 
 macro_rules! asset {
@@ -21,6 +22,7 @@ pub(crate) fn files() -> ModelFiles {
         tokenizer_config: Some(asset!("tokenizer_config.json").into()),
         generation_config: Some(asset!("generation_config.json").into()),
         chat_template: None,
+        embedding: Said::Nothing,
         weights: vec![asset!("model.safetensors").into()],
     }
 }

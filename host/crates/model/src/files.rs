@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use crate::embedding::Said;
 use crate::hub::HubRepo;
 use crate::{ModelError, ModelSource, demo, gguf};
 
@@ -19,6 +20,7 @@ pub(crate) struct ModelFiles {
     pub(crate) generation_config: Option<Cow<'static, [u8]>>,
     /// `chat_template.jinja`, which newer models have beside `tokenizer_config.json`.
     pub(crate) chat_template: Option<String>,
+    pub(crate) embedding: Said,
     pub(crate) weights: Vec<WeightFile>,
 }
 
@@ -120,6 +122,7 @@ impl ModelFiles {
             tokenizer_config: read_optional("tokenizer_config.json")?.map(Into::into),
             generation_config: read_optional("generation_config.json")?.map(Into::into),
             chat_template,
+            embedding: Said::find(read_optional)?,
             weights: weights.into_iter().map(WeightFile::Path).collect(),
         })
     }

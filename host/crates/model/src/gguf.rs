@@ -5,6 +5,8 @@
 //! kernel here are unpacked to f32, and a warning says so. A file whose tokenizer cannot be
 //! reproduced exactly is refused: wrong text is worse than no text.
 
+mod tokenizer;
+
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::BufReader;
@@ -12,18 +14,16 @@ use std::path::Path;
 
 use candle_core::Device;
 use candle_core::quantized::gguf_file::{Content, Value};
-use candle_core::quantized::tokenizer::TokenizerFromGguf;
 use candle_core::quantized::{GgmlDType, QTensor};
 use serde_json::json;
-use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::pre_tokenizers::digits::Digits;
-use tokenizers::pre_tokenizers::sequence::Sequence;
 
 use crate::ModelError;
+use crate::embedding::Said;
 use crate::files::{ModelFiles, WeightFile};
 use crate::kernels::linear::Weights;
 use crate::kernels::pack;
 use crate::kernels::quantised::{Packing, Quantised};
+use crate::rope::yarn_attention;
 
 /// Divisors of rotary frequencies that Llama 3.1 and later have in place of a formula.
 pub(crate) const FREQUENCIES: &str = "rope_freqs.weight";
@@ -31,19 +31,18 @@ pub(crate) const FREQUENCIES: &str = "rope_freqs.weight";
 /// The files that a folder of this model would hold.
 pub(crate) fn files(path: &Path) -> Result<ModelFiles, ModelError> {
     let (mut content, _) = open(path)?;
-    let split = Metadata { content: &content, path }.check()?;
-    let tokenizer = tokenizer(&mut content, split)
-        .map_err(|error| ModelError::malformed(file_name(path), format!("tokenizer: {error}")))?;
-    let tokenizer = tokenizer.to_string(false).map_err(|e| ModelError::Tokenizer(e.to_string()))?;
+    Metadata { content: &content, path }.check()?;
+    let tokenizer = tokenizer::json(&mut content, &file_name(path))?;
     let metadata = Metadata { content: &content, path };
     let name = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
     Ok(ModelFiles {
         name,
         config: metadata.config()?.to_string().into_bytes().into(),
-        tokenizer: tokenizer.into_bytes().into(),
+        tokenizer: tokenizer.into(),
         tokenizer_config: Some(metadata.tokenizer_config().to_string().into_bytes().into()),
         generation_config: None,
         chat_template: None,
+        embedding: metadata.pooling(),
         weights: vec![WeightFile::Gguf(path.to_owned())],
     })
 }
@@ -166,60 +165,12 @@ fn open(path: &Path) -> Result<(Content, BufReader<File>), ModelError> {
     Ok((content, reader))
 }
 
-/// How text is cut before its pieces become tokens; GGUF gives it a name, not a rule.
-#[derive(Clone, Copy)]
-enum Split {
-    Gpt2,
-    Llama3,
-    Qwen2,
-    SmolLm,
-}
-
 /// What kind of model a file holds.
 #[derive(Clone, Copy, PartialEq)]
 enum Family {
     Llama,
     Qwen2,
     Qwen3,
-}
-
-impl Split {
-    fn named(name: &str) -> Option<Self> {
-        match name {
-            "gpt-2" => Some(Self::Gpt2),
-            "llama-bpe" | "llama-v3" | "llama3" => Some(Self::Llama3),
-            "qwen2" => Some(Self::Qwen2),
-            "smollm" => Some(Self::SmolLm),
-            _ => None,
-        }
-    }
-}
-
-/// candle builds the tokenizer; it knows Qwen2's rule and Llama 3's, by another name, and takes every
-/// rule it does not know for one that puts a space before the text.
-fn tokenizer(
-    content: &mut Content,
-    split: Split,
-) -> Result<tokenizers::Tokenizer, candle_core::Error> {
-    let mut set =
-        |key: &str, value| content.metadata.insert(format!("tokenizer.ggml.{key}"), value);
-    if matches!(split, Split::Llama3) {
-        set("pre", Value::String("llama3".to_owned()));
-        set("ignore_merges", Value::Bool(true));
-    }
-    let mut tokenizer = tokenizers::Tokenizer::from_gguf(content)?;
-    let bytes = ByteLevel::new(false, true, true);
-    match split {
-        Split::Llama3 | Split::Qwen2 => {}
-        Split::Gpt2 => {
-            tokenizer.with_pre_tokenizer(Some(bytes));
-        }
-        Split::SmolLm => {
-            let digits = Digits::new(true);
-            tokenizer.with_pre_tokenizer(Some(Sequence::new(vec![digits.into(), bytes.into()])));
-        }
-    }
-    Ok(tokenizer)
 }
 
 /// What a folder calls a tensor.
@@ -257,35 +208,15 @@ struct Metadata<'a> {
 
 impl Metadata<'_> {
     /// Refuses what could not be reproduced exactly.
-    fn check(&self) -> Result<Split, ModelError> {
-        let unsupported = |what: String, instead: &str| {
-            Err(ModelError::Unsupported { what, instead: instead.to_owned() })
-        };
+    fn check(&self) -> Result<(), ModelError> {
         let file = file_name(self.path);
         if self.family().is_none() {
             let named = self.text("general.architecture");
             let what = format!("architecture {named:?} ({file})");
-            return unsupported(what, "GGUF files of \"llama\", \"qwen2\" and \"qwen3\" are");
+            let instead = "GGUF files of \"llama\", \"qwen2\" and \"qwen3\" are".to_owned();
+            return Err(ModelError::Unsupported { what, instead });
         }
-        match self.text("tokenizer.ggml.model") {
-            Some("gpt2") => {}
-            other => {
-                let what = format!("tokenizer {other:?} in a GGUF file ({file})");
-                return unsupported(
-                    what,
-                    "byte-level BPE (\"gpt2\") is, and the same model as a folder with \
-                     tokenizer.json",
-                );
-            }
-        }
-        let pre = self.text("tokenizer.ggml.pre").unwrap_or("none");
-        match Split::named(pre) {
-            Some(split) => Ok(split),
-            None => unsupported(
-                format!("pre-tokenizer `{pre}` in a GGUF file ({file})"),
-                "`llama-bpe`, `qwen2`, `smollm` and `gpt-2` are, and the same model as a folder",
-            ),
-        }
+        Ok(())
     }
 
     fn family(&self) -> Option<Family> {
@@ -318,7 +249,7 @@ impl Metadata<'_> {
         };
         let scaling = match self.text(&self.key("rope.scaling.type")) {
             None | Some("none") => serde_json::Value::Null,
-            Some(kind) => json!({"rope_type": kind, "factor": self.number("rope.scaling.factor")?}),
+            Some(kind) => self.scaling(kind)?,
         };
         Ok(json!({
             "architectures": [architecture],
@@ -339,6 +270,22 @@ impl Metadata<'_> {
         }))
     }
 
+    /// `rope_scaling`.
+    fn scaling(&self, kind: &str) -> Result<serde_json::Value, ModelError> {
+        let factor = self.number("rope.scaling.factor")?;
+        // llama.cpp multiplies what a file says here with what follows from the factor.
+        let attention = self.number("rope.scaling.attn_factor").ok();
+        let attention = attention.map(|attention| attention * yarn_attention(factor, 1.0));
+        Ok(json!({
+            "rope_type": kind,
+            "factor": factor,
+            "original_max_position_embeddings": self.count("rope.scaling.original_context_length").ok(),
+            "attention_factor": attention,
+            "beta_fast": self.number("rope.scaling.yarn_beta_fast").ok(),
+            "beta_slow": self.number("rope.scaling.yarn_beta_slow").ok(),
+        }))
+    }
+
     /// `tokenizer_config.json`: what the chat template needs.
     fn tokenizer_config(&self) -> serde_json::Value {
         let token = |which| {
@@ -351,6 +298,12 @@ impl Metadata<'_> {
             "eos_token": token("eos"),
             "chat_template": self.text("tokenizer.chat_template"),
         })
+    }
+
+    /// How embeddings are pooled.
+    fn pooling(&self) -> Said {
+        let kind = self.content.metadata.get(&self.key("pooling_type")).and_then(integer);
+        Said::numbered(kind.unwrap_or(0))
     }
 
     fn token_id(&self, which: &str) -> Option<u64> {

@@ -48,7 +48,12 @@ struct Tensors {
 
 impl Tensors {
     fn take(&mut self, name: &str, shape: &[usize]) -> Result<Stored, ModelError> {
-        let tensor = self.tensors.remove(name).ok_or_else(|| {
+        // Models of embeddings are often stored without the outermost name.
+        let mut found = self.tensors.remove(name);
+        if let (None, Some(inner)) = (&found, name.strip_prefix("model.")) {
+            found = self.tensors.remove(inner);
+        }
+        let tensor = found.ok_or_else(|| {
             ModelError::malformed("weights", format!("no tensor `{name}` in any file"))
         })?;
         let dims = match &tensor {

@@ -4,7 +4,8 @@ use crate::config::LlamaConfig;
 use crate::decoder::{Decoder, Row};
 use crate::files::ModelFiles;
 use crate::kv::{BLOCK_TOKENS, KvStore};
-use crate::{ModelError, ModelSource, Tokenizer, load};
+use crate::sample::told;
+use crate::{Embedding, ModelError, ModelSource, Pooling, TokenLogprobs, Tokenizer, load};
 
 /// A loaded model. One thread owns it: a forward pass uses the whole machine.
 #[derive(Debug)]
@@ -31,6 +32,25 @@ pub struct ModelInfo {
     pub dtype: String,
     /// Where it runs: `cpu`.
     pub device: &'static str,
+    /// Whether it writes text; a model without an output head only embeds.
+    pub generates: bool,
+    /// The vectors it makes of texts, if it does.
+    pub embedding: Option<Embedding>,
+}
+
+/// Tokens whose logits are computed at once where they are only looked at: what bounds the memory
+/// for those of a long prompt.
+const LOOKED_AT: usize = 16;
+
+/// What came of a row: as much as was wanted.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Computed {
+    /// One for each token of the vocabulary.
+    pub logits: Option<Vec<f32>>,
+    /// `[tokens, width]`, one after another.
+    pub states: Vec<f32>,
+    /// How likely each of the tokens was that follow, up to the first of which no number tells.
+    pub following: Vec<TokenLogprobs>,
 }
 
 /// What a model's files say before its weights are read.
@@ -85,7 +105,10 @@ impl Model {
                 "the tokenizer knows tokens that the model has no embedding for"
             );
         }
+        let (width, usual) = (config.hidden, Pooling::Last);
         let info = ModelInfo {
+            generates: config.generates,
+            embedding: Embedding::of(&files.embedding, &files.config, width, usual),
             name: files.name,
             architecture: config.architecture.clone(),
             context_length: config.context_length,
@@ -135,8 +158,7 @@ impl Model {
     }
 
     /// One pass over some tokens of many sequences: their keys and values are written to their
-    /// blocks, and for each row that wants them the logits (one per token of the vocabulary) of what
-    /// comes next are returned, in the order of the rows.
+    /// blocks, and what each row wants is returned, in the order of the rows.
     ///
     /// What comes out for a row is the same to the last bit whatever other rows there are and
     /// however its tokens are spread over passes. The caller sees to it that no row writes to a
@@ -151,20 +173,52 @@ impl Model {
         &self,
         store: &mut KvStore,
         rows: &[Row<'_>],
-    ) -> Result<Vec<Option<Vec<f32>>>, ModelError> {
+    ) -> Result<Vec<Computed>, ModelError> {
         self.check(store, rows)?;
         let states = self.decoder.hidden_states(store, rows);
-        let mut states = states.chunks_exact(self.decoder.config().hidden);
+        let hidden = self.decoder.config().hidden;
+        let mut rest = states.as_slice();
         let mut last = Vec::new();
+        let mut computed = Vec::with_capacity(rows.len());
         for row in rows {
-            let state = states.nth(row.tokens.len() - 1).unwrap_or_default();
-            if row.logits {
-                last.extend_from_slice(state);
+            let (states, others) =
+                rest.split_at_checked(row.tokens.len() * hidden).unwrap_or_default();
+            rest = others;
+            if row.wanted.logits {
+                last.extend(states.chunks_exact(hidden).last().into_iter().flatten());
             }
+            computed.push(Computed {
+                logits: None,
+                states: if row.wanted.states { self.decoder.normed(states) } else { Vec::new() },
+                following: self.following(states, row.wanted.following),
+            });
         }
         let logits = self.decoder.logits(&last);
-        let mut logits = logits.chunks_exact(self.decoder.config().vocabulary).map(<[f32]>::to_vec);
-        Ok(rows.iter().map(|row| if row.logits { logits.next() } else { None }).collect())
+        let mut logits = logits.chunks_exact(self.decoder.config().vocabulary);
+        for (computed, row) in computed.iter_mut().zip(rows) {
+            computed.logits =
+                if row.wanted.logits { logits.next().map(<[f32]>::to_vec) } else { None };
+        }
+        Ok(computed)
+    }
+
+    /// How likely tokens are after those that have these states, up to the first of which no number
+    /// tells.
+    fn following(&self, states: &[f32], wanted: Option<(&[u32], usize)>) -> Vec<TokenLogprobs> {
+        let Some((tokens, top)) = wanted else { return Vec::new() };
+        let hidden = self.decoder.config().hidden;
+        let mut all = Vec::with_capacity(tokens.len());
+        let pieces = states.chunks(LOOKED_AT * hidden).zip(tokens.chunks(LOOKED_AT));
+        for (states, tokens) in pieces {
+            let states = states.get(..tokens.len() * hidden).unwrap_or(states);
+            let mut logits = self.decoder.logits(states);
+            let each = logits.chunks_exact_mut(self.decoder.config().vocabulary);
+            for (logits, token) in each.zip(tokens) {
+                let Ok(told) = told(logits, *token, top) else { return all };
+                all.push(told);
+            }
+        }
+        all
     }
 
     /// The logits at every position of one row.

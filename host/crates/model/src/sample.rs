@@ -64,6 +64,8 @@ pub struct TokenLogprobs {
     pub token: u32,
     /// The natural logarithm of its probability.
     pub logprob: f32,
+    /// Its place among all tokens by how likely they are: 1 for the likeliest.
+    pub rank: u32,
     /// The likeliest tokens and theirs, the likeliest first.
     pub top: Vec<(u32, f32)>,
 }
@@ -125,10 +127,7 @@ impl Sampler {
         barred: &[u32],
         mask: Option<&Mask>,
     ) -> Result<(u32, Option<TokenLogprobs>), ModelError> {
-        for logit in logits.iter_mut().filter(|logit| !logit.is_finite()) {
-            // An overflow upwards is still the largest; everything else that is no number is out.
-            *logit = if *logit == f32::INFINITY { f32::MAX } else { f32::NEG_INFINITY };
-        }
+        bound(logits);
         let mut likeliest = greedy(logits).ok_or(ModelError::NoNumbers)?;
         let told = self.options.logprobs.map(|top| Likely::of(logits, likeliest, top));
         if let Some(mask) = mask {
@@ -225,6 +224,24 @@ impl Sampler {
     }
 }
 
+/// How likely a token is, and as many of the likeliest. Changes `logits` that are no numbers.
+pub(crate) fn told(
+    logits: &mut [f32],
+    token: u32,
+    top: usize,
+) -> Result<TokenLogprobs, ModelError> {
+    bound(logits);
+    let likeliest = greedy(logits).ok_or(ModelError::NoNumbers)?;
+    Ok(Likely::of(logits, likeliest, top).tell(token))
+}
+
+/// An overflow upwards is still the largest; everything else that is no number is out.
+fn bound(logits: &mut [f32]) {
+    for logit in logits.iter_mut().filter(|logit| !logit.is_finite()) {
+        *logit = if *logit == f32::INFINITY { f32::MAX } else { f32::NEG_INFINITY };
+    }
+}
+
 /// How likely tokens were, from before anything was changed.
 struct Likely {
     /// Logarithm of the sum of all weights.
@@ -250,7 +267,9 @@ impl Likely {
 
     fn tell(self, token: u32) -> TokenLogprobs {
         let logit = self.logits.get(token as usize).copied().unwrap_or(f32::NEG_INFINITY);
-        TokenLogprobs { token, logprob: logit - self.total, top: self.top }
+        let before = self.logits.iter().filter(|other| **other > logit).count();
+        let rank = u32::try_from(before).unwrap_or(u32::MAX).saturating_add(1);
+        TokenLogprobs { token, logprob: logit - self.total, rank, top: self.top }
     }
 }
 
@@ -421,7 +440,7 @@ mod tests {
         };
         let (token, told) = Sampler::new(options).choose(&mut logits.clone(), &[]).unwrap();
         let told = told.unwrap();
-        assert_eq!((token, told.token), (1, 1));
+        assert_eq!((token, told.token, told.rank), (1, 1, 2));
         assert!((told.logprob - 0.25f32.ln()).abs() < 1e-6);
         assert_eq!(told.top.iter().map(|(token, _)| *token).collect::<Vec<_>>(), [0, 1, 2]);
         let probabilities: f32 = told.top.iter().map(|(_, logprob)| logprob.exp()).sum();

@@ -1,7 +1,7 @@
 //! One sequence by itself, with memory of its own: for tools and tests. The engine has many in one
 //! store.
 
-use crate::decoder::Row;
+use crate::decoder::{Row, Wanted};
 use crate::kv::{BLOCK_TOKENS, KvStore};
 use crate::{Model, ModelError};
 
@@ -34,10 +34,10 @@ impl Model {
     /// one outside the vocabulary; the sequence is then as it was.
     pub fn forward(&self, sequence: &mut Sequence, tokens: &[u32]) -> Result<Vec<f32>, ModelError> {
         let Sequence { store, blocks, length } = sequence;
-        let logits =
-            self.forward_batch(store, &[Row { blocks, start: *length, tokens, logits: true }])?;
+        let row = Row { blocks, start: *length, tokens, wanted: Wanted::LOGITS };
+        let computed = self.forward_batch(store, &[row])?;
         *length += tokens.len();
-        Ok(logits.into_iter().flatten().next().unwrap_or_default())
+        Ok(computed.into_iter().find_map(|row| row.logits).unwrap_or_default())
     }
 
     /// Like [`Model::forward`], but returns the logits at every position: for tests and perplexity.
@@ -50,7 +50,7 @@ impl Model {
         tokens: &[u32],
     ) -> Result<Vec<Vec<f32>>, ModelError> {
         let Sequence { store, blocks, length } = sequence;
-        let row = Row { blocks, start: *length, tokens, logits: true };
+        let row = Row { blocks, start: *length, tokens, wanted: Wanted::NOTHING };
         let logits = self.forward_all_of(store, row)?;
         *length += tokens.len();
         Ok(logits)

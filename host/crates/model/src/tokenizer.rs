@@ -12,6 +12,7 @@ use crate::ModelError;
 use crate::chat::{ChatMessage, ChatTemplate};
 use crate::constraint::{self, Grammars};
 use crate::files::ModelFiles;
+use crate::schema_cache::SchemaCache;
 use crate::text_stream::TextStream;
 use crate::vocabulary::{self, TokenBytes};
 
@@ -28,6 +29,7 @@ struct Inner {
     /// Made when it is first asked for: most requests do not.
     tokens: OnceLock<Vec<TokenBytes>>,
     grammars: OnceLock<Grammars>,
+    schemas: SchemaCache,
 }
 
 /// Tokens that end an answer in the models of the family, beside what their files name.
@@ -54,7 +56,8 @@ impl Tokenizer {
         let stop_tokens = stop_tokens(&tokenizer, &config, &[&generation, &model]);
         let chat_template = ChatTemplate::find(files.chat_template.as_deref(), &config)?;
         let (tokens, grammars) = (OnceLock::new(), OnceLock::new());
-        let inner = Inner { tokenizer, stop_tokens, chat_template, tokens, grammars };
+        let schemas = SchemaCache::default();
+        let inner = Inner { tokenizer, stop_tokens, chat_template, tokens, grammars, schemas };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -120,6 +123,11 @@ impl Tokenizer {
             Ok(factory) => Ok(factory),
             Err(reason) => Err(reason),
         }
+    }
+
+    /// Schemas that were compiled lately.
+    pub(crate) fn schemas(&self) -> &SchemaCache {
+        &self.inner.schemas
     }
 
     /// Tokens that end an answer, in ascending order; empty if the model's files name none.

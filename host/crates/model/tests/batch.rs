@@ -10,7 +10,10 @@ use serde_json::json;
 use tollgate_model::config::LlamaConfig;
 use tollgate_model::fixture::{self, Shape};
 use tollgate_model::llama::Llama;
-use tollgate_model::{BLOCK_TOKENS, KvStore, Model, ModelError, ModelSource, Row};
+use tollgate_model::{
+    BLOCK_TOKENS, Computed, KvStore, Model, ModelError, ModelSource, Row, Sampler, SamplingOptions,
+    Wanted,
+};
 
 fn tiny(folder: &Path, shape: &Shape) -> Model {
     fixture::write(folder, shape).unwrap();
@@ -82,13 +85,14 @@ fn pass(model: &Model, store: &mut KvStore, ways: &mut [Way], counts: &mut impl 
             blocks: &way.blocks,
             start: way.done,
             tokens: &way.tokens[way.done..way.done + take],
-            logits: way.done % 3 != 1,
+            wanted: if way.done % 3 == 1 { Wanted::NOTHING } else { Wanted::LOGITS },
         })
         .collect();
     let logits = model.forward_batch(store, &rows).unwrap();
     assert_eq!(logits.len(), rows.len());
     for (((way, take), row), logits) in moving().zip(&rows).zip(logits) {
-        assert_eq!(logits.is_some(), row.logits);
+        let logits = logits.logits;
+        assert_eq!(logits.is_some(), row.wanted.logits);
         if let Some(logits) = logits {
             assert!(logits == way.expected[way.done + take - 1], "not the same to the last bit");
         }
@@ -138,15 +142,15 @@ fn a_sequence_that_fails_fails_alone() {
     candle_core::safetensors::save(&weights, &path).unwrap();
     let model = Model::load(&ModelSource::Folder(folder.path().into())).unwrap();
     let mut store = model.kv_store(8 * model.kv_block_bytes()).unwrap();
-    let bad = Row { blocks: &[0], start: 0, tokens: &[1, 200, 3], logits: true };
-    let good = Row { blocks: &[1], start: 0, tokens: &[1, 2, 3], logits: true };
-    let numbers = |logits: &Option<Vec<f32>>| {
-        logits.iter().flatten().filter(|logit| logit.is_finite()).count()
+    let bad = Row { blocks: &[0], start: 0, tokens: &[1, 200, 3], wanted: Wanted::LOGITS };
+    let good = Row { blocks: &[1], start: 0, tokens: &[1, 2, 3], wanted: Wanted::LOGITS };
+    let numbers = |computed: &Computed| {
+        computed.logits.iter().flatten().filter(|logit| logit.is_finite()).count()
     };
     let out = model.forward_batch(&mut store, &[bad, good, bad]).unwrap();
     assert_eq!(out.iter().map(numbers).collect::<Vec<_>>(), [0, 260, 0]);
     // What it left in its block does no harm to the next.
-    let next = Row { blocks: &[0], start: 0, tokens: &[1, 2], logits: true };
+    let next = Row { blocks: &[0], start: 0, tokens: &[1, 2], wanted: Wanted::LOGITS };
     let out = model.forward_batch(&mut store, &[next]).unwrap();
     assert_eq!(numbers(&out[0]), 260);
 }
@@ -174,9 +178,49 @@ fn a_store_has_the_memory_it_was_given() {
         (&[0], 0, &[261], "vocabulary"),
         (&[0], usize::MAX, &[1], "context"),
     ] {
-        let row = Row { blocks, start, tokens, logits: true };
+        let row = Row { blocks, start, tokens, wanted: Wanted::LOGITS };
         let message = model.forward_batch(&mut store, &[row]).unwrap_err().to_string();
         assert!(message.contains(mention), "{message}");
     }
-    assert_eq!(model.forward_batch(&mut store, &[]).unwrap(), Vec::<Option<Vec<f32>>>::new());
+    assert_eq!(model.forward_batch(&mut store, &[]).unwrap(), Vec::<Computed>::new());
+}
+
+/// What is told of a prompt is what would be told of its tokens were they sampled, and its states are
+/// those that its logits come from, whatever pieces it is read in.
+#[test]
+fn what_follows_and_states_are_those_of_the_logits() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = tiny(folder.path(), &Shape::default());
+    let tokens = tokens(5, 45);
+    let all = model.forward_all(&mut model.start_sequence().unwrap(), &tokens).unwrap();
+    let expected = |at: usize| {
+        let bias = vec![(tokens[at + 1], 1e6)];
+        let options = SamplingOptions {
+            temperature: 0.0,
+            logprobs: Some(3),
+            logit_bias: bias,
+            ..SamplingOptions::default()
+        };
+        Sampler::new(options).choose(&mut all[at].clone(), &[]).unwrap().1.unwrap()
+    };
+    let blocks = [0, 1, 2];
+    let read = |pieces: &[usize]| {
+        let mut store = model.kv_store(3 * model.kv_block_bytes()).unwrap();
+        let (mut start, mut told, mut states) = (0, Vec::new(), Vec::new());
+        for piece in pieces {
+            let end = (start + piece).min(tokens.len());
+            let following = &tokens[(start + 1).min(tokens.len())..(end + 1).min(tokens.len())];
+            let wanted = Wanted { states: true, following: Some((following, 3)), logits: false };
+            let row = Row { blocks: &blocks, start, tokens: &tokens[start..end], wanted };
+            let computed = model.forward_batch(&mut store, &[row]).unwrap().remove(0);
+            told.extend(computed.following);
+            states.extend(computed.states);
+            start = end;
+        }
+        (told, states)
+    };
+    let (told, states) = read(&[45]);
+    assert_eq!(told, (0..44).map(expected).collect::<Vec<_>>());
+    assert_eq!(states.len(), 45 * 32);
+    assert_eq!(read(&[7, 30, 8]), (told, states));
 }

@@ -1,14 +1,12 @@
 //! The loop, step by step, with passes that go wrong.
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-
-use tokio::sync::mpsc;
+use futures::FutureExt;
 use tollgate_model::ModelSource;
 use tollgate_model::fixture::{self, Shape};
 
 use super::*;
-use crate::{EngineOptions, Event, SamplingOptions};
+use crate::choices::Choices;
+use crate::{EngineOptions, Event, GenerateRequest, SamplingOptions};
 
 #[test]
 fn a_panic_becomes_an_error_with_its_message() {
@@ -34,8 +32,8 @@ fn worker(max_running: usize) -> Worker {
     Worker::new(model, store, scheduler, Arc::default())
 }
 
-fn submit(worker: &mut Worker, prompt: &[u32]) -> mpsc::Receiver<Event> {
-    let (events, receiver) = mpsc::channel(100);
+fn submit(worker: &mut Worker, prompt: &[u32]) -> Choices {
+    let (choices, mut outlets) = Choices::new(1, 100);
     worker.shared.queued.fetch_add(1, Ordering::AcqRel);
     let sampling = SamplingOptions { temperature: 0.0, ..SamplingOptions::default() };
     let request = GenerateRequest {
@@ -44,16 +42,13 @@ fn submit(worker: &mut Worker, prompt: &[u32]) -> mpsc::Receiver<Event> {
         sampling,
         ..GenerateRequest::default()
     };
-    let cancelled = Arc::new(AtomicBool::new(false));
-    let log = tracing::Span::none();
-    let submitted = Instant::now();
-    worker.take(Job { request, log, submitted, events, cancelled, followers: Vec::new() });
-    receiver
+    worker.take(Job::write(request, outlets.next().unwrap()));
+    choices
 }
 
 /// How it ended, and its tokens; none if it has not.
-fn ended(receiver: &mut mpsc::Receiver<Event>) -> Option<(End, u32)> {
-    while let Ok(event) = receiver.try_recv() {
+fn ended(choices: &mut Choices) -> Option<(End, u32)> {
+    while let Some(Some((_, Some(event)))) = choices.next().now_or_never() {
         if let Event::Ended { end, output_tokens, .. } = event {
             return Some((end, output_tokens));
         }
@@ -103,7 +98,7 @@ fn logits_that_are_no_numbers_end_their_sequence_alone() {
     let mut good = submit(&mut worker, &[3]);
     worker.step(|model, store, rows| {
         let mut logits = model.forward_batch(store, rows)?;
-        logits[0].iter_mut().flatten().for_each(|logit| *logit = f32::NAN);
+        logits[0].logits.iter_mut().flatten().for_each(|logit| *logit = f32::NAN);
         Ok(logits)
     });
     assert!(matches!(ended(&mut bad), Some((End::Failed(EngineError::Model(_)), 0))));

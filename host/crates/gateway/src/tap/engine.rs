@@ -17,12 +17,14 @@ use crate::tap::{Response, Tap, Tapped, Times};
 /// what they used so far is asked for. What a piece took is noted before the piece goes out, so that a
 /// killed process has billed what its clients have.
 pub(crate) async fn run(working: Working, tap: Tap<'_>) -> Tapped {
-    let choices = vec![Choice::default(); working.choices.len()];
+    let choices = working.reads.iter().map(|reads| Choice { reads: *reads, ..Choice::default() });
+    let choices = choices.collect();
     let mut tapping = Tapping {
         working,
         tap,
         choices,
         times: Times::default(),
+        prompt: Vec::new(),
         failure: None,
         client_is_here: true,
     };
@@ -51,6 +53,8 @@ struct Tapping<'a> {
     tap: Tap<'a>,
     choices: Vec<Choice>,
     times: Times,
+    /// The tokens of the prompt, if it is asked how likely they were.
+    prompt: Vec<TokenTold>,
     /// The first failure of any.
     failure: Option<Refusal>,
     client_is_here: bool,
@@ -58,6 +62,12 @@ struct Tapping<'a> {
 
 #[derive(Clone, Copy, Default)]
 struct Choice {
+    /// Tokens that it reads.
+    reads: u64,
+    /// Whether it has read them.
+    has_read: bool,
+    /// Whether it is whole.
+    whole: bool,
     output_tokens: u64,
     device_time: Duration,
     facts: Facts,
@@ -68,11 +78,23 @@ impl Tapping<'_> {
     async fn take(&mut self, number: usize, event: Event) {
         match event {
             Event::Started { at } => earliest(&mut self.times.started, at),
-            Event::Prefilled { at } => {
-                earliest(&mut self.times.prefilled, at);
+            Event::Prefilled { at, prompt } => {
+                if let Some(choice) = self.choices.get_mut(number) {
+                    choice.has_read = true;
+                }
+                if self.working.writes {
+                    earliest(&mut self.times.prefilled, at);
+                }
                 self.progress();
-                if let Some(text) = self.working.echo.clone() {
-                    self.pass(Piece { choice: number, text, ..Piece::default() }).await;
+                if !prompt.is_empty() {
+                    let first = self.working.first;
+                    let first = first.map(|id| TokenTold::first(id, &self.working.tokenizer));
+                    self.prompt = first.into_iter().chain(self.told(&prompt)).collect();
+                }
+                let (echo, prompt) = (self.working.echo.clone(), self.prompt.clone());
+                if echo.is_some() || !prompt.is_empty() {
+                    let text = echo.unwrap_or_default();
+                    self.pass(Piece { choice: number, text, prompt, ..Piece::default() }).await;
                 }
             }
             Event::Text { text, output_tokens, logprobs, at } => {
@@ -83,7 +105,7 @@ impl Tapping<'_> {
                     content.answered(number, &text);
                 }
                 let tokens = self.told(&logprobs);
-                self.pass(Piece { choice: number, text, tokens, finish_reason: None }).await;
+                self.pass(Piece { choice: number, text, tokens, ..Piece::default() }).await;
             }
             Event::Ended { end, output_tokens, logprobs, device_time, facts, at } => {
                 self.times.ended = self.times.ended.max(Some(at));
@@ -100,11 +122,18 @@ impl Tapping<'_> {
         match end {
             End::Finished(reason) => {
                 if let Some(choice) = self.choices.get_mut(number) {
-                    choice.reason = Some(reason);
+                    (choice.reason, choice.whole) = (Some(reason), true);
                 }
-                let tokens = self.told(logprobs);
-                let (text, finish_reason) = (String::new(), Some(reason));
-                self.pass(Piece { choice: number, text, tokens, finish_reason }).await;
+                let (tokens, finish_reason) = (self.told(logprobs), Some(reason));
+                self.pass(Piece { choice: number, tokens, finish_reason, ..Piece::default() })
+                    .await;
+            }
+            End::Embedded(vector) => {
+                if let Some(choice) = self.choices.get_mut(number) {
+                    choice.whole = true;
+                }
+                let embedding = Some(vector);
+                self.pass(Piece { choice: number, embedding, ..Piece::default() }).await;
             }
             End::Failed(EngineError::Model(ModelError::Schema(problem))) => {
                 let message = format!(
@@ -155,7 +184,13 @@ impl Tapping<'_> {
 
     /// The prompt was read, and so much written.
     fn progress(&self) {
-        self.tap.ticket.progress(self.working.prompt_tokens, self.output_tokens());
+        self.tap.ticket.progress(self.input_tokens(), self.output_tokens());
+    }
+
+    /// Tokens of what was read: a prompt that the model never got to read used nothing.
+    fn input_tokens(&self) -> u64 {
+        let read = self.choices.iter().filter(|choice| choice.has_read);
+        read.map(|choice| choice.reads).sum()
     }
 
     fn output_tokens(&self) -> u64 {
@@ -167,22 +202,16 @@ impl Tapping<'_> {
     }
 
     fn tapped(self) -> Tapped {
-        let output = self.output_tokens();
-        let read = self.times.prefilled.is_some() || output > 0;
         let met = met(&self.choices);
-        // A prompt that the model never got to read used nothing.
-        let tokens = match read {
-            true => TokenUsage {
-                input: self.working.prompt_tokens,
-                output,
-                input_cache_read: met.cached_tokens.into(),
-                ..TokenUsage::default()
-            },
-            false => TokenUsage::default(),
+        let tokens = TokenUsage {
+            input: self.input_tokens(),
+            output: self.output_tokens(),
+            input_cache_read: u64::from(met.cached_tokens).min(self.input_tokens()),
+            ..TokenUsage::default()
         };
         let reasons: Vec<FinishReason> =
             self.choices.iter().filter_map(|choice| choice.reason).collect();
-        let all = reasons.len() == self.choices.len();
+        let all = self.choices.iter().all(|choice| choice.whole);
         Tapped {
             // A client that left, if only in the last moment, has not seen the end.
             whole: self.client_is_here && self.failure.is_none() && all,
@@ -219,10 +248,10 @@ fn computed(choices: &[Choice], device: &str) -> ComputeUsage {
 fn met(choices: &[Choice]) -> EngineFacts {
     let mut met = EngineFacts::default();
     let mut batches = 0;
-    for (number, Choice { facts, .. }) in choices.iter().enumerate() {
-        if number == 0 {
+    for Choice { facts, reads, .. } in choices {
+        if *reads > 0 {
             // The others find what the first one has read, which was not there before the request.
-            met.cached_tokens = facts.cached_tokens;
+            met.cached_tokens = met.cached_tokens.saturating_add(facts.cached_tokens);
         }
         met.prefill_chunks = met.prefill_chunks.saturating_add(facts.chunks);
         met.passes = met.passes.saturating_add(facts.passes);
@@ -248,7 +277,10 @@ mod tests {
 
     #[test]
     fn facts_of_choices_are_added_up_and_the_prompt_counts_once() {
-        let choice = |cached_tokens, passes, batch_sum, millis| Choice {
+        let choice = |reads, cached_tokens, passes, batch_sum, millis| Choice {
+            reads,
+            has_read: true,
+            whole: true,
             output_tokens: 5,
             device_time: Duration::from_millis(millis),
             facts: Facts {
@@ -263,7 +295,7 @@ mod tests {
             },
             reason: Some(FinishReason::Stop),
         };
-        let choices = [choice(16, 6, 12, 30), choice(96, 4, 12, 40)];
+        let choices = [choice(100, 16, 6, 12, 30), choice(0, 96, 4, 12, 40)];
         let met = met(&choices);
         assert_eq!((met.cached_tokens, met.prefill_chunks, met.passes), (16, 2, 10));
         assert_eq!((met.batch_max, met.kv_blocks_peak), (3, 4));
@@ -272,7 +304,7 @@ mod tests {
         assert_eq!((computed.device_time_nanos, computed.share_ppm), (70_000_000, 700_000));
         let alone = super::computed(&[Choice::default()], "cpu");
         assert_eq!((alone.device_time_nanos, alone.share_ppm), (0, 0), "it never ran");
-        let after = [choice(0, 6, 12, 100), choice(0, 6, 12, 100)];
+        let after = [choice(9, 0, 6, 12, 100), choice(9, 0, 6, 12, 100)];
         assert_eq!(super::computed(&after, "cpu").share_ppm, 1_000_000, "one after another");
     }
 }

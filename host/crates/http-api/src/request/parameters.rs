@@ -94,9 +94,12 @@ fn name(field: &Field<'_>) -> Result<String, Invalid> {
 
 /// Newer operations have newer names for it, which win.
 fn max_tokens(operation: Operation, fields: &Fields<'_>) -> Result<Option<u32>, Invalid> {
+    // A completion that begins with its prompt may be nothing else.
+    let echo = || fields.get("echo").is_some_and(|echo| echo.boolean() == Ok(true));
+    let least = i128::from(operation != Operation::TextCompletion || !echo());
     let limit = |name| {
         let Some(field) = fields.get(name) else { return Ok(None) };
-        let limit = field.integer_in(1.., "an integer of at least 1")?;
+        let limit = field.integer_in(least.., "an integer of at least 1")?;
         // More than any context holds is as good as the most.
         Ok(Some(u32::try_from(limit).unwrap_or(u32::MAX)))
     };

@@ -1,6 +1,6 @@
 //! How the model in this process is to generate, in OpenAI's and vLLM's words.
 
-use tollgate_domain::record::Operation;
+use tollgate_domain::record::{Asked, Operation};
 use tollgate_gateway::Tuning;
 
 use super::fields::{Field, Fields, Invalid};
@@ -14,11 +14,11 @@ const MOST_STOP_TOKENS: usize = 128;
 /// Likeliest tokens that are told in the place of each.
 const MOST_LOGPROBS: i128 = 20;
 
-/// Reads all of it; `max_tokens` is the most that is asked for.
+/// Reads all of it but what has been read as `asked`.
 pub(super) fn read(
     operation: Operation,
     fields: &Fields<'_>,
-    max_tokens: Option<u32>,
+    asked: &Asked,
 ) -> Result<Tuning, Invalid> {
     let none = Tuning::default();
     let number = |name, range, expected, default| {
@@ -38,10 +38,12 @@ pub(super) fn read(
         logit_bias: logit_bias(fields)?,
         stop_token_ids: stop_token_ids(fields)?,
         ignore_eos: fields.get("ignore_eos").map_or(Ok(false), |field| field.boolean())?,
-        min_tokens: min_tokens(fields, max_tokens)?,
+        min_tokens: min_tokens(fields, asked.max_tokens)?,
         logprobs: logprobs(operation, fields)?,
+        prompt_logprobs: prompt_logprobs(fields, asked.stream)?,
         echo: echo(operation, fields)?,
         schema: format::schema(fields)?,
+        dimensions: None,
     })
 }
 
@@ -72,14 +74,17 @@ fn echo(operation: Operation, fields: &Fields<'_>) -> Result<bool, Invalid> {
     let Some(field) = fields.get("echo").filter(|_| operation == Operation::TextCompletion) else {
         return Ok(false);
     };
-    let echo = field.boolean()?;
-    if echo && fields.get("logprobs").is_some() {
-        return Err(field.refuse(
-            "`echo` with `logprobs` is not supported: how likely the tokens of the prompt are is not \
-             computed. Leave one of them out.",
-        ));
+    field.boolean()
+}
+
+/// vLLM's, which has no place in a stream either.
+fn prompt_logprobs(fields: &Fields<'_>, stream: bool) -> Result<Option<u32>, Invalid> {
+    let Some(field) = fields.get("prompt_logprobs") else { return Ok(None) };
+    let top = field.integer_in(0..=MOST_LOGPROBS, "an integer from 0 to 20")?;
+    if stream {
+        return Err(field.refuse("`prompt_logprobs` is not allowed with `stream`: true."));
     }
-    Ok(echo)
+    Ok(u32::try_from(top).ok())
 }
 
 /// An object of biases by token id.
@@ -123,11 +128,13 @@ mod tests {
     use super::*;
 
     fn tuned(body: &str) -> Result<Tuning, Invalid> {
-        read(Operation::TextCompletion, &Fields::parse(body.as_bytes()).unwrap(), Some(10))
+        let asked = Asked { max_tokens: Some(10), ..Asked::default() };
+        read(Operation::TextCompletion, &Fields::parse(body.as_bytes()).unwrap(), &asked)
     }
 
     fn tuned_chat(body: &str) -> Result<Tuning, Invalid> {
-        read(Operation::Chat, &Fields::parse(body.as_bytes()).unwrap(), None)
+        let asked = Asked { stream: true, ..Asked::default() };
+        read(Operation::Chat, &Fields::parse(body.as_bytes()).unwrap(), &asked)
     }
 
     #[test]
@@ -138,6 +145,7 @@ mod tests {
         assert_eq!(told(r#"{"logprobs":true,"top_logprobs":20}"#), Some(20));
         assert_eq!(tuned(r#"{"logprobs":0}"#).unwrap().logprobs, Some(0));
         assert_eq!(tuned(r#"{"logprobs":5}"#).unwrap().logprobs, Some(5));
+        assert_eq!(tuned(r#"{"prompt_logprobs":0}"#).unwrap().prompt_logprobs, Some(0));
         assert!(
             tuned(r#"{"echo":true}"#).unwrap().echo
                 && !tuned_chat(r#"{"echo":true}"#).unwrap().echo
@@ -152,7 +160,12 @@ mod tests {
             ),
             (tuned(r#"{"logprobs":true}"#), "logprobs", "0 to 20, not true."),
             (tuned(r#"{"echo":1}"#), "echo", "true or false, not 1."),
-            (tuned(r#"{"echo":true,"logprobs":1}"#), "echo", "not supported"),
+            (tuned(r#"{"prompt_logprobs":21}"#), "prompt_logprobs", "0 to 20, not 21."),
+            (
+                tuned_chat(r#"{"prompt_logprobs":1}"#),
+                "prompt_logprobs",
+                "not allowed with `stream`",
+            ),
         ];
         for (refused, param, message) in cases {
             let invalid = refused.unwrap_err();

@@ -55,7 +55,6 @@ const UNSERVED: &[(&str, Neutral)] = &[
     ("audio", Neutral::Never),
     ("prediction", Neutral::Never),
     ("web_search_options", Neutral::Never),
-    ("prompt_logprobs", Neutral::Never),
     // Sampling.
     ("length_penalty", Neutral::Number(1.0)),
     ("typical_p", Neutral::Number(1.0)),
@@ -118,7 +117,7 @@ mod tests {
             r#"{"use_beam_search":false,"suffix":"","tools":[],"tool_choice":"auto"}"#,
             r#"{"modalities":["text"],"bad_words":[]}"#,
             r#"{"length_penalty":1,"typical_p":1.0}"#,
-            r#"{"prompt_logprobs":null}"#,
+            r#"{"guided_json":null}"#,
             r#"{"metadata":{"a":"b"},"store":true,"service_tier":"auto","whatever":1}"#,
         ];
         for body in cases {
@@ -135,7 +134,6 @@ mod tests {
             (r#"{"tools":[{"type":"function"}]}"#, "tools"),
             (r#"{"tool_choice":"required"}"#, "tool_choice"),
             (r#"{"modalities":["text","audio"]}"#, "modalities"),
-            (r#"{"prompt_logprobs":0}"#, "prompt_logprobs"),
             (r#"{"skip_special_tokens":false}"#, "skip_special_tokens"),
             (r#"{"guided_json":{}}"#, "guided_json"),
         ];

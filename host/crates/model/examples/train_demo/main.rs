@@ -154,6 +154,7 @@ fn shape(vocabulary: usize) -> LlamaConfig {
         rope_scaling: RopeScaling::None,
         tied_embeddings: true,
         qkv_bias: false,
+        generates: true,
         head_norms: false,
     }
 }
