@@ -46,12 +46,15 @@ LLAMA3_ROPE = {
     "original_max_position_embeddings": 32,
 }
 
+YARN_ROPE = {"type": "yarn", "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
+
 SHAPES = {
     "multi-head": {},
     "grouped-query": {"num_attention_heads": 8, "num_key_value_heads": 2},
     "one-key-head-tied": {"num_key_value_heads": 1, "tie_word_embeddings": True},
     "wide-heads": {"head_dim": 32, "num_key_value_heads": 2, "rms_norm_eps": 1e-6},
     "llama3-positions": {"num_key_value_heads": 2, "rope_theta": 500000.0, "rope_scaling": LLAMA3_ROPE},
+    "yarn-positions": {"num_key_value_heads": 2, "rope_scaling": YARN_ROPE},
     "linear-positions": {"rope_scaling": {"type": "linear", "rope_type": "linear", "factor": 4.0}},
     "qwen2": {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "num_key_value_heads": 2},
     "qwen3": {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "num_key_value_heads": 2, "head_dim": 32},
@@ -95,20 +98,16 @@ def write_gguf(folder, path, packing):
     writer.add_head_count(config["num_attention_heads"])
     writer.add_head_count_kv(config["num_key_value_heads"])
     writer.add_key_length(head)
+    writer.add_value_length(head)
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_rope_freq_base(config["rope_theta"])
     if "rope_scaling" in config:
-        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
-        writer.add_rope_scaling_factor(config["rope_scaling"]["factor"])
-    tokens = ["<s>", "</s>", "\u0120", *(chr(code) for code in range(33, 127)), "th", "the"]
-    tokens += [f"<unused{i}>" for i in range(config["vocab_size"] - len(tokens))]
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2" if family == "llama" else "qwen2")
-    writer.add_token_list(tokens)
-    writer.add_token_types([3 if token.startswith("<") and len(token) > 1 else 1 for token in tokens])
-    writer.add_token_merges(["t h", "th e"])
-    writer.add_bos_token_id(0)
-    writer.add_eos_token_id(1)
+        scaling = config["rope_scaling"]
+        writer.add_rope_scaling_type(gguf.RopeScalingType(scaling["rope_type"]))
+        writer.add_rope_scaling_factor(scaling["factor"])
+        if "original_max_position_embeddings" in scaling:
+            writer.add_rope_scaling_orig_ctx_len(scaling["original_max_position_embeddings"])
+    add_tokenizer(writer, config["vocab_size"], "gpt-2" if family == "llama" else "qwen2")
 
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[family.upper()], config["num_hidden_layers"])
     weights = load_file(folder / "model.safetensors")
@@ -130,6 +129,20 @@ def write_gguf(folder, path, packing):
     writer.close()
     save_file({name: np.ascontiguousarray(value) for name, value in weights.items()}, folder / "model.safetensors")
     return path
+
+
+def add_tokenizer(writer, count, pre):
+    """Bytes of ASCII, two merges, and what fills up the vocabulary; its tokens."""
+    tokens = ["<s>", "</s>", "\u0120", *(chr(code) for code in range(33, 127)), "th", "the"]
+    tokens += [f"<unused{i}>" for i in range(count - len(tokens))]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(pre)
+    writer.add_token_list(tokens)
+    writer.add_token_types([3 if token.startswith("<") and len(token) > 1 else 1 for token in tokens])
+    writer.add_token_merges(["t h", "th e"])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(1)
+    return tokens
 
 
 def side_by_side(weight, heads):
