@@ -22,16 +22,10 @@ pub(crate) fn deny(arguments: &[String]) -> Outcome {
     let program = TOOL.installed()?;
     for folder in [root(), plugins_folder()] {
         let mut command = std::process::Command::new(&program);
-        command.current_dir(&folder).args(["--locked", "check", "--hide-inclusion-graph"]);
-        // A rule that only the other workspace needs is no mistake.
-        command.args([
-            "--allow",
-            "license-not-encountered",
-            "--allow",
-            "unmatched-skip",
-            "--config",
-        ]);
-        command.arg(root().join(".deny.toml")).args(LOCAL);
+        command.current_dir(&folder).arg("--locked").arg("--config").arg(root().join(".deny.toml"));
+        command.args(["check", "--hide-inclusion-graph"]);
+        // What only the other workspace needs is no mistake of the rules.
+        command.args(["--allow", "license-not-encountered"]).args(LOCAL);
         if !offline {
             command.arg("advisories");
         }
