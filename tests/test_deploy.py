@@ -2,6 +2,7 @@
 against the published shapes and the tools that read them, names against the real program, the root file system of the image
 by starting the program in it."""
 
+import json
 import os
 import re
 import shutil
@@ -47,6 +48,7 @@ def test_settings_are_those_of_the_program():
     # Those of secrets are in descriptions only.
     known = set(re.findall(r"\bTOLLGATE_\w+", help_text()))
     assert len(known) > 20
+    known.add("TOLLGATE_DASHBOARD")  # of the build
     used = {path: set(re.findall(r"\bTOLLGATE_\w+", without_comments(path))) for path in deploy_files()}
     assert set().union(*used.values()) >= {"TOLLGATE_ADMIN_TOKEN_FILE", "TOLLGATE_DATA_DIR", "TOLLGATE_PLUGINS"}
     unknown = {str(path.relative_to(ROOT)): names - known for path, names in used.items() if names - known}
@@ -135,6 +137,43 @@ def test_the_image_builds_with_the_toolchain_of_the_repository():
     channel = tomllib.loads((ROOT / "rust-toolchain.toml").read_text())["toolchain"]["channel"]
     text = DOCKERFILE.read_text()
     assert f"FROM rust:{channel}-" in text and f"RUSTUP_TOOLCHAIN={channel} " in text
+
+
+def test_the_image_has_an_npm_that_runs(tmp_path):
+    """The lines of the Dockerfile that bring npm, carried out in a folder: the link leads to a program that runs."""
+    text, npm = DOCKERFILE.read_text(), Path(shutil.which("npm")).resolve()
+    copied = re.findall(r"(?m)^COPY --from=node (\S+) (\S+)$", text)
+    assert copied == [("/usr/local/bin/node",) * 2, ("/usr/local/lib/node_modules",) * 2]
+    (link,) = re.findall(r"(?m)^RUN ln -s (\S+) /(usr/local/bin/npm)$", text)
+    tools = tmp_path / "usr/local/bin"
+    tools.mkdir(parents=True)
+    (tmp_path / "usr/local/lib").mkdir()
+    (tools / "node").symlink_to(shutil.which("node"))
+    assert npm.parts[-2:] == ("bin", "npm-cli.js")
+    (tmp_path / "usr/local/lib/node_modules").symlink_to(npm.parents[2])
+    (tmp_path / link[1]).symlink_to(link[0])
+    done = subprocess.run([tools / "npm", "--version"], capture_output=True, text=True, timeout=60, env={"PATH": str(tools)})
+    assert done.returncode == 0 and done.stdout[0].isdigit(), done.stderr
+    version = int(re.search(r"(?m)^FROM node:(\d+)\.", text)[1])
+    assert version >= int(json.loads((ROOT / "host/assets/dashboard/package.json").read_text())["engines"]["node"].strip(">="))
+
+
+def test_the_image_is_built_from_all_that_a_build_needs(tmp_path):
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    taken = [line[1:] for line in lines if line.startswith("!")]
+    left_out = [line.removeprefix("**/") for line in lines if line.startswith("**/")]
+    assert "*" in lines and len(taken) > 5 and left_out == ["target", "node_modules", "__pycache__"]
+    tracked = subprocess.run(["git", "ls-files", "-z", *taken], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, tracked.split("\0")):
+        assert not set(Path(name).parts) & set(left_out), name
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name, tmp_path / name)
+    for manifest in ("Cargo.toml", "plugins/Cargo.toml"):
+        command = ["cargo", "metadata", "--format-version=1", "--locked", "--no-deps", "--manifest-path", tmp_path / manifest]
+        subprocess.run(command, check=True, capture_output=True, timeout=120)
+    for source in tmp_path.rglob("*.rs"):
+        for name in re.findall(r'include_(?:str|bytes)!\("([^"]+)"\)', source.read_text()):
+            assert (source.parent / name).exists(), f"{source}: {name}"
 
 
 ENTER = """

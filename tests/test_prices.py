@@ -26,13 +26,13 @@ def imported(*arguments, status=0):
 def test_the_table_is_one_that_the_plugin_takes(tmp_path):
     stdout, stderr = imported("--strip-prefix", "--left-out", tmp_path / "left.csv")
     table = json.loads(stdout)
-    assert [entry["match"] for entry in table["models"]] == ["embed", "large", "large", "small"]
+    assert [entry["match"] for entry in table["models"]] == ["embed", "large", "large", "ranged", "small"]
     assert table["models"][1]["service_tier"] == "flex" and table["models"][1]["cache_read"] == "$0.31/M"
     assert table["models"][2]["context_over"] == [{"tokens": 200000, "input": "$2.5/M", "output": "$16.5/M"}]
     (tmp_path / "table.json").write_text(stdout)
     code, said, _ = run("plugin", "check", "--config", tmp_path / "table.json", component("cost-per-token"))
     assert code == 0, said
-    assert "3 models imported" in stderr and "input_cost_per_image" in stderr
+    assert "4 models imported" in stderr and "input_cost_per_image" in stderr
     left = list(csv.DictReader((tmp_path / "left.csv").open()))
     assert {(row["model"], row["field"]) for row in left} == {
         ("acme/free", "*"),
@@ -58,31 +58,55 @@ def test_a_file_that_is_none(tmp_path, text):
     assert code == 1 and "cannot read" in stderr
 
 
-@pytest.mark.parametrize(("tier", "tokens"), [(None, 1000), (None, 200_001), ("flex", 1000)])
-def test_what_is_billed(start_gateway, scripted, tmp_path, tier, tokens):  # noqa: F811 - the fixture
+@pytest.fixture
+def billed(start_gateway, scripted, tmp_path):  # noqa: F811 - the fixture
+    """What a gateway with the imported prices bills for an answer with that usage, and what becomes of another model."""
     plugins_toml, _ = imported("--format", "plugins-toml", "--strip-prefix")
-    usage = {
+    answers = []
+    server = scripted(lambda connection, _: send_json(connection, answers[-1]))
+    backends = tmp_path / "backends.toml"
+    backends.write_text(f'[[backend]]\nname = "b"\nurl = "{server.url}/v1"\n')
+    gateway = start_gateway(plugins=("cost-per-token",), plugins_toml=plugins_toml, arguments=["--backends", backends])
+
+    def billed(model, usage, **more):
+        answers.append(ANSWER | {"model": model, "usage": usage} | more)
+        asked = gateway.http.post(ROUTE, json=CHAT | {"model": model} | more)
+        assert asked.status_code == 200, asked.text
+        return exact(asked)["cost"]
+
+    return billed
+
+
+def usage_of(tokens):
+    return {
         "prompt_tokens": tokens,
         "completion_tokens": 77,
         "total_tokens": tokens + 77,
         "prompt_tokens_details": {"cached_tokens": 123},
         "completion_tokens_details": {"reasoning_tokens": 7},
     }
-    answer = ANSWER | {"model": "large", "usage": usage} | ({"service_tier": tier} if tier else {})
-    server = scripted(lambda connection, _: send_json(connection, answer))
-    backends = tmp_path / "backends.toml"
-    backends.write_text(f'[[backend]]\nname = "b"\nurl = "{server.url}/v1"\n')
-    gateway = start_gateway(plugins=("cost-per-token",), plugins_toml=plugins_toml, arguments=["--backends", backends])
-    asked = gateway.http.post(ROUTE, json=CHAT | {"model": "large"} | ({"service_tier": tier} if tier else {}))
-    assert asked.status_code == 200, asked.text
+
+
+@pytest.mark.parametrize(("tier", "tokens"), [(None, 1000), (None, 200_001), ("flex", 1000)])
+def test_what_is_billed(billed, tier, tokens):
+    cost = billed("large", usage_of(tokens), **({"service_tier": tier} if tier else {}))
     of = PRICES["acme/large"]
     end = "_flex" if tier else "_above_200k_tokens" if tokens > 200_000 else ""
     wanted = (tokens - 123) * of[f"input_cost_per_token{end}"] + 123 * of["cache_read_input_token_cost"]
     wanted += 70 * of[f"output_cost_per_token{end}"] + 7 * of["output_cost_per_reasoning_token"]
-    cost = exact(asked)["cost"]
     assert cost["status"] == "priced" and Decimal(cost["amount"]) == wanted
-    other = gateway.http.post(ROUTE, json=CHAT | {"model": "free"})
-    assert exact(other)["cost"]["status"] == "unpriced"
+    assert billed("free", usage_of(tokens))["status"] == "unpriced"
+
+
+def test_what_is_billed_by_ranges(billed):
+    """The whole request by the range of its input; cached tokens of a range that says nothing of them cost what its input does."""
+    ranges = PRICES["acme/ranged"]["tiered_pricing"]
+    for tokens, index in [(1000, 0), (32_000, 0), (32_001, 1), (128_000, 1), (128_001, 2), (256_001, 2)]:
+        of = ranges[index]
+        cached = of.get("cache_read_input_token_cost", of["input_cost_per_token"])
+        wanted = (tokens - 123) * of["input_cost_per_token"] + 123 * cached + 77 * of["output_cost_per_token"]
+        cost = billed("ranged", usage_of(tokens))
+        assert cost["status"] == "priced" and Decimal(cost["amount"]) == wanted, tokens
 
 
 COOKBOOK = (ROOT / "plugins/README.md").read_text().partition("## Pricing cookbook")[2]

@@ -12,10 +12,6 @@
     reason = "a benchmark prints, and ends at the first fault"
 )]
 
-#[path = "../crates/summary/src/testing.rs"]
-#[expect(dead_code, reason = "it needs one kind of record")]
-mod testing;
-
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -24,11 +20,11 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use testing::NEW_YEAR;
 use tollgate_domain::record::Phases;
 use tollgate_domain::time::Interval;
 use tollgate_domain::{Record, RequestId, SpanId, TraceId, UnixNanos};
 use tollgate_ledger::{LedgerReader, LedgerWriter, Seq, Stored};
+use tollgate_summary::testing::{self, NEW_YEAR};
 
 /// Of a request that was served: the root and four phases.
 const SPANS: u64 = 5;

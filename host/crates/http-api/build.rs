@@ -4,7 +4,9 @@
 //! versions of `package-lock.json` and without running scripts of packages: nothing is written
 //! beside the sources. Cargo runs this again only when a source changes. Where npm is missing or
 //! cannot reach its registry, the build goes on with a page that says how to get the real one, and
-//! looks again at the next build; sources that do not bundle are an error.
+//! looks again at the next build; sources that do not bundle are an error. With the variable
+//! `TOLLGATE_DASHBOARD=required`, as releases set it, a missing npm is an error, too. Without the
+//! feature `dashboard` npm is not even looked for.
 
 use std::error::Error;
 use std::ffi::OsStr;
@@ -15,11 +17,19 @@ use std::process::Command;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
+/// The variable that says `required` where a program without its dashboard is of no use.
+const REQUIRED: &str = "TOLLGATE_DASHBOARD";
+
 fn main() -> Outcome<()> {
     let sources = Path::new(&variable("CARGO_MANIFEST_DIR")?).join("../../assets/dashboard");
     let out = PathBuf::from(variable("OUT_DIR")?);
     let copy = out.join("dashboard");
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-env-changed={REQUIRED}");
+    if std::env::var_os("CARGO_FEATURE_DASHBOARD").is_none() {
+        fs::write(out.join("dashboard.rs"), "&[]\n")?;
+        return Ok(());
+    }
     let files = files(&sources, &["node_modules", "dist"])?;
     for file in &files {
         println!("cargo::rerun-if-changed={}", file.display());
@@ -37,9 +47,15 @@ fn main() -> Outcome<()> {
             let built = npm(&copy, &["run", "--silent", "build"]);
             built.map_err(|why| format!("the dashboard's sources do not bundle: {why}"))?;
         }
+        Err(why) if std::env::var_os(REQUIRED).is_some_and(|value| value == "required") => {
+            return Err(format!(
+                "the dashboard cannot be bundled: {why}; install Node.js 18 or newer with npm (Debian: nodejs npm)"
+            )
+            .into());
+        }
         Err(why) => {
             println!(
-                "cargo::warning=the dashboard is left out: {why}; install Node.js 18 or newer with npm and build again"
+                "cargo::warning=the dashboard is left out: {why}; install Node.js 18 or newer with npm (Debian: nodejs npm) and build again, or build with --no-default-features to do without it"
             );
             // Cargo runs this again as long as that is not there.
             println!("cargo::rerun-if-changed={}", out.join("npm-was-missing").display());

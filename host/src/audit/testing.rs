@@ -1,9 +1,6 @@
 //! Records for the tests of this folder, and a look into comma-separated lines.
 
-#[path = "../../crates/summary/src/testing.rs"]
-mod records;
-
-pub(super) use records::*;
+pub(super) use tollgate_summary::testing::*;
 
 /// The cells of one column of comma-separated lines.
 pub(super) fn column(text: &str, name: &str) -> Vec<String> {

@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::decimal::{NoPrice, Price};
+use super::ranges;
 
 /// Fields of the file, and what the table calls them.
 const PARTS: [(&str, &str); 9] = [
@@ -24,7 +25,7 @@ const PARTS: [(&str, &str); 9] = [
     ("output_cost_per_image_token", "output_image"),
 ];
 /// Of those, what may differ for long contexts.
-const TIERED: [&str; 5] = ["input", "output", "cache_read", "cache_write", "reasoning"];
+pub(super) const TIERED: [&str; 5] = ["input", "output", "cache_read", "cache_write", "reasoning"];
 /// Ends of a field's name, and the service tier that they mean.
 const SERVICE_TIERS: [(&str, &str); 3] =
     [("_priority", "priority"), ("_flex", "flex"), ("_batches", "batch")];
@@ -112,9 +113,9 @@ pub(super) fn read(text: &str, wanted: &Wanted) -> Result<Read, serde_json::Erro
 
 /// The prices of one service tier: of any context, and of long ones.
 #[derive(Clone, Debug, Default)]
-struct Prices {
-    base: BTreeMap<&'static str, Price>,
-    over: BTreeMap<u64, BTreeMap<&'static str, Price>>,
+pub(super) struct Prices {
+    pub(super) base: BTreeMap<&'static str, Price>,
+    pub(super) over: BTreeMap<u64, BTreeMap<&'static str, Price>>,
 }
 
 struct Model<'a> {
@@ -152,6 +153,7 @@ impl Model<'_> {
         }
         let mode = text("mode").unwrap_or_default();
         let mut tiers = self.sort(&fields);
+        self.ranges(&fields, &mut tiers);
         let standard = tiers.remove("").unwrap_or_default();
         let base = self.complete(&standard, &mode)?;
         let mut entries = Vec::with_capacity(tiers.len().saturating_add(1));
@@ -172,7 +174,7 @@ impl Model<'_> {
     fn sort(&mut self, fields: &BTreeMap<String, &RawValue>) -> BTreeMap<&'static str, Prices> {
         let mut tiers: BTreeMap<&'static str, Prices> = BTreeMap::new();
         for (field, raw) in fields {
-            if !field.contains("cost") && field != "tiered_pricing" || raw.get() == "null" {
+            if !field.contains("cost") || raw.get() == "null" {
                 continue;
             }
             let Some((part, tokens, tier)) = meaning(field) else {
@@ -204,6 +206,29 @@ impl Model<'_> {
             };
         }
         tiers
+    }
+
+    /// Adds `tiered_pricing`, where it is what the model's prices are.
+    fn ranges(
+        &mut self,
+        fields: &BTreeMap<String, &RawValue>,
+        tiers: &mut BTreeMap<&'static str, Prices>,
+    ) {
+        const FIELD: &str = "tiered_pricing";
+        let Some(raw) = fields.get(FIELD).filter(|raw| raw.get() != "null") else { return };
+        let standard = tiers.entry("").or_default();
+        if standard.base.contains_key("input") || !standard.over.is_empty() {
+            self.leave(FIELD, "it stands beside other prices, and nothing says which hold");
+            return;
+        }
+        match ranges::read(raw, self.wanted.keep_free) {
+            Ok(read) => {
+                standard.base.extend(read.prices.base);
+                standard.over = read.prices.over;
+                read.left_out.iter().for_each(|(field, reason)| self.leave(field, reason));
+            }
+            Err(reason) => self.leave(FIELD, reason),
+        }
     }
 
     /// Whether input and output have prices that mean something.
@@ -248,7 +273,7 @@ impl Model<'_> {
 }
 
 /// What a field is the price of: the part, for contexts over how many tokens, in which service tier.
-fn meaning(field: &str) -> Option<(&'static str, Option<u64>, &'static str)> {
+pub(super) fn meaning(field: &str) -> Option<(&'static str, Option<u64>, &'static str)> {
     let tier = SERVICE_TIERS.iter().find_map(|(end, tier)| Some((field.strip_suffix(end)?, *tier)));
     let (field, tier) = tier.unwrap_or((field, ""));
     if let Some((_, part)) = PARTS.iter().find(|(name, _)| *name == field) {
@@ -262,9 +287,8 @@ fn meaning(field: &str) -> Option<(&'static str, Option<u64>, &'static str)> {
 
 /// Why a field that is no price of tokens is not in the table.
 fn reason(field: &str) -> &'static str {
-    const REASONS: [(&str, &str); 13] = [
+    const REASONS: [(&str, &str); 12] = [
         ("_above_1hr", "a cache that is kept for longer has no count of its own"),
-        ("tiered_pricing", "ranges of prices are not read; write `context_over` by hand"),
         ("per_character", "charged by characters, which are not counted"),
         ("per_image", "charged by the image; the table has prices for image tokens"),
         ("per_pixel", "charged by the pixel"),
@@ -281,7 +305,7 @@ fn reason(field: &str) -> &'static str {
     found.map_or("the table has no place for it", |(_, reason)| reason)
 }
 
-fn no_price(error: NoPrice) -> &'static str {
+pub(super) fn no_price(error: NoPrice) -> &'static str {
     match error {
         NoPrice::NoNumber => "it is no number",
         NoPrice::Negative => "it is below zero",

@@ -106,6 +106,62 @@ fn what_is_left_out_is_told() {
 }
 
 #[test]
+fn ranges_are_prices_of_long_contexts() {
+    let ranged = |ranges: Value| json!({"mode": "chat", "tiered_pricing": ranges});
+    let read = of(&ranged(json!([
+        {"range": [0, 32000.0], "input_cost_per_token": 1e-6, "output_cost_per_token": 5e-6,
+         "cache_read_input_token_cost": 1e-7, "output_cost_per_reasoning_token": 6e-6},
+        {"range": [32000, 128000], "input_cost_per_token": 2e-6, "output_cost_per_token": 7e-6,
+         "input_cost_per_audio_token": 1e-6},
+        {"range": [128000, 256000], "input_cost_per_token": 3e-6, "output_cost_per_token": 9e-6,
+         "cache_read_input_token_cost": 3e-7, "output_cost_per_reasoning_token": 1e-5},
+    ])));
+    assert_eq!(
+        rows(&read),
+        json!([{
+            "match": "acme/one", "input": "$1/M", "output": "$5/M", "cache_read": "$0.1/M", "reasoning": "$6/M",
+            "context_over": [
+                {"tokens": 32_000, "input": "$2/M", "output": "$7/M", "cache_read": "$2/M", "reasoning": "$7/M"},
+                {"tokens": 128_000, "input": "$3/M", "output": "$9/M", "cache_read": "$0.3/M", "reasoning": "$10/M"},
+            ],
+        }])
+    );
+    let told: Vec<&str> = left(&read).iter().map(|(field, _)| *field).collect();
+    assert_eq!(told, ["tiered_pricing[1].input_cost_per_audio_token"]);
+
+    let one = |range: Value| json!({"range": range, "input_cost_per_token": 1e-6, "output_cost_per_token": 2e-6});
+    for (ranges, words) in [
+        (json!({}), "no list"),
+        (json!([]), "no range"),
+        (json!([{"input_cost_per_token": 1e-6}]), "no pair"),
+        (json!([one(json!([0, 1.5]))]), "no pair"),
+        (json!([one(json!([0, -1]))]), "no pair"),
+        (json!([one(json!([0, 1, 2]))]), "no pair"),
+        (json!([one(json!([5, 10]))]), "follow each other"),
+        (json!([one(json!([0, 10])), one(json!([11, 20]))]), "follow each other"),
+        (json!([one(json!([0, 10])), one(json!([0, 10]))]), "follow each other"),
+        (json!([one(json!([0, 0]))]), "follow each other"),
+        (json!([{"range": [0, 9], "input_cost_per_token": 1e-6}]), "no price for input or output"),
+        (
+            json!([{"range": [0, 9], "input_cost_per_token": 0, "output_cost_per_token": 1}]),
+            "--keep-free",
+        ),
+        (
+            json!([{"range": [0, 9], "input_cost_per_token": -1, "output_cost_per_token": 1}]),
+            "below zero",
+        ),
+    ] {
+        let read = of(&ranged(ranges.clone()));
+        let told: Vec<_> =
+            left(&read).into_iter().filter(|(field, _)| *field == "tiered_pricing").collect();
+        assert!(
+            read.models == 0 && told.len() == 1 && told[0].1.contains(words),
+            "{ranges}: {read:?}"
+        );
+    }
+}
+
+#[test]
 fn free_is_free_only_where_it_was_asked_for() {
     let wanted = Wanted { keep_free: true, ..Wanted::default() };
     let free = json!({"input_cost_per_token": 0.0, "output_cost_per_token": 0.0});

@@ -2,6 +2,7 @@
 
 mod decimal;
 mod litellm;
+mod ranges;
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -145,6 +145,12 @@ fn find_plugins() -> Outcome<Vec<Plugin>> {
     }
 }
 
+/// Packages of the plugins that come with the gateway.
+pub(crate) fn bundled_plugins() -> Outcome<Vec<String>> {
+    let plugins = find_plugins()?.into_iter().filter(|plugin| !plugin.is_fixture());
+    Ok(plugins.map(|plugin| plugin.name).collect())
+}
+
 fn subfolders(folder: &Path) -> Outcome<Vec<PathBuf>> {
     let entries = fs::read_dir(folder)
         .map_err(|error| format!("cannot list {}: {error}", folder.display()))?;

@@ -4,12 +4,12 @@
 //! plain build in everything but what it does.
 
 use std::path::PathBuf;
-use std::process::Command;
 
 use crate::building::{need_target, plugins_folder};
-use crate::process::{self, Outcome, cargo, cargo_in, run, target};
+use crate::process::{Outcome, cargo_in, run, target};
+use crate::tools::Tool;
 
-const VERSION: &str = "0.21.1";
+const TOOL: Tool = Tool { name: "cargo-component", version: "0.21.1" };
 const PLUGIN: &str = "cost-per-token";
 
 /// What `cargo component` compiles for.
@@ -27,7 +27,7 @@ pub(crate) fn build() -> Outcome {
         println!("skipped, and with it the tests of its output: {reason}");
         return Ok(());
     }
-    let program = installed()?;
+    let program = TOOL.installed()?;
     let mut command = cargo_in(&plugins_folder(), ["component", "build", "--locked", "--release"]);
     command.args(["-p", PLUGIN, "--target-dir"]).arg(folder());
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -42,23 +42,4 @@ pub(crate) fn build() -> Outcome {
 
 fn folder() -> PathBuf {
     target().join("component")
-}
-
-fn installed() -> Outcome<PathBuf> {
-    let tools = target().join("tools");
-    let name = format!("cargo-component{}", std::env::consts::EXE_SUFFIX);
-    let program = tools.join("bin").join(name);
-    let version = process::output(Command::new(&program).args(["component", "--version"]));
-    if version.is_some_and(|version| version.contains(VERSION)) {
-        return Ok(program);
-    }
-    println!("installing cargo-component {VERSION} below target/tools (once; takes minutes)");
-    // It runs for a second: built without optimisation it is there in half the time.
-    let mut install = cargo(["install", "--locked", "--debug", "--force"]);
-    install.arg(format!("cargo-component@{VERSION}")).arg("--root").arg(&tools);
-    install.env("CARGO_PROFILE_DEV_DEBUG", "0").env_remove("CARGO_TARGET_DIR");
-    run(&mut install).map_err(|_| {
-        format!("cargo-component {VERSION} could not be installed: is the network there?")
-    })?;
-    Ok(program)
 }

@@ -8,12 +8,15 @@ mod bench;
 mod building;
 mod component;
 mod conformance;
+mod deny;
 mod endurance;
 mod fixtures;
 mod fuzz;
 mod process;
 mod python;
+mod release;
 mod testing;
+mod tools;
 
 use std::process::ExitCode;
 
@@ -77,6 +80,18 @@ const TASKS: &[Task] = &[
         run: endurance::crash,
     },
     Task {
+        name: "release",
+        arguments: "[--again] [--profile NAME]",
+        about: "pack what is given to others, in target/dist/out: archive, licences, bill of materials, checksums",
+        run: release::release,
+    },
+    Task {
+        name: "deny",
+        arguments: "[--offline]",
+        about: "licences, sources, bans and advisories of all dependencies, by cargo-deny",
+        run: deny::deny,
+    },
+    Task {
         name: "train-demo",
         arguments: "[ARGS]",
         about: "train the embedded demo model from its corpus and seed",
@@ -115,10 +130,10 @@ fn ended(name: &str, outcome: Outcome) -> ExitCode {
 fn help() {
     println!("cargo xtask TASK\n");
     for task in TASKS {
-        println!("  {:<26} {}", format!("{} {}", task.name, task.arguments), task.about);
+        println!("  {:<34} {}", format!("{} {}", task.name, task.arguments), task.about);
     }
     println!("\nSteps of `test`, in order:\n");
     for step in testing::STEPS {
-        println!("  {:<26} {}", step.name, step.about);
+        println!("  {:<34} {}", step.name, step.about);
     }
 }

@@ -139,6 +139,7 @@ fn each_heavy_dependency_has_one_home() {
     let mut wrong = Vec::new();
     let mut all = parts();
     all.insert("the program".to_owned(), manifest(&root().join("host")));
+    all.insert("release".to_owned(), manifest(&root().join("host/release")));
     all.insert("xtask".to_owned(), manifest(&root().join("host/xtask")));
     for (part, manifest) in all {
         for dependency in dependencies(&manifest) {
@@ -159,7 +160,7 @@ fn each_heavy_dependency_has_one_home() {
 #[test]
 fn every_crate_opts_in_to_the_lints() {
     let root = root();
-    let mut crates = vec![root.join("host"), root.join("host/xtask")];
+    let mut crates = vec![root.join("host"), root.join("host/release"), root.join("host/xtask")];
     for parent in ["host/crates", "plugins", "plugins/fixtures"] {
         crates.extend(folders(&root.join(parent)));
     }

@@ -20,6 +20,20 @@ pub enum LedgerError {
     /// It was closed.
     #[error("the ledger is closed")]
     Closed,
+    /// A newer program has written it.
+    #[error(
+        "{}: a newer program has written this, in version {found} of its form, and this one knows version {known}. \
+        Nothing was changed. Use the newer program, or the copy of the data folder from before the upgrade",
+        path.display()
+    )]
+    Newer {
+        /// Which file.
+        path: PathBuf,
+        /// The version of its form.
+        found: u32,
+        /// The newest that this program knows.
+        known: u32,
+    },
     /// A file cannot be read or written.
     #[error("{}: {message}", path.display())]
     File {
@@ -46,7 +60,7 @@ impl LedgerError {
     #[must_use]
     pub fn kind(&self) -> LedgerErrorKind {
         match self {
-            Self::InUse { .. } => LedgerErrorKind::Configuration,
+            Self::InUse { .. } | Self::Newer { .. } => LedgerErrorKind::Configuration,
             Self::Unavailable { .. } | Self::Closed => LedgerErrorKind::Unavailable,
             Self::File { .. } => LedgerErrorKind::Storage,
         }

@@ -181,10 +181,7 @@ impl Partition {
         match self.tables().map_err(|error| self.failed(&error))? {
             0 => Ok(false),
             TABLES => Ok(true),
-            other => Err(LedgerError::damaged(
-                &self.path,
-                format!("the file has tables of version {other}; this program knows {TABLES}"),
-            )),
+            found => Err(LedgerError::Newer { path: self.path.clone(), found, known: TABLES }),
         }
     }
 

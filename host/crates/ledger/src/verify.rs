@@ -238,6 +238,10 @@ impl Walk {
         if entry.hash != Some(hash) {
             return wrong("it is not what it was when it was written: its hash differs");
         }
+        if version > VERSION {
+            let path = file.path.clone();
+            return Err(LedgerError::Newer { path, found: version, known: VERSION }.into());
+        }
         if version != VERSION {
             return wrong(&format!("its version is {version}; this program knows {VERSION}"));
         }

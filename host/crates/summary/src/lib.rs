@@ -11,9 +11,8 @@ mod group;
 mod groups;
 mod latency;
 mod request;
-#[cfg(test)]
-#[expect(dead_code, reason = "others have tests that need the rest")]
-mod testing;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 mod time;
 mod written;
 

@@ -1,4 +1,5 @@
 //! Records for tests: of this crate, of the commands that read ledgers, and for the benchmark of delivery.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use tollgate_domain::record::{
     Asked, FinishReason, HttpExchange, Operation, Phases, ServedBy, TracePlace,
@@ -11,15 +12,20 @@ use tollgate_domain::{
     UnpricedReason, Usage,
 };
 
-/// 2026-01-01, midnight.
-pub(crate) const NEW_YEAR: u64 = 1_767_225_600_000_000_000;
-pub(crate) const HOUR: u64 = 3_600_000_000_000;
+/// 2026-01-01, midnight, in nanoseconds since 1970.
+pub const NEW_YEAR: u64 = 1_767_225_600_000_000_000;
+/// In nanoseconds.
+pub const HOUR: u64 = 3_600_000_000_000;
 
-pub(crate) fn plugin() -> PluginIdentity {
+/// Who said what it costs.
+#[must_use]
+pub fn plugin() -> PluginIdentity {
     PluginIdentity { name: "acme/price".into(), version: "1.0.0".into(), digest: "ab".repeat(32) }
 }
 
-pub(crate) fn amount(pico: i64, currency: &str) -> Cost {
+/// A cost of so many pico-units of a currency.
+#[must_use]
+pub fn amount(pico: i64, currency: &str) -> Cost {
     let currency = Currency::parse(currency).unwrap();
     Cost {
         total: Money::new(i128::from(pico), currency),
@@ -29,28 +35,39 @@ pub(crate) fn amount(pico: i64, currency: &str) -> Cost {
     }
 }
 
-pub(crate) fn priced(pico: i64) -> CostOutcome {
+/// Priced, in dollars.
+#[must_use]
+pub fn priced(pico: i64) -> CostOutcome {
     CostOutcome::Priced(amount(pico, "USD"))
 }
 
-pub(crate) fn estimated(pico: i64) -> CostOutcome {
+/// Priced from counts that are estimates, in dollars.
+#[must_use]
+pub fn estimated(pico: i64) -> CostOutcome {
     CostOutcome::Estimated(amount(pico, "USD"))
 }
 
-pub(crate) fn unpriced(reason: UnpricedReason) -> CostOutcome {
+/// Without a price, for that reason.
+#[must_use]
+pub fn unpriced(reason: UnpricedReason) -> CostOutcome {
     CostOutcome::Unpriced { reason }
 }
 
-pub(crate) fn plugin_failed(kind: FaultKind) -> CostOutcome {
+/// Without a price, since the plugin failed.
+#[must_use]
+pub fn plugin_failed(kind: FaultKind) -> CostOutcome {
     CostOutcome::PluginFailed(PluginFault { plugin: plugin(), kind, message: "it failed".into() })
 }
 
-pub(crate) fn failed() -> Outcome {
+/// The end of a request whose backend failed.
+#[must_use]
+pub fn failed() -> Outcome {
     Outcome::Failed { kind: ErrorKind::Backend, message: "it failed".into() }
 }
 
 /// A completed request of ten tokens in and twenty out that took two seconds, the first token one.
-pub(crate) fn record(tenant: &str, model: &str, began: u64, cost: CostOutcome) -> Record {
+#[must_use]
+pub fn record(tenant: &str, model: &str, began: u64, cost: CostOutcome) -> Record {
     let at = |after: u64| UnixNanos(began + after);
     Record {
         id: RequestId(format!("{tenant}-{model}-{began}")),
@@ -98,7 +115,8 @@ pub(crate) fn record(tenant: &str, model: &str, began: u64, cost: CostOutcome) -
 }
 
 /// One that was refused.
-pub(crate) fn refused(tenant: &str, model: &str, began: u64) -> Record {
+#[must_use]
+pub fn refused(tenant: &str, model: &str, began: u64) -> Record {
     let whole = record(tenant, model, began, unpriced(UnpricedReason::NotServed));
     Record {
         outcome: Outcome::Refused { kind: ErrorKind::Overloaded, message: "full".into() },

@@ -23,11 +23,11 @@ const PAGE: &str = "index.html";
 const LEFT_OUT: &str = "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
     <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><title>Tollgate</title></head>\
     <body><h1>The dashboard is not in this program</h1>\
-    <p>Its page is bundled with npm, which was not there, or could not reach its registry, when this \
-    program was built. Install Node.js 18 or newer with npm (Debian: <code>apt-get install nodejs npm</code>) \
-    and run <code>cargo build</code> again: the build says why if it does not work.</p>\
-    <p>Meanwhile the same figures are in the API under <code>/admin</code>, in <code>/metrics</code> and in \
-    <code>tollgate report</code>.</p></body></html>\n";
+    <p>It was built without it (<code>--no-default-features</code>), or npm, which bundles the page, was not there \
+    or could not reach its registry. Install Node.js 18 or newer with npm (Debian: <code>apt-get install nodejs \
+    npm</code>) and run <code>cargo build</code> again: the build says why if it does not work.</p>\
+    <p>Meanwhile the same figures are in the API under <code>/admin</code>, in <code>/metrics</code>, in \
+    <code>tollgate top</code> and in <code>tollgate report</code>.</p></body></html>\n";
 
 /// Own scripts and styles only, and no other server to talk to.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \

@@ -1,0 +1,173 @@
+//! `cargo xtask release`: what is given to others, in `target/dist/out`.
+//!
+//! The same sources, toolchain and C compiler make the same bytes, wherever the repository lies: compilers are told to write a
+//! fixed name in the place of the three folders that a build knows (repository, build outputs, cargo's home), and all times are
+//! that of the commit, or `SOURCE_DATE_EPOCH`. `--again` builds a clone in another folder and compares.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::building::{self, WASM};
+use crate::process::{self, Outcome, cargo, cargo_in, root, run, target};
+
+/// What stands for a folder in all that is built.
+const STAND_INS: [&str; 3] = ["/cargo", "/tollgate", "/build"];
+
+/// What was asked for.
+struct Wanted {
+    again: bool,
+    profile: String,
+}
+
+/// Builds, packs, and with `--again` does both once more elsewhere.
+pub(crate) fn release(arguments: &[String]) -> Outcome {
+    let wanted = wanted(arguments)?;
+    let epoch = epoch()?;
+    let out = built_and_packed(&root(), &folder(), &wanted.profile, &epoch)?;
+    if wanted.again {
+        let elsewhere = folder().join("again/elsewhere");
+        let _ = std::fs::remove_dir_all(&elsewhere);
+        let mut clone = Command::new("git");
+        clone.args(["clone", "--quiet", "--no-hardlinks"]).arg(root()).arg(&elsewhere);
+        run(&mut clone)?;
+        let second = built_and_packed(&elsewhere, &elsewhere.join("out"), &wanted.profile, &epoch)?;
+        same(&out, &second)?;
+        println!("both builds are the same, byte for byte");
+    }
+    println!("packed in {}", out.display());
+    Ok(())
+}
+
+/// Where builds and archives of releases lie; apart from others, since other flags would have all compiled anew.
+fn folder() -> PathBuf {
+    target().join("dist")
+}
+
+fn wanted(arguments: &[String]) -> Outcome<Wanted> {
+    let mut wanted = Wanted { again: false, profile: "release".to_owned() };
+    let mut words = arguments.iter();
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--again" => wanted.again = true,
+            "--profile" => wanted.profile = words.next().ok_or("--profile takes a name")?.clone(),
+            other => {
+                return Err(format!("takes `--again` and `--profile NAME`, and not `{other}`"));
+            }
+        }
+    }
+    Ok(wanted)
+}
+
+/// The time that files of the release get, in seconds since 1970.
+fn epoch() -> Outcome<String> {
+    if let Ok(given) = std::env::var("SOURCE_DATE_EPOCH") {
+        return Ok(given);
+    }
+    let mut log = Command::new("git");
+    let time = process::output(log.args(["log", "-1", "--format=%ct"]).current_dir(root()));
+    time.map(|time| time.trim().to_owned())
+        .filter(|time| !time.is_empty())
+        .ok_or_else(|| "this is no clone by git: say the time in SOURCE_DATE_EPOCH".to_owned())
+}
+
+/// Builds the repository that lies in `top`, and packs what comes out.
+fn built_and_packed(top: &Path, build: &Path, profile: &str, epoch: &str) -> Outcome<PathBuf> {
+    building::need_target(WASM)?;
+    let plugins = building::bundled_plugins()?;
+    println!("[1/3] plugins, for {WASM}");
+    let wasm = build.join("plugins");
+    let mut command = cargo_in(
+        &top.join("plugins"),
+        ["build", "--locked", "--release", "--target", WASM, "--target-dir"],
+    );
+    command.arg(&wasm);
+    for plugin in &plugins {
+        command.args(["-p", plugin]);
+    }
+    run(repeatable(&mut command, top, &wasm, epoch)?)?;
+    println!("[2/3] gateway, with profile {profile} (takes many minutes)");
+    let mut command = cargo_in(top, ["build", "--locked", "-p", "tollgate", "--profile", profile]);
+    command.arg("--target-dir").arg(build);
+    // A release without its dashboard would be a surprise.
+    command.env("TOLLGATE_DASHBOARD", "required");
+    run(repeatable(&mut command, top, build, epoch)?)?;
+    println!("[3/3] archive, bill of materials, checksums");
+    // Cargo's profile `dev` writes to `debug`.
+    let built = build.join(if profile == "dev" { "debug" } else { profile });
+    let out = build.join("out");
+    let mut pack = cargo(["run", "--locked", "--quiet", "-p", "tollgate-release", "--"]);
+    pack.args(["--target", &host()?, "--epoch", epoch]);
+    for (flag, path) in [
+        ("--root", top),
+        ("--program", &built.join(format!("tollgate{}", std::env::consts::EXE_SUFFIX))),
+        ("--components", &wasm.join(WASM).join("release")),
+        ("--built", &built),
+        ("--out", &out),
+    ] {
+        pack.arg(flag).arg(path);
+    }
+    run(&mut pack)?;
+    Ok(out)
+}
+
+/// Tells compilers to write no folder of this machine, and no time of today.
+fn repeatable<'a>(
+    command: &'a mut Command,
+    top: &Path,
+    build: &Path,
+    epoch: &str,
+) -> Outcome<&'a mut Command> {
+    // The later rule wins, and the build's folder lies in the repository's.
+    let folders = [cargo_home()?, top.to_owned(), build.to_owned()];
+    let (mut rust, mut c) = (Vec::new(), Vec::new());
+    for (folder, stand_in) in folders.iter().zip(STAND_INS) {
+        let folder = folder.to_str().ok_or("a folder's name is no text")?;
+        rust.push(format!("--remap-path-prefix={folder}={stand_in}"));
+        // Quoted, since a folder's name may have blanks.
+        c.push(format!("'-ffile-prefix-map={folder}={stand_in}'"));
+    }
+    // Separated as cargo wants it where a flag may have blanks.
+    command.env("CARGO_ENCODED_RUSTFLAGS", rust.join("\u{1f}")).env_remove("RUSTFLAGS");
+    for variable in ["CFLAGS", "CXXFLAGS"] {
+        command.env(variable, c.join(" "));
+    }
+    // Has the crate `cc` take flags apart as a shell does.
+    command.env("CC_SHELL_ESCAPED_FLAGS", "1");
+    Ok(command.env("SOURCE_DATE_EPOCH", epoch).env("CARGO_INCREMENTAL", "0"))
+}
+
+fn cargo_home() -> Outcome<PathBuf> {
+    let home =
+        |name: &str, below: &str| std::env::var_os(name).map(|v| PathBuf::from(v).join(below));
+    home("CARGO_HOME", "")
+        .or_else(|| home("HOME", ".cargo"))
+        .or_else(|| home("USERPROFILE", ".cargo"))
+        .ok_or_else(|| "where is cargo's home? CARGO_HOME says".to_owned())
+}
+
+/// What this toolchain compiles for.
+fn host() -> Outcome<String> {
+    let about = process::output(Command::new("rustc").arg("-vV").current_dir(root()));
+    about
+        .as_deref()
+        .and_then(|text| text.lines().find_map(|line| line.strip_prefix("host: ")))
+        .map(str::to_owned)
+        .ok_or_else(|| "rustc does not say what it compiles for".to_owned())
+}
+
+/// Compares the checksums of two releases.
+fn same(first: &Path, second: &Path) -> Outcome {
+    let sums = |folder: &Path| {
+        let path = folder.join("SHA256SUMS");
+        std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))
+    };
+    let (first, second) = (sums(first)?, sums(second)?);
+    let lines = |text: &str| text.lines().map(str::to_owned).collect::<BTreeSet<String>>();
+    let differ: Vec<String> =
+        lines(&first).symmetric_difference(&lines(&second)).cloned().collect();
+    match differ.is_empty() {
+        true => Ok(()),
+        false => Err(format!("the second build differs:\n{}", differ.join("\n"))),
+    }
+}
