@@ -21,6 +21,7 @@ use tollgate_gateway::{Gateway, Refusal};
 
 use crate::server::{HttpError, HttpServer, bind};
 use crate::settings::HttpSettings;
+use crate::tls::{ServerTls, TlsFiles};
 
 /// Largest request in bytes, compressed or not.
 const LARGEST: usize = 16 << 20;
@@ -43,11 +44,16 @@ pub struct OtlpServer {
     servers: Vec<HttpServer>,
 }
 
-/// Starts to listen for spans at these addresses.
+/// Starts to listen for spans at these addresses, under TLS if there is a certificate.
 ///
 /// # Errors
 /// [`HttpError`], which says what to do about it.
-pub async fn bind_otlp(addresses: &[SocketAddr]) -> Result<OtlpServer, HttpError> {
+pub async fn bind_otlp(
+    addresses: &[SocketAddr],
+    tls: Option<TlsFiles>,
+) -> Result<OtlpServer, HttpError> {
+    let tls = tls.map(ServerTls::load).transpose();
+    let tls = tls.map_err(|source| HttpError::Tls { setting: "otlp", source })?;
     let mut servers = Vec::with_capacity(addresses.len());
     for listen in addresses {
         let settings = HttpSettings {
@@ -55,6 +61,7 @@ pub async fn bind_otlp(addresses: &[SocketAddr]) -> Result<OtlpServer, HttpError
             setting: "otlp-listen",
             max_connections: CONNECTIONS,
             http2: true,
+            tls: tls.clone(),
             ..HttpSettings::default()
         };
         servers.push(bind(settings).await?);
