@@ -13,6 +13,7 @@ pub mod place;
 pub mod plugin;
 pub mod received;
 pub mod record;
+pub mod sampling;
 pub mod span;
 pub mod time;
 pub mod upstream;

@@ -21,6 +21,7 @@ mod metrics;
 mod models;
 mod piece;
 mod pricing;
+mod progress;
 mod recover;
 mod request;
 mod serve;
@@ -28,6 +29,7 @@ mod shadow;
 mod tap;
 mod tokens;
 mod tracer;
+mod traces;
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -66,6 +68,7 @@ pub use tollgate_summary::{Dimension, Period, TypedTime, ago, shown};
 pub use tollgate_telemetry::metrics::Exposition;
 pub use tollgate_telemetry::receive::{Encoding, GrpcCode, accepted, refused};
 pub use tollgate_tenancy::{BudgetStanding, KeyStanding, Limits, Standing, Used};
+pub use traces::TraceCounts;
 
 use content::Capture;
 use deliver::Courier;

@@ -8,16 +8,19 @@
 //! plugin fails on such a company each trace is asked about alone, so that a trace suffers by its
 //! own spans only.
 
+mod whole;
+
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tollgate_domain::{PluginFault, Resource, Span, SpanId, TraceId};
+use tollgate_domain::{PluginFault, RequestId, Resource, Span, SpanId, TraceId};
 use tollgate_ledger::{Outbound, Payload, Seq};
-use tollgate_plugin_host::{PluginHost, Role};
+use tollgate_plugin_host::{Filters, PluginHost, Role};
 use tollgate_telemetry::plugin_failed;
 
 use crate::log;
+pub(crate) use whole::{Fragment, Judged};
 
 /// Enriched traces that are kept for the exporters that come after the first, and most spans of
 /// them all: a batch of received spans has hundreds.
@@ -43,11 +46,37 @@ struct Enriched {
     spans: usize,
 }
 
-/// A record or a batch of received spans, and its spans as they are before somebody is asked about
-/// them.
+/// Whose spans some are.
+#[derive(Clone, Debug)]
+struct Subject {
+    tenant: Option<String>,
+    /// The request that they tell of, if it is one of which there is a record.
+    request: Option<Request>,
+}
+
+/// Where a request is in traces.
+#[derive(Clone, Debug)]
+struct Request {
+    trace: TraceId,
+    root: SpanId,
+    id: RequestId,
+}
+
+/// Spans of one subject as they are before somebody is asked about them.
 struct Trace<'a> {
-    of: &'a Payload,
+    of: &'a Subject,
     spans: &'a [Span],
+}
+
+impl Subject {
+    fn of(payload: &Payload) -> Self {
+        let request = payload.record().map(|record| Request {
+            trace: record.trace.trace_id,
+            root: record.trace.root,
+            id: record.id.clone(),
+        });
+        Self { tenant: payload.tenant().map(str::to_owned), request }
+    }
 }
 
 impl Tracer {
@@ -58,13 +87,20 @@ impl Tracer {
     /// The spans of each record that may leave through `exporter`; calls plugins, so it blocks.
     pub(crate) fn bound_for(&self, exporter: &str, records: &[Arc<Outbound>]) -> Vec<Vec<Span>> {
         let enriched = self.enriched(records);
-        let traces = records.iter().zip(&enriched);
-        let traces: Vec<Trace<'_>> =
-            traces.map(|(stored, spans)| Trace { of: &stored.what, spans }).collect();
-        asked_about(&traces, Role::ExportFilter, |tenant, spans| {
+        let subjects: Vec<Subject> =
+            records.iter().map(|stored| Subject::of(&stored.what)).collect();
+        let traces = subjects.iter().zip(&enriched);
+        let traces: Vec<Trace<'_>> = traces.map(|(of, spans)| Trace { of, spans }).collect();
+        self.filtered(exporter, &traces, Filters::All)
+    }
+
+    /// Spans as these filters leave them.
+    fn filtered(&self, exporter: &str, traces: &[Trace<'_>], by: Filters) -> Vec<Vec<Span>> {
+        asked_about(traces, Role::ExportFilter, |tenant, spans| {
             let plugins = self.plugins.pin();
             by_process(&self.resource, spans, |resource, spans| {
-                let filtered = plugins.filter(exporter, tenant, resource, std::mem::take(spans));
+                let asked = std::mem::take(spans);
+                let filtered = plugins.filter_by(by, exporter, tenant, resource, asked);
                 *spans = filtered.kept;
                 filtered.faults
             })
@@ -92,9 +128,9 @@ impl Tracer {
             Payload::Spans(batch) => batch.spans(),
         };
         let built: Vec<Vec<Span>> = new.iter().map(spans).collect();
-        let traces = new.iter().zip(&built);
-        let traces: Vec<Trace<'_>> =
-            traces.map(|(stored, spans)| Trace { of: &stored.what, spans }).collect();
+        let subjects: Vec<Subject> = new.iter().map(|stored| Subject::of(&stored.what)).collect();
+        let traces = subjects.iter().zip(&built);
+        let traces: Vec<Trace<'_>> = traces.map(|(of, spans)| Trace { of, spans }).collect();
         let enriched = asked_about(&traces, Role::AttributeEnricher, |tenant, spans| {
             let plugins = self.plugins.pin();
             by_process(&self.resource, spans, |resource, spans| {
@@ -138,19 +174,20 @@ fn asked_about(
     let mut answers = vec![Vec::new(); traces.len()];
     let mut tenants: BTreeMap<Option<&str>, Vec<Asked<'_>>> = BTreeMap::new();
     for (trace, answer) in traces.iter().zip(&mut answers) {
-        tenants.entry(trace.of.tenant()).or_default().push((trace, answer));
+        tenants.entry(trace.of.tenant.as_deref()).or_default().push((trace, answer));
     }
     for (tenant, mut company) in tenants {
         if company.len() > 1 && together(&mut company, |spans| ask(tenant, spans)) {
             continue;
         }
         for (Trace { of, spans }, answer) in company {
-            let _log = of.record().map(|of| log::span(of.trace.trace_id, &of.id).entered());
+            let request = of.request.as_ref();
+            let _log = request.map(|request| log::span(request.trace, &request.id).entered());
             answer.extend_from_slice(spans);
             let faults = ask(tenant, answer);
             report(&faults);
             // Where the plugin fails closed its spans are not there to be marked.
-            mark(answer, of.record().map(|of| of.trace.root), &faults, role);
+            mark(answer, request.map(|request| request.root), &faults, role);
         }
     }
     answers
@@ -259,8 +296,12 @@ mod tests {
         records.map(|record| tollgate_telemetry::spans(record, None)).collect()
     }
 
-    fn traces<'a>(records: &'a [Payload], spans: &'a [Vec<Span>]) -> Vec<Trace<'a>> {
-        let each = records.iter().zip(spans);
+    fn subjects(records: &[Payload]) -> Vec<Subject> {
+        records.iter().map(Subject::of).collect()
+    }
+
+    fn traces<'a>(subjects: &'a [Subject], spans: &'a [Vec<Span>]) -> Vec<Trace<'a>> {
+        let each = subjects.iter().zip(spans);
         each.map(|(of, spans)| Trace { of, spans }).collect()
     }
 
@@ -273,13 +314,14 @@ mod tests {
     #[test]
     fn traces_of_a_tenant_are_asked_about_together_and_keep_their_own_spans() {
         let records = records(&["a", "b", "a"]);
-        let before = spans(&records);
+        let (before, subjects) = (spans(&records), subjects(&records));
         let calls = RefCell::new(Vec::new());
-        let after = asked_about(&traces(&records, &before), Role::ExportFilter, |tenant, spans| {
-            calls.borrow_mut().push((tenant.map(str::to_owned), spans.len()));
-            spans.retain(|span| span.context.span_id != SpanId(3));
-            Vec::new()
-        });
+        let after =
+            asked_about(&traces(&subjects, &before), Role::ExportFilter, |tenant, spans| {
+                calls.borrow_mut().push((tenant.map(str::to_owned), spans.len()));
+                spans.retain(|span| span.context.span_id != SpanId(3));
+                Vec::new()
+            });
         let each = before[0].len();
         let calls = calls.into_inner();
         assert_eq!(calls, [(Some("a".to_owned()), 2 * each), (Some("b".to_owned()), each)]);
@@ -292,16 +334,17 @@ mod tests {
     #[test]
     fn a_trace_suffers_by_its_own_spans_only() {
         let records = records(&["a", "a", "a"]);
-        let before = spans(&records);
-        let after = asked_about(&traces(&records, &before), Role::AttributeEnricher, |_, spans| {
-            let poisoned = spans.iter().any(|span| span.context.span_id == SpanId(2));
-            if !poisoned {
-                spans.iter_mut().for_each(|span| span.attributes.set("seen", true));
-                return Vec::new();
-            }
-            spans.pop();
-            vec![fault()]
-        });
+        let (before, subjects) = (spans(&records), subjects(&records));
+        let after =
+            asked_about(&traces(&subjects, &before), Role::AttributeEnricher, |_, spans| {
+                let poisoned = spans.iter().any(|span| span.context.span_id == SpanId(2));
+                if !poisoned {
+                    spans.iter_mut().for_each(|span| span.attributes.set("seen", true));
+                    return Vec::new();
+                }
+                spans.pop();
+                vec![fault()]
+            });
         for (place, (after, before)) in after.iter().zip(&before).enumerate() {
             let failed = place == 1;
             assert_eq!(after.len(), before.len() - usize::from(failed));

@@ -8,6 +8,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use tollgate_domain::sampling::TraceRules;
 use tollgate_domain::span::{Resource, Span};
 
 use crate::error::TelemetryError;
@@ -56,8 +57,8 @@ pub fn build_exporters(
             return Err(TelemetryError::NamedTwice { exporter: exporter.name });
         }
         let sink = Sink::open(&exporter.name, exporter.sink, resource)?;
-        let ExporterSettings { name, start_at, .. } = exporter;
-        exporters.push(Exporter { name, start_at, sink });
+        let ExporterSettings { name, start_at, traces, .. } = exporter;
+        exporters.push(Exporter { name, start_at, traces, sink });
     }
     Ok(exporters)
 }
@@ -67,6 +68,7 @@ pub fn build_exporters(
 pub struct Exporter {
     name: String,
     start_at: StartAt,
+    traces: Option<TraceRules>,
     sink: Sink,
 }
 
@@ -81,6 +83,12 @@ impl Exporter {
     #[must_use]
     pub fn start_at(&self) -> StartAt {
         self.start_at
+    }
+
+    /// How it waits for whole traces, if it does.
+    #[must_use]
+    pub fn traces(&self) -> Option<&TraceRules> {
+        self.traces.as_ref()
     }
 
     /// How long it is worth to wait for company before spans are sent.
