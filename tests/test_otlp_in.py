@@ -255,8 +255,9 @@ def test_what_is_malformed_does_no_harm(start):
         (b"no gzip", {"content_encoding": "gzip"}, 400),
         (gzip.compress(bytes(64 << 20)), {"content_encoding": "gzip"}, 413),
         (within(1, within(2, million)), {}, 413),
-        (b"", {"path": "/v1/metrics"}, 404),
-        (b"", {"path": "/v1/logs"}, 404),
+        (b"\xff", {"path": "/v1/metrics"}, 400),
+        (b"{", {"path": "/v1/logs", "content_type": "application/json"}, 400),
+        (b"", {"path": "/v1/profiles"}, 404),
     ]:
         answer = post(gateway, body, **more)
         assert answer.status_code == status, (body[:20], more, answer.content)

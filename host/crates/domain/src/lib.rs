@@ -9,6 +9,7 @@ pub mod cost;
 pub mod error;
 pub mod id;
 pub mod money;
+pub mod passed;
 pub mod place;
 pub mod plugin;
 pub mod received;

@@ -11,10 +11,12 @@ mod reading;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::task::block_in_place;
 use tokio::time::{Instant, sleep_until, timeout};
 use tollgate_domain::Span;
+use tollgate_domain::passed::Signal;
 use tollgate_ledger::{Cursor, Head, Ledger, LedgerError, Seq};
 use tollgate_telemetry::{Exporter, SendError, StartAt};
 
@@ -48,12 +50,25 @@ pub(crate) struct Courier {
     pub(crate) closing: watch::Receiver<bool>,
 }
 
-/// Spans on their way out, and which entries of the ledger they are of, in order.
+/// What is on its way out, and which entries of the ledger it is of, in order.
 #[derive(Default)]
 struct Outgoing {
-    spans: Vec<Span>,
-    /// How many of the spans are of each; none: plugins or rules let none leave.
+    load: Load,
+    /// How many of the spans, or bytes, are of each; none: nothing of it may leave.
     parts: Vec<(Seq, usize)>,
+}
+
+/// What leaves in one attempt.
+enum Load {
+    Spans(Vec<Span>),
+    /// Requests of metrics or logs, behind each other.
+    Passed(Signal, Vec<u8>),
+}
+
+impl Default for Load {
+    fn default() -> Self {
+        Self::Spans(Vec::new())
+    }
 }
 
 /// What became of an attempt, retries included.
@@ -65,16 +80,37 @@ enum Sent {
 }
 
 impl Outgoing {
+    /// Adds spans to spans.
     fn push(&mut self, seq: Seq, spans: Vec<Span>) {
-        self.parts.push((seq, spans.len()));
-        self.spans.extend(spans);
+        if let Load::Spans(all) = &mut self.load {
+            self.parts.push((seq, spans.len()));
+            all.extend(spans);
+        }
     }
 
     /// Takes the second half off.
     fn split(&mut self) -> Self {
         let parts = self.parts.split_off(self.parts.len() / 2);
-        let first: usize = self.parts.iter().map(|(_, spans)| spans).sum();
-        Self { spans: self.spans.split_off(first.min(self.spans.len())), parts }
+        let first: usize = self.parts.iter().map(|(_, count)| count).sum();
+        let load = match &mut self.load {
+            Load::Spans(spans) => Load::Spans(spans.split_off(first.min(spans.len()))),
+            Load::Passed(signal, bytes) => {
+                Load::Passed(*signal, bytes.split_off(first.min(bytes.len())))
+            }
+        };
+        Self { load, parts }
+    }
+
+    fn is_empty(&self) -> bool {
+        match &self.load {
+            Load::Spans(spans) => spans.is_empty(),
+            Load::Passed(_, bytes) => bytes.is_empty(),
+        }
+    }
+
+    /// More spans than leave together.
+    fn is_large(&self) -> bool {
+        matches!(&self.load, Load::Spans(spans) if spans.len() > AT_ONCE) && self.parts.len() > 1
     }
 }
 
@@ -168,8 +204,7 @@ impl Courier {
         &self,
         reading: &mut Reading,
         head: &watch::Receiver<Head>,
-    ) -> Option<Outgoing> {
-        let name = self.exporter.name();
+    ) -> Option<Vec<Outgoing>> {
         let head = *head.borrow();
         let expected = head.records > reading.records;
         let read = block_in_place(|| {
@@ -180,7 +215,7 @@ impl Courier {
             if expected && records.is_empty() {
                 return Ok(None);
             }
-            let outgoing = reading.take(records, &self.tracer, name, head);
+            let outgoing = reading.take(&records, &self.tracer, &self.exporter, head);
             Ok::<_, LedgerError>(Some(outgoing))
         });
         if let Some(counts) = reading.trace_counts() {
@@ -204,19 +239,19 @@ impl Courier {
     /// next start.
     async fn deliver(
         &mut self,
-        batch: Outgoing,
+        batches: Vec<Outgoing>,
         progress: &mut Progress,
         cursor: &mut Cursor,
     ) -> bool {
-        let mut left = vec![batch];
+        // The next one is the last.
+        let mut left: Vec<Outgoing> = batches.into_iter().rev().collect();
         while let Some(mut batch) = left.pop() {
-            if batch.spans.len() > AT_ONCE && batch.parts.len() > 1 {
+            if batch.is_large() {
                 let rest = batch.split();
                 left.extend([rest, batch]);
                 continue;
             }
-            let sent =
-                if batch.spans.is_empty() { Sent::Taken } else { self.send(&batch.spans).await };
+            let sent = if batch.is_empty() { Sent::Taken } else { self.send(&batch.load).await };
             let fate = match sent {
                 Sent::Left => return false,
                 Sent::Refused(_) if batch.parts.len() > 1 => {
@@ -230,8 +265,8 @@ impl Courier {
                 }
                 Sent::Taken => Fate::Delivered,
             };
-            for (seq, spans) in batch.parts {
-                progress.end(seq, if spans == 0 { Fate::Filtered } else { fate });
+            for (seq, count) in batch.parts {
+                progress.end(seq, if count == 0 { Fate::Filtered } else { fate });
             }
             if progress.advance(cursor) {
                 self.store(cursor).await;
@@ -242,11 +277,16 @@ impl Courier {
     }
 
     /// Sends until it is taken or refused for good.
-    async fn send(&mut self, spans: &[Span]) -> Sent {
+    async fn send(&mut self, load: &Load) -> Sent {
         let mut pause = BACKOFF.0;
         loop {
             let began = Instant::now();
-            let attempt = self.exporter.send(spans).await;
+            let attempt = match load {
+                Load::Spans(spans) => self.exporter.send(spans).await,
+                Load::Passed(signal, bytes) => {
+                    self.exporter.pass(*signal, Bytes::copy_from_slice(bytes)).await
+                }
+            };
             self.meter.attempted(began.elapsed());
             let (message, after) = match attempt {
                 Ok(accepted) => {

@@ -126,6 +126,7 @@ impl Tracer {
         let spans = |stored: &&Arc<Outbound>| match &stored.what {
             Payload::Record(record) => tollgate_telemetry::spans(record, Some(self.address)),
             Payload::Spans(batch) => batch.spans(),
+            Payload::Passed(_) => Vec::new(),
         };
         let built: Vec<Vec<Span>> = new.iter().map(spans).collect();
         let subjects: Vec<Subject> = new.iter().map(|stored| Subject::of(&stored.what)).collect();

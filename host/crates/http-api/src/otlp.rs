@@ -1,4 +1,4 @@
-//! OTLP in: the listeners that other programs export their spans to. Each speaks OTLP/HTTP
+//! OTLP in: the listeners that other programs export their spans, metrics and logs to. Each speaks OTLP/HTTP
 //! (protobuf and JSON) and OTLP/gRPC, which a connection's first bytes tell apart.
 //!
 //! What is decompressed has a bound, and so has what is worked on at a time. An export is answered
@@ -13,11 +13,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::routing::{any, post};
+use axum::routing::post;
+use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tollgate_domain::ErrorKind;
-use tollgate_gateway::{Gateway, Refusal};
+use tollgate_domain::passed::Signal;
+use tollgate_gateway::{Caller, Encoding, Gateway, Refusal, accepted};
 
 use crate::server::{HttpError, HttpServer, bind};
 use crate::settings::HttpSettings;
@@ -109,18 +111,51 @@ fn router(gateway: Gateway) -> Router {
     let otlp = Otlp { gateway, bodies: Arc::new(Semaphore::new(BODIES)) };
     Router::new()
         .route("/v1/traces", post(http::traces))
-        .route("/v1/metrics", any(http::other))
-        .route("/v1/logs", any(http::other))
+        .route("/v1/metrics", post(http::metrics))
+        .route("/v1/logs", post(http::logs))
         .route(grpc::TRACES, post(grpc::traces))
+        .route(grpc::METRICS, post(grpc::metrics))
+        .route(grpc::LOGS, post(grpc::logs))
         .fallback(http::other)
         .with_state(otlp)
 }
 
-/// Why something that is not spans is not taken.
-fn only_spans(path: &str) -> Refusal {
+/// What a request is of.
+#[derive(Clone, Copy)]
+enum What {
+    Spans,
+    /// Metrics or logs, which pass through.
+    Passed(Signal),
+}
+
+impl Otlp {
+    /// Puts a request on record; what to answer.
+    async fn take(
+        &self,
+        caller: Caller,
+        what: What,
+        body: Bytes,
+        encoding: Encoding,
+    ) -> Result<Vec<u8>, Refusal> {
+        match what {
+            What::Spans => {
+                let receipt = self.gateway.ingest(caller, body, encoding).await?;
+                Ok(accepted(encoding, receipt.rejected, receipt.problem.as_deref()))
+            }
+            What::Passed(signal) => {
+                self.gateway.pass_on(caller, signal, body, encoding).await?;
+                // An answer that says nothing is the same of every signal.
+                Ok(accepted(encoding, 0, None))
+            }
+        }
+    }
+}
+
+/// There is nothing there.
+fn not_there(path: &str) -> Refusal {
     let message = format!(
-        "There is nothing at {path}. Tollgate takes spans, at /v1/traces and by gRPC's \
-         TraceService; send metrics and logs to your collector itself."
+        "There is nothing at {path}. Tollgate takes spans, metrics and logs, at /v1/traces, \
+         /v1/metrics and /v1/logs and by the services of gRPC."
     );
     Refusal::new(ErrorKind::NotFound, message)
 }

@@ -8,6 +8,8 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use bytes::Bytes;
+use tollgate_domain::passed::Signal;
 use tollgate_domain::sampling::TraceRules;
 use tollgate_domain::span::{Resource, Span};
 
@@ -108,6 +110,21 @@ impl Exporter {
             return Ok(Accepted::default());
         }
         self.sink.send(spans).await
+    }
+
+    /// Whether metrics or logs of other programs leave here, too: OTLP receivers take them.
+    #[must_use]
+    pub fn passes(&self, signal: Signal) -> bool {
+        self.sink.passes(signal)
+    }
+
+    /// Sends a request of metrics or logs as it came, or several behind each other, in one attempt
+    /// as [`Exporter::send`].
+    ///
+    /// # Errors
+    /// Says whether to send the same again.
+    pub async fn pass(&mut self, signal: Signal, request: Bytes) -> Result<Accepted, SendError> {
+        self.sink.pass(signal, request).await
     }
 
     /// Ends what is under way behind the scenes, such as compressing a file.

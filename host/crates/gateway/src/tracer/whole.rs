@@ -160,6 +160,7 @@ fn apart(stored: &Outbound, spans: &[Span]) -> Vec<Part<Fragment>> {
             Payload::Spans(_) => {
                 part.what.spans.iter().filter_map(cost).for_each(|cost| part.facts.cost(cost));
             }
+            Payload::Passed(_) => {}
         }
     }
     parts
