@@ -103,7 +103,8 @@ fn tollgate(
     }
     let config = folder.join("tollgate.toml");
     // The agent compresses, whatever it is told.
-    let otlp = "[[exporter]]\nkind = \"otlp\"\nprotocol = \"http/protobuf\"\ncompression = \"gzip\"\n";
+    let otlp =
+        "[[exporter]]\nkind = \"otlp\"\nprotocol = \"http/protobuf\"\ncompression = \"gzip\"\n";
     fs::write(&config, format!("{otlp}endpoint = \"{receiver}\"\n")).unwrap();
     let durability = match durability {
         Durability::Power => "power",

@@ -170,7 +170,8 @@ impl Gateway {
         recover::end_interrupted(&ledger, &parts.plugins, interrupted).await?;
         let ingest = parts.receives.then(|| tokio::task::block_in_place(|| Ingest::new(&ledger)));
         let ingest = ingest.transpose()?;
-        let tracer = Tracer::new(parts.plugins.clone(), parts.resource, parts.address);
+        let (plugins, exporters) = (parts.plugins.clone(), parts.exporters.len());
+        let tracer = Tracer::new(plugins, parts.resource, parts.address, exporters);
         let tracer = Arc::new(tracer);
         let (delivery, exporters) = Delivery::start(parts.exporters, &ledger, &tracer);
         let local = |ModelHere { engine, aliases }| {

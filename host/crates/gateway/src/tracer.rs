@@ -10,10 +10,11 @@
 
 mod whole;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tollgate_domain::received::Origin;
 use tollgate_domain::{PluginFault, RequestId, Resource, Span, SpanId, TraceId};
 use tollgate_ledger::{Outbound, Payload, Seq};
 use tollgate_plugin_host::{Filters, PluginHost, Role};
@@ -35,6 +36,8 @@ pub(crate) struct Tracer {
     plugins: PluginHost,
     resource: Resource,
     address: SocketAddr,
+    /// Whether several exporters want the same.
+    keeps: bool,
     enriched: Mutex<Enriched>,
 }
 
@@ -62,12 +65,6 @@ struct Request {
     id: RequestId,
 }
 
-/// Spans of one subject as they are before somebody is asked about them.
-struct Trace<'a> {
-    of: &'a Subject,
-    spans: &'a [Span],
-}
-
 impl Subject {
     fn of(payload: &Payload) -> Self {
         let request = payload.record().map(|record| Request {
@@ -80,23 +77,41 @@ impl Subject {
 }
 
 impl Tracer {
-    pub(crate) fn new(plugins: PluginHost, resource: Resource, address: SocketAddr) -> Self {
-        Self { plugins, resource, address, enriched: Mutex::default() }
+    pub(crate) fn new(
+        plugins: PluginHost,
+        resource: Resource,
+        address: SocketAddr,
+        exporters: usize,
+    ) -> Self {
+        Self { plugins, resource, address, keeps: exporters > 1, enriched: Mutex::default() }
     }
 
     /// The spans of each record that may leave through `exporter`; calls plugins, so it blocks.
     pub(crate) fn bound_for(&self, exporter: &str, records: &[Arc<Outbound>]) -> Vec<Vec<Span>> {
-        let enriched = self.enriched(records);
+        let enriched = self.enriched(records).into_iter().map(Arc::unwrap_or_clone).collect();
         let subjects: Vec<Subject> =
             records.iter().map(|stored| Subject::of(&stored.what)).collect();
-        let traces = subjects.iter().zip(&enriched);
-        let traces: Vec<Trace<'_>> = traces.map(|(of, spans)| Trace { of, spans }).collect();
-        self.filtered(exporter, &traces, Filters::All)
+        let again = |place: usize| {
+            let record = records.get(place).map(std::slice::from_ref).unwrap_or_default();
+            let enriched = self.enriched(record).into_iter().next();
+            enriched.map(Arc::unwrap_or_clone).unwrap_or_default()
+        };
+        self.filtered(exporter, &subjects, enriched, again, Filters::All)
     }
 
-    /// Spans as these filters leave them.
-    fn filtered(&self, exporter: &str, traces: &[Trace<'_>], by: Filters) -> Vec<Vec<Span>> {
-        asked_about(traces, Role::ExportFilter, |tenant, spans| {
+    /// Spans as these filters leave them; `again` gives those of a subject once more.
+    fn filtered(
+        &self,
+        exporter: &str,
+        subjects: &[Subject],
+        spans: Vec<Vec<Span>>,
+        again: impl Fn(usize) -> Vec<Span>,
+        by: Filters,
+    ) -> Vec<Vec<Span>> {
+        if !self.plugins.pin().plays(Role::ExportFilter) {
+            return spans;
+        }
+        asked_about(subjects, spans, again, Role::ExportFilter, |tenant, spans| {
             let plugins = self.plugins.pin();
             by_process(&self.resource, spans, |resource, spans| {
                 let asked = std::mem::take(spans);
@@ -123,21 +138,28 @@ impl Tracer {
         let mut known = self.enriched.lock().unwrap_or_else(PoisonError::into_inner);
         let new: Vec<&Arc<Outbound>> =
             records.iter().filter(|stored| !known.traces.contains_key(&stored.seq)).collect();
-        let spans = |stored: &&Arc<Outbound>| match &stored.what {
+        let built = |stored: &Arc<Outbound>| match &stored.what {
             Payload::Record(record) => tollgate_telemetry::spans(record, Some(self.address)),
             Payload::Spans(batch) => batch.spans(),
             Payload::Passed(_) => Vec::new(),
         };
-        let built: Vec<Vec<Span>> = new.iter().map(spans).collect();
-        let subjects: Vec<Subject> = new.iter().map(|stored| Subject::of(&stored.what)).collect();
-        let traces = subjects.iter().zip(&built);
-        let traces: Vec<Trace<'_>> = traces.map(|(of, spans)| Trace { of, spans }).collect();
-        let enriched = asked_about(&traces, Role::AttributeEnricher, |tenant, spans| {
-            let plugins = self.plugins.pin();
-            by_process(&self.resource, spans, |resource, spans| {
-                plugins.enrich(tenant, resource, spans)
-            })
-        });
+        let mut enriched: Vec<Vec<Span>> = new.iter().map(|stored| built(stored)).collect();
+        if self.plugins.pin().plays(Role::AttributeEnricher) {
+            let subjects: Vec<Subject> =
+                new.iter().map(|stored| Subject::of(&stored.what)).collect();
+            let again = |place: usize| new.get(place).map(|stored| built(stored));
+            let again = |place| again(place).unwrap_or_default();
+            let role = Role::AttributeEnricher;
+            enriched = asked_about(&subjects, enriched, again, role, |tenant, spans| {
+                let plugins = self.plugins.pin();
+                by_process(&self.resource, spans, |resource, spans| {
+                    plugins.enrich(tenant, resource, spans)
+                })
+            });
+        }
+        if !self.keeps {
+            return enriched.into_iter().map(Arc::new).collect();
+        }
         for (stored, spans) in new.iter().zip(enriched) {
             known.keep(stored.seq, spans);
         }
@@ -163,57 +185,66 @@ impl Enriched {
     }
 }
 
-/// A trace, and where its spans go as plugins leave them.
-type Asked<'a> = (&'a Trace<'a>, &'a mut Vec<Span>);
-
-/// The spans of each trace as plugins of one role leave them.
+/// The spans of each subject as plugins of one role leave them. Where one failed, `again` gives the
+/// spans of a subject as they were.
 fn asked_about(
-    traces: &[Trace<'_>],
+    subjects: &[Subject],
+    mut spans: Vec<Vec<Span>>,
+    again: impl Fn(usize) -> Vec<Span>,
     role: Role,
     ask: impl Fn(Option<&str>, &mut Vec<Span>) -> Vec<PluginFault>,
 ) -> Vec<Vec<Span>> {
-    let mut answers = vec![Vec::new(); traces.len()];
-    let mut tenants: BTreeMap<Option<&str>, Vec<Asked<'_>>> = BTreeMap::new();
-    for (trace, answer) in traces.iter().zip(&mut answers) {
-        tenants.entry(trace.of.tenant.as_deref()).or_default().push((trace, answer));
+    let mut tenants: BTreeMap<Option<&str>, Vec<usize>> = BTreeMap::new();
+    for (place, subject) in subjects.iter().enumerate() {
+        tenants.entry(subject.tenant.as_deref()).or_default().push(place);
     }
-    for (tenant, mut company) in tenants {
-        if company.len() > 1 && together(&mut company, |spans| ask(tenant, spans)) {
-            continue;
+    for (tenant, company) in tenants {
+        if company.len() > 1 {
+            if together(&company, &mut spans, |spans| ask(tenant, spans)) {
+                continue;
+            }
+            for place in &company {
+                if let Some(spans) = spans.get_mut(*place) {
+                    *spans = again(*place);
+                }
+            }
         }
-        for (Trace { of, spans }, answer) in company {
-            let request = of.request.as_ref();
+        for place in company {
+            let request = subjects.get(place).and_then(|subject| subject.request.as_ref());
             let _log = request.map(|request| log::span(request.trace, &request.id).entered());
-            answer.extend_from_slice(spans);
+            let Some(answer) = spans.get_mut(place) else { continue };
             let faults = ask(tenant, answer);
             report(&faults);
             // Where the plugin fails closed its spans are not there to be marked.
             mark(answer, request.map(|request| request.root), &faults, role);
         }
     }
-    answers
+    spans
 }
 
-/// Asks about traces of one tenant at once. False, and there are no answers: somebody failed.
+/// Asks about spans of several subjects of one tenant at once. False, and they are gone: somebody
+/// failed.
 fn together(
-    company: &mut [Asked<'_>],
+    company: &[usize],
+    spans: &mut [Vec<Span>],
     ask: impl FnOnce(&mut Vec<Span>) -> Vec<PluginFault>,
 ) -> bool {
-    let mut spans: Vec<Span> =
-        company.iter().flat_map(|(trace, _)| trace.spans.iter().cloned()).collect();
-    // Requests of one client may be in one trace, so a trace's id does not tell them apart.
-    let places = company
-        .iter()
-        .enumerate()
-        .flat_map(|(place, (trace, _))| trace.spans.iter().map(move |span| (id(span), place)));
-    let places: HashMap<(TraceId, SpanId), usize> = places.collect();
-    if !ask(&mut spans).is_empty() {
+    let (mut all, mut order) = (Vec::new(), Vec::new());
+    for place in company {
+        let Some(own) = spans.get_mut(*place) else { continue };
+        order.extend(own.iter().map(|span| (id(span), *place)));
+        all.append(own);
+    }
+    if !ask(&mut all).is_empty() {
         return false;
     }
-    for span in spans {
-        let place = places.get(&id(&span));
-        if let Some((_, answer)) = place.and_then(|place| company.get_mut(*place)) {
-            answer.push(span);
+    // What is left is in the order that it was in. Requests of one client may be in one trace, so a
+    // trace's id does not tell them apart.
+    let mut order = order.into_iter();
+    for span in all {
+        let place = order.find(|(of, _)| *of == id(&span)).map(|(_, place)| place);
+        if let Some(own) = place.and_then(|place| spans.get_mut(place)) {
+            own.push(span);
         }
     }
     true
@@ -229,16 +260,21 @@ fn by_process(
     spans: &mut Vec<Span>,
     mut ask: impl FnMut(&Resource, &mut Vec<Span>) -> Vec<PluginFault>,
 ) -> Vec<PluginFault> {
-    if spans.iter().all(|span| span.received.is_none()) {
-        return ask(own, spans);
-    }
     let origin = |span: &Span| span.received.as_deref().map(|sent| Arc::clone(&sent.origin));
+    let of_one = |origin: Option<&Arc<Origin>>, span: &Span| {
+        let other = span.received.as_deref().map(|sent| &sent.origin);
+        Origin::is_same(origin, other)
+    };
+    let first = spans.first().and_then(origin);
+    if spans.iter().all(|span| of_one(first.as_ref(), span)) {
+        return ask(first.as_ref().map_or(own, |origin| &origin.resource), spans);
+    }
     let (mut faults, mut done) = (Vec::new(), Vec::with_capacity(spans.len()));
     let mut left = std::mem::take(spans).into_iter().peekable();
     while let Some(first) = left.next() {
         let of = origin(&first);
         let mut company = vec![first];
-        while let Some(next) = left.next_if(|next| origin(next) == of) {
+        while let Some(next) = left.next_if(|next| of_one(of.as_ref(), next)) {
             company.push(next);
         }
         let resource = of.as_ref().map_or(own, |origin| &origin.resource);
@@ -301,9 +337,13 @@ mod tests {
         records.iter().map(Subject::of).collect()
     }
 
-    fn traces<'a>(subjects: &'a [Subject], spans: &'a [Vec<Span>]) -> Vec<Trace<'a>> {
-        let each = subjects.iter().zip(spans);
-        each.map(|(of, spans)| Trace { of, spans }).collect()
+    fn asked(
+        subjects: &[Subject],
+        before: &[Vec<Span>],
+        role: Role,
+        ask: impl Fn(Option<&str>, &mut Vec<Span>) -> Vec<PluginFault>,
+    ) -> Vec<Vec<Span>> {
+        asked_about(subjects, before.to_vec(), |place| before[place].clone(), role, ask)
     }
 
     fn fault() -> PluginFault {
@@ -317,12 +357,11 @@ mod tests {
         let records = records(&["a", "b", "a"]);
         let (before, subjects) = (spans(&records), subjects(&records));
         let calls = RefCell::new(Vec::new());
-        let after =
-            asked_about(&traces(&subjects, &before), Role::ExportFilter, |tenant, spans| {
-                calls.borrow_mut().push((tenant.map(str::to_owned), spans.len()));
-                spans.retain(|span| span.context.span_id != SpanId(3));
-                Vec::new()
-            });
+        let after = asked(&subjects, &before, Role::ExportFilter, |tenant, spans| {
+            calls.borrow_mut().push((tenant.map(str::to_owned), spans.len()));
+            spans.retain(|span| span.context.span_id != SpanId(3));
+            Vec::new()
+        });
         let each = before[0].len();
         let calls = calls.into_inner();
         assert_eq!(calls, [(Some("a".to_owned()), 2 * each), (Some("b".to_owned()), each)]);
@@ -336,16 +375,15 @@ mod tests {
     fn a_trace_suffers_by_its_own_spans_only() {
         let records = records(&["a", "a", "a"]);
         let (before, subjects) = (spans(&records), subjects(&records));
-        let after =
-            asked_about(&traces(&subjects, &before), Role::AttributeEnricher, |_, spans| {
-                let poisoned = spans.iter().any(|span| span.context.span_id == SpanId(2));
-                if !poisoned {
-                    spans.iter_mut().for_each(|span| span.attributes.set("seen", true));
-                    return Vec::new();
-                }
-                spans.pop();
-                vec![fault()]
-            });
+        let after = asked(&subjects, &before, Role::AttributeEnricher, |_, spans| {
+            let poisoned = spans.iter().any(|span| span.context.span_id == SpanId(2));
+            if !poisoned {
+                spans.iter_mut().for_each(|span| span.attributes.set("seen", true));
+                return Vec::new();
+            }
+            spans.pop();
+            vec![fault()]
+        });
         for (place, (after, before)) in after.iter().zip(&before).enumerate() {
             let failed = place == 1;
             assert_eq!(after.len(), before.len() - usize::from(failed));

@@ -55,7 +55,7 @@ pub async fn bind_otlp(
     tls: Option<TlsFiles>,
 ) -> Result<OtlpServer, HttpError> {
     let tls = tls.map(ServerTls::load).transpose();
-    let tls = tls.map_err(|source| HttpError::Tls { setting: "otlp", source })?;
+    let tls = tls.map_err(|source| HttpError::Tls { setting: "otlp", source: Box::new(source) })?;
     let mut servers = Vec::with_capacity(addresses.len());
     for listen in addresses {
         let settings = HttpSettings {

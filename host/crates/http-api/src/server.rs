@@ -71,7 +71,7 @@ pub enum HttpError {
         /// What the names of the settings begin with.
         setting: &'static str,
         /// What is wrong.
-        source: TlsError,
+        source: Box<TlsError>,
     },
     /// Others could use the admin API.
     #[error(

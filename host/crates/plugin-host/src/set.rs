@@ -246,7 +246,8 @@ impl PluginSet {
     }
 
     /// Whether any of them does this.
-    pub(crate) fn plays(&self, role: Role) -> bool {
+    #[must_use]
+    pub fn plays(&self, role: Role) -> bool {
         self.members.iter().any(|member| member.has(role))
     }
 

@@ -166,7 +166,7 @@ impl Otlp {
         let mut before: Option<&Arc<Origin>> = None;
         for (at, Outgoing { span, origin }) in spans.iter().enumerate() {
             // Each change of origin costs a resource and a scope.
-            let changed = at > 0 && before != origin.as_ref();
+            let changed = at > 0 && !Origin::is_same(before, origin.as_ref());
             let head = if changed || at == start { self.head(origin.as_ref()) } else { 0 };
             before = origin.as_ref();
             let more = span.encoded_len() + FIELD;

@@ -4,6 +4,8 @@
 //! deep. What OTLP forbids of a single span (no id, a wrong one) rejects that span and no other.
 
 mod convert;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod json;
 mod limits;
 mod passed;

@@ -71,7 +71,7 @@ impl Reading {
         let is_behind = head.records > self.records;
         let mut outgoing = Vec::new();
         for run in records.chunk_by(|a, b| signal(a) == signal(b)) {
-            match run.first().and_then(|first| signal(first)) {
+            match run.first().and_then(signal) {
                 Some(signal) => {
                     run.iter().for_each(|stored| self.progress.begin(stored.seq, stored.number, 1));
                     outgoing.extend(passed(signal, run, exporter.passes(signal)));

@@ -14,7 +14,7 @@ use tollgate_domain::{Currency, Money, Resource, Span, TraceId, Value};
 use tollgate_ledger::{Outbound, Payload, Seq};
 use tollgate_plugin_host::{Filters, Role};
 
-use super::{Subject, Trace, Tracer, id, mark, report};
+use super::{Subject, Tracer, id, mark, report};
 use crate::traces::{Decided, Part};
 
 /// About what a span, an attribute and a value take in memory besides their text.
@@ -53,11 +53,13 @@ impl Tracer {
         let nothing = dropped.into_iter().flat_map(|trace| trace.parts);
         judged.leaving.extend(nothing.map(|fragment| (fragment.seq, Vec::new())));
         let fragments: Vec<&Fragment> = kept.iter().flat_map(|trace| &trace.parts).collect();
-        let asked: Vec<Trace<'_>> = fragments
-            .iter()
-            .map(|Fragment { subject, spans, .. }| Trace { of: subject, spans })
-            .collect();
-        let mut filtered = self.filtered(exporter, &asked, Filters::OfSpans).into_iter();
+        let subjects: Vec<Subject> =
+            fragments.iter().map(|fragment| fragment.subject.clone()).collect();
+        let spans = fragments.iter().map(|fragment| fragment.spans.clone()).collect();
+        let again = |place: usize| fragments.get(place).map(|fragment| fragment.spans.clone());
+        let again = |place| again(place).unwrap_or_default();
+        let filtered = self.filtered(exporter, &subjects, spans, again, Filters::OfSpans);
+        let mut filtered = filtered.into_iter();
         let judges = self.plugins.pin().judges_traces();
         for Decided { trace, late, mut parts, .. } in kept {
             for fragment in &mut parts {
