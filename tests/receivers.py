@@ -24,6 +24,8 @@ class Receiver:
     def __init__(self):
         self.spans = []
         self.headers = []
+        # Requests of metrics and of logs, as bytes.
+        self.passed = {"metrics": [], "logs": []}
         self._lock = threading.Lock()
 
     def receive(self, request, headers):
@@ -101,13 +103,15 @@ class GrpcReceiver(Receiver, TraceServiceServicer):
 
     protocol = "grpc"
 
-    def __init__(self, port=0, tls=None):
+    def __init__(self, port=0, tls=None, signals=True):
         super().__init__()
-        self._port, self._tls = port, tls
+        self._port, self._tls, self._signals = port, tls, signals
 
     def __enter__(self):
         self._server = grpc.server(futures.ThreadPoolExecutor(4))
         add_TraceServiceServicer_to_server(self, self._server)
+        if self._signals:
+            self._server.add_generic_rpc_handlers([self.pass_on("metrics"), self.pass_on("logs")])
         address = f"127.0.0.1:{self._port}"
         if self._tls:
             key, certificate, clients = self._tls
@@ -120,6 +124,16 @@ class GrpcReceiver(Receiver, TraceServiceServicer):
 
     def __exit__(self, *_):
         self._server.stop(None).wait()
+
+    def pass_on(self, signal):
+        """The service of a signal, which keeps requests as they came."""
+
+        def export(request, _):
+            self.passed[signal].append(request)
+            return b""
+
+        service = f"opentelemetry.proto.collector.{signal}.v1.{signal.title()}Service"
+        return grpc.method_handlers_generic_handler(service, {"Export": grpc.unary_unary_rpc_method_handler(export)})
 
     def Export(self, request, context):  # noqa: N802 - the service's name for it
         self.receive(request, dict(context.invocation_metadata()))
@@ -146,8 +160,11 @@ class HttpReceiver(Receiver):
 
             def do_POST(self):  # noqa: N802 - the base class's name for it
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                known = self.path == "/v1/traces" and self.headers["Content-Type"] == receiver.content_type
-                if known:
+                known = self.headers["Content-Type"] == receiver.content_type
+                signal = self.path.removeprefix("/v1/")
+                if known and signal in receiver.passed:
+                    receiver.passed[signal].append(body)
+                elif known := known and signal == "traces":
                     if self.headers.get("Content-Encoding") == "gzip":
                         body = gzip.decompress(body)
                     headers = {name.lower(): text for name, text in self.headers.items()}

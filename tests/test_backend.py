@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from conftest import environment, free_port, until
+from senders import chat, export, post, span
 
 START_SECONDS = 120
 
@@ -75,3 +76,27 @@ def test_spans_are_there_with_tree_and_cost(start_gateway, phoenix, protocol):
         assert root["attributes"]["llm.estimated_cost_usd"] == float(answer["estimated_cost_usd"])
         # Its own name for what it understood of ours.
         assert root["attributes"]["llm.token_count.prompt"] == answer["prompt_tokens"]
+
+
+def test_spans_of_others_are_there_with_their_cost(start_gateway, phoenix):
+    client, endpoints = phoenix
+    port = free_port()
+    env = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoints["grpc"], "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
+    gateway = start_gateway(env=env, arguments=["--otlp-listen", f"127.0.0.1:{port}"])
+    gateway.otlp = f"http://127.0.0.1:{port}"
+    # Phoenix takes spans and no metrics: these are left out and hold nothing up.
+    assert post(gateway, b"\x0a\x00", path="/v1/metrics").status_code == 200
+    spans = [span(1, trace=9, name="handle", openinference__span__kind="CHAIN"), chat(2, trace=9, parent=1)]
+    export(gateway, *spans, openinference__project__name="others")
+    gateway.stop()
+
+    def stored():
+        response = client.get("/v1/projects/others/spans", params={"limit": 100})
+        found = response.json()["data"] if response.status_code == 200 else []
+        return len(found) == 2 and {one["name"]: one for one in found}
+
+    found = until(stored, 30, "both spans in Phoenix")
+    call = found["chat gpt-4o-mini"]
+    assert call["parent_id"] == found["handle"]["context"]["span_id"]
+    assert call["attributes"]["tollgate.cost.status"] == "priced"
+    assert float(call["attributes"]["tollgate.cost.amount"]) > 0

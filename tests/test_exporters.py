@@ -10,6 +10,7 @@ import subprocess
 import httpx
 import pytest
 
+from certificates import Authority
 from conftest import BUNDLED, PROGRAM, component, environment, free_port, until
 from receivers import GrpcReceiver, HttpReceiver, JsonReceiver, Received, attributes, from_otlp_json
 
@@ -171,32 +172,6 @@ def test_a_console_that_is_closed_costs_nothing_but_its_lines(tmp_path):
     lines = (tmp_path / "data/spans.ndjson").read_text().splitlines()
     assert [s["trace_id"] for s in map(json.loads, lines) if s["name"] == "inference.request"] == traces
     assert "standard output" in (tmp_path / "log.txt").read_text()
-
-
-class Authority:
-    """Certificates by OpenSSL's command: an authority, and what it signs."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        folder.mkdir()
-        self._openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
-                      "-subj", "/CN=test authority", "-keyout", "ca.key", "-out", "ca.pem")  # fmt: skip
-
-    def _openssl(self, *arguments):
-        subprocess.run(["openssl", *arguments], cwd=self.folder, check=True, capture_output=True)
-
-    def sign(self, name):
-        self._openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", f"/CN={name}",
-                      "-keyout", f"{name}.key", "-out", f"{name}.csr")  # fmt: skip
-        (self.folder / "names").write_text(f"subjectAltName=DNS:{name}\nbasicConstraints=CA:FALSE\n")
-        self._openssl("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
-                      "-days", "2", "-extfile", "names", "-out", f"{name}.pem")  # fmt: skip
-
-    def path(self, name):
-        return self.folder / name
-
-    def bytes(self, name):
-        return self.path(name).read_bytes()
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])

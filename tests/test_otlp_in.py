@@ -9,29 +9,20 @@ import subprocess
 import threading
 import time
 
+import grpc
 import httpx
 import openai
 import pytest
 from openinference.instrumentation.openai import OpenAIInstrumentor
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
-from opentelemetry.proto.trace.v1.trace_pb2 import Span
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExportResult
+from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.trace import Link, SpanKind
 
-from conftest import PROGRAM, free_port, until
+from certificates import Authority
+from conftest import PROGRAM, free_port, replace_file, until
 from receivers import GrpcReceiver
-
-CHAT = {
-    "gen_ai.operation.name": "chat",
-    "gen_ai.provider.name": "openai",
-    "gen_ai.request.model": "gpt-4o-mini",
-    "gen_ai.usage.input_tokens": 1000,
-    "gen_ai.usage.output_tokens": 100,
-}
+from senders import CHAT, chat, export, post, provider, request, span
 
 
 @pytest.fixture
@@ -52,54 +43,6 @@ def start(start_gateway, receiver):
         return gateway
 
     return start
-
-
-def provider(exporter, **resource):
-    provider = TracerProvider(resource=Resource.create({"service.name": "shop", **resource}), shutdown_on_exit=False)
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    return provider
-
-
-def span(number, trace=7, parent=0, name="chat gpt-4o-mini", **attributes):
-    """A span of OTLP as a sender writes it; dots of keys are `__`."""
-    start = time.time_ns()
-    made = Span(
-        trace_id=trace.to_bytes(16, "big"),
-        span_id=number.to_bytes(8, "big"),
-        parent_span_id=parent.to_bytes(8, "big") if parent else b"",
-        name=name,
-        start_time_unix_nano=start,
-        end_time_unix_nano=start + 1_000_000,
-    )
-    for key, value in attributes.items():
-        pair = made.attributes.add(key=key.replace("__", "."))
-        setattr(pair.value, "int_value" if isinstance(value, int) else "string_value", value)
-    return made
-
-
-def chat(number, **more):
-    attributes = {key.replace(".", "__"): value for key, value in CHAT.items()}
-    return span(number, **attributes | more)
-
-
-def request(*spans, **resource):
-    made = ExportTraceServiceRequest()
-    of_process = made.resource_spans.add()
-    for key, value in resource.items():
-        of_process.resource.attributes.add(key=key.replace("__", ".")).value.string_value = value
-    of_process.scope_spans.add().spans.extend(spans)
-    return made
-
-
-def post(gateway, body, content_type="application/x-protobuf", path="/v1/traces", **headers):
-    headers = {"content-type": content_type} | {name.replace("_", "-"): value for name, value in headers.items()}
-    return httpx.post(gateway.otlp + path, content=body, headers=headers, timeout=60, trust_env=False)
-
-
-def export(gateway, *spans, **resource):
-    answer = post(gateway, request(*spans, **resource).SerializeToString())
-    assert answer.status_code == 200, answer.content
-    assert ExportTraceServiceResponse.FromString(answer.content) == ExportTraceServiceResponse()
 
 
 def report(gateway, by="tenant"):
@@ -312,8 +255,9 @@ def test_what_is_malformed_does_no_harm(start):
         (b"no gzip", {"content_encoding": "gzip"}, 400),
         (gzip.compress(bytes(64 << 20)), {"content_encoding": "gzip"}, 413),
         (within(1, within(2, million)), {}, 413),
-        (b"", {"path": "/v1/metrics"}, 404),
-        (b"", {"path": "/v1/logs"}, 404),
+        (b"\xff", {"path": "/v1/metrics"}, 400),
+        (b"{", {"path": "/v1/logs", "content_type": "application/json"}, 400),
+        (b"", {"path": "/v1/profiles"}, 404),
     ]:
         answer = post(gateway, body, **more)
         assert answer.status_code == status, (body[:20], more, answer.content)
@@ -345,3 +289,74 @@ def test_others_need_a_key(start_gateway):
     gateway = start_gateway(ready=False, arguments=["--otlp-listen", f"0.0.0.0:{free_port()}"])
     assert gateway.process.wait(60) != 0
     assert "otlp-listen is 0.0.0.0" in gateway.log()
+
+
+def test_senders_reach_it_under_tls_with_a_key_and_a_certificate_that_is_renewed(start, receiver, tmp_path, monkeypatch):
+    # These win over what a session of `requests` is told.
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    authority, other = Authority(tmp_path / "ours"), Authority(tmp_path / "other")
+    authority.sign("localhost")
+    other.sign("localhost")
+    files = [tmp_path / "served.pem", tmp_path / "served.key"]
+
+    def serve(of):
+        for path, name in zip(files, ("localhost.pem", "localhost.key"), strict=True):
+            replace_file(path, of.bytes(name))
+
+    serve(authority)
+    gateway = start(
+        env={"TOLLGATE_KEYS": "acme:tg-acme-0123456789"},
+        arguments=["--otlp-certificate", files[0], "--otlp-key", files[1]],
+    )
+    url = gateway.otlp.replace("http://127.0.0.1", "https://localhost")
+    headers = {"authorization": "Bearer tg-acme-0123456789"}
+    exporters = {
+        "grpc": lambda ca: GrpcExporter(
+            endpoint=url, credentials=grpc.ssl_channel_credentials(ca.bytes("ca.pem")), headers=headers, timeout=5
+        ),
+        "http": lambda ca: HttpExporter(
+            endpoint=f"{url}/v1/traces", certificate_file=str(ca.path("ca.pem")), headers=headers, timeout=5
+        ),
+    }
+
+    def exports(protocol, ca):
+        exporter = exporters[protocol](ca)
+        made = provider(exporter).get_tracer("x").start_span(protocol, attributes=CHAT)
+        made.end()
+        result = exporter.export([made]) == SpanExportResult.SUCCESS
+        exporter.shutdown()
+        return result
+
+    for protocol in exporters:
+        assert exports(protocol, authority), protocol
+        assert not exports(protocol, other), f"{protocol}: a certificate of somebody else"
+    with pytest.raises(httpx.TransportError):
+        post(gateway, request(chat(1)).SerializeToString(), **headers)
+    serve(other)
+    until(lambda: exports("grpc", other), 60, what="the certificate that was renewed")
+    # Half a renewal changes nothing.
+    replace_file(files[1], authority.bytes("localhost.key"))
+    time.sleep(6)
+    assert exports("http", other)
+    until(lambda: {"grpc", "http"} <= {s.name for s in receiver.spans}, what="the spans")
+
+
+def test_a_certificate_that_cannot_be_used_is_said_at_the_start(start_gateway, tmp_path):
+    (tmp_path / "no.pem").write_text("nothing")
+    arguments = ["--otlp-listen", f"127.0.0.1:{free_port()}", "--otlp-certificate", tmp_path / "no.pem"]
+    for more, said in ([["--otlp-key", tmp_path / "no.key"], "certificates in PEM"], [[], "belong together"]):
+        gateway = start_gateway(ready=False, arguments=[*arguments, *more])
+        assert gateway.process.wait(60) != 0
+        assert said in gateway.log()
+
+
+def test_messages_of_grpc_may_be_compressed(start, receiver):
+    gateway = start()
+    exporter = GrpcExporter(endpoint=gateway.otlp, insecure=True, compression=grpc.Compression.Gzip)
+    sender = provider(exporter)
+    with sender.get_tracer("x").start_as_current_span("compressed", attributes={"long": "x" * 10_000}):
+        pass
+    sender.shutdown()
+    found = until(lambda: [s for s in receiver.spans if s.name == "compressed"], what="the span")
+    assert found[0].attributes["long"] == "x" * 10_000

@@ -49,7 +49,9 @@ impl Banner {
             },
         );
         for address in parts.otlp {
-            banner.line("spans", format!("taken at http://{address}, by OTLP over gRPC and HTTP"));
+            let scheme = if parts.settings.otlp_tls.is_some() { "https" } else { "http" };
+            let taken = format!("taken at {scheme}://{address}, by OTLP over gRPC and HTTP");
+            banner.line("spans", taken);
         }
         for model in models(parts.models) {
             banner.line("model", model);

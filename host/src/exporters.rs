@@ -44,7 +44,8 @@ fn one(exporter: &Exporter, colour: bool) -> Option<ExporterSettings> {
         StartAt::Now => tollgate_telemetry::StartAt::Now,
         StartAt::Beginning => tollgate_telemetry::StartAt::Beginning,
     };
-    Some(ExporterSettings { start_at, ..ExporterSettings::new(&exporter.name, sink) })
+    let traces = exporter.traces.clone();
+    Some(ExporterSettings { start_at, traces, ..ExporterSettings::new(&exporter.name, sink) })
 }
 
 fn span_file(file: &SpanFile) -> FileSettings {

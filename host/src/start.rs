@@ -7,7 +7,9 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tollgate_engine::{Engine, EngineOptions};
 use tollgate_gateway::{CaptureSettings, Delivery, Gateway, ModelHere, Parts};
-use tollgate_http_api::{AdminServer, AdminSettings, HttpError, HttpServer, HttpSettings};
+use tollgate_http_api::{
+    AdminServer, AdminSettings, HttpError, HttpServer, HttpSettings, TlsFiles,
+};
 use tollgate_ledger::{Durability, Ledger, LedgerError, LedgerSettings};
 use tollgate_model::{Model, ModelError, ModelSource};
 use tollgate_plugin_host::{Compiler, KeyError, PluginHost, PluginHostError, PluginHostSettings};
@@ -125,7 +127,7 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
     let tenancy = tenancy::open(&settings)?;
     let upstreams = settings.backends.as_ref().map(Upstreams::load).transpose()?;
     let server = tollgate_http_api::bind(http_settings(&settings)).await?;
-    let otlp = tollgate_http_api::bind_otlp(&settings.otlp_listen).await?;
+    let otlp = tollgate_http_api::bind_otlp(&settings.otlp_listen, otlp_tls(&settings)).await?;
     let admin = bind_admin(&settings).await?;
     let opened = tokio::task::block_in_place(|| Ledger::open(ledger_settings(&settings)))?;
     let ledger = opened.ledger.clone();
@@ -387,6 +389,12 @@ pub(crate) fn plugin_settings(settings: &Settings) -> Result<PluginHostSettings,
         trusted_keys: keys.collect::<Result<_, _>>().map_err(StartError::PluginKey)?,
         ..PluginHostSettings::new(settings.plugins.clone())
     })
+}
+
+/// Where the certificate is that spans are taken with.
+pub(crate) fn otlp_tls(settings: &Settings) -> Option<TlsFiles> {
+    let (certificate, key) = settings.otlp_tls.clone()?;
+    Some(TlsFiles { certificate, key })
 }
 
 /// The admin API's listener, where one is asked for.

@@ -45,7 +45,7 @@ impl Verdict {
 /// What was seen of one thing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// What was looked at: `port`, `data`, `disk`, `plugins`, `model`, `keys`, `backends`, `redis`,
+    /// What was looked at: `port`, `certificate`, `data`, `disk`, `plugins`, `model`, `keys`, `backends`, `redis`,
     /// `exporter` or `clock`.
     pub check: &'static str,
     /// How that is.

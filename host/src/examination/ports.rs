@@ -1,10 +1,12 @@
-//! The addresses that are listened on.
+//! The addresses that are listened on, and the certificate that is shown there.
 
 use std::net::{SocketAddr, TcpListener};
 
+use tollgate_http_api::ServerTls;
 use tollgate_settings::Settings;
 
 use super::Finding;
+use crate::start::otlp_tls;
 
 const CHECK: &str = "port";
 
@@ -13,7 +15,22 @@ pub(super) fn look(settings: &Settings) -> Vec<Finding> {
     let mut held = Vec::new();
     let admin = settings.admin_listen.map(|address| ("admin-listen", address));
     let all = settings.listens().chain(admin);
-    all.map(|(name, address)| one(name, address, &mut held)).collect()
+    let addresses = all.map(|(name, address)| one(name, address, &mut held));
+    addresses.chain(certificate(settings)).collect()
+}
+
+fn certificate(settings: &Settings) -> Option<Finding> {
+    let files = otlp_tls(settings)?;
+    let seen = format!("{} serves spans under TLS", files.certificate.display());
+    Some(match ServerTls::load(files) {
+        Ok(_) => Finding::ok("certificate", seen),
+        Err(error) => Finding::failed(
+            "certificate",
+            error.to_string(),
+            "put a certificate with its chain, and its key, both in PEM, where otlp-certificate and \
+             otlp-key say",
+        ),
+    })
 }
 
 /// `held` keeps what was listened on, so that the next does not find it free.

@@ -38,6 +38,11 @@ const BENCHES: &[Bench] = &[
         about: "what the gateway adds to a request and an event, with each thing off in turn; --smg PATH --seconds N --rounds N --quick",
     },
     Bench {
+        name: "otlp",
+        targets: &[("tollgate", "otlp")],
+        about: "what a received span costs, by what is done with it, beside a stock agent; --rotel PATH --spans N --rounds N",
+    },
+    Bench {
         name: "attribute-shapes",
         targets: &[("tollgate-plugin-host", "attribute_shapes")],
         about: "ways for span attributes to cross into a plugin and edits to come back",

@@ -50,9 +50,9 @@ pub(crate) struct Plugin {
 }
 
 impl Plugin {
-    /// Whether it misbehaves on purpose.
-    fn is_fixture(&self) -> bool {
-        self.folder.starts_with(plugins_folder().join("fixtures"))
+    /// Whether it comes with the gateway, and is no fixture and no example.
+    fn is_bundled(&self) -> bool {
+        self.folder.parent() == Some(&plugins_folder())
     }
 }
 
@@ -66,7 +66,7 @@ pub(crate) fn components_folder() -> PathBuf {
     plugins_folder().join("target").join(WASM).join("release")
 }
 
-/// Builds every plugin and fixture.
+/// Builds every plugin, fixture and example in Rust.
 pub(crate) fn build_plugins() -> Outcome<Vec<Plugin>> {
     need_target(WASM)?;
     let plugins = find_plugins()?;
@@ -115,7 +115,7 @@ fn build_all() -> Outcome<PathBuf> {
     println!("[2/2] gateway, in release (the first time takes minutes)");
     run(&mut cargo(["build", "--locked", "--release", "-p", "tollgate"]))?;
     let release = target().join("release");
-    for plugin in plugins.iter().filter(|plugin| !plugin.is_fixture()) {
+    for plugin in plugins.iter().filter(|plugin| plugin.is_bundled()) {
         copy_if_changed(
             &plugin.component,
             &release.join("plugins").join(format!("{}.wasm", plugin.name)),
@@ -128,7 +128,11 @@ fn build_all() -> Outcome<PathBuf> {
 fn find_plugins() -> Outcome<Vec<Plugin>> {
     let top = plugins_folder();
     let mut plugins = Vec::new();
-    for folder in subfolders(&top)?.into_iter().chain(subfolders(&top.join("fixtures"))?) {
+    let mut folders = subfolders(&top)?;
+    for more in ["fixtures", "examples"] {
+        folders.extend(subfolders(&top.join(more))?);
+    }
+    for folder in folders {
         let is_component = fs::read_to_string(folder.join("Cargo.toml"))
             .is_ok_and(|manifest| manifest.contains("\"cdylib\""));
         if !is_component {

@@ -13,14 +13,21 @@ use std::process::Command;
 
 use crate::process::{self, Outcome, cargo, root, run, target};
 
-const TARGETS: &[&str] = &["answers", "manifest"];
+const TARGETS: &[&str] = &["answers", "manifest", "otlp-protobuf", "otlp-json"];
 
 /// Set for the program that stands in for rustc.
 const STAND_IN: &str = "TOLLGATE_FUZZ_STAND_IN";
 
 /// Crates that are watched.
-const WATCHED: &[&str] =
-    &["fuzz_answers", "fuzz_manifest", "tollgate_plugin_host", "tollgate_domain"];
+const WATCHED: &[&str] = &[
+    "fuzz_answers",
+    "fuzz_manifest",
+    "fuzz_otlp_protobuf",
+    "fuzz_otlp_json",
+    "tollgate_plugin_host",
+    "tollgate_telemetry",
+    "tollgate_domain",
+];
 
 /// Edge counters, a table of their places, and the operands of comparisons.
 const COVERAGE: &[&str] = &[

@@ -4,7 +4,7 @@
 //! whole store, so nothing here has to survive one.
 
 use crate::{
-    Config, Context, CostModel, Edits, Enricher, Filter, Plugin, Usage,
+    Config, Context, CostModel, Edits, Enricher, Filter, Plugin, Usage, Verdict,
     arena::{self, Phase},
     attributes::Keys,
     bindings::{
@@ -70,6 +70,10 @@ impl<P: Filter> Instance<P> {
         let keys = self.keys(ctx);
         let context = Context::of_spans(ctx, keys);
         let mut packer = Packer::new(&self.info.writes);
+        if self.plugin.batch(&context, spans(batch, keys)) == Verdict::Drop {
+            let verdicts = vec![Verdict::Drop; batch.spans.len()];
+            return filter::Filtered { verdicts, edits: packer.finish() };
+        }
         let verdicts = (0..)
             .zip(spans(batch, keys))
             .map(|(index, span)| {

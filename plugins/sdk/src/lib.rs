@@ -119,6 +119,18 @@ pub trait Enricher: Plugin {
 
 /// Decides what leaves the gateway.
 pub trait Filter: Plugin {
+    /// Looks at all spans of a batch before it is asked about each; `Drop` drops them all.
+    ///
+    /// Where `plugins.toml` says `whole-traces = true` and the exporter waits for traces, a batch is one whole trace (in
+    /// parts if it has more spans than the plugin's `max-batch`). Otherwise it is any spans of one tenant.
+    fn batch<'a>(
+        &self,
+        _ctx: &Context<'_>,
+        _spans: impl Iterator<Item = SpanView<'a>>,
+    ) -> Verdict {
+        Verdict::Keep
+    }
+
     /// Keeps or drops one span; the edits redact a span that is kept.
     fn filter(&self, ctx: &Context<'_>, span: &SpanView<'_>, edits: &mut Edits<'_, '_>) -> Verdict;
 }

@@ -118,6 +118,19 @@ pub struct ReceivedCall {
     pub span: Span,
 }
 
+impl Origin {
+    /// Whether two spans are of one origin; none is this process.
+    #[must_use]
+    pub fn is_same(one: Option<&Arc<Self>>, other: Option<&Arc<Self>>) -> bool {
+        match (one, other) {
+            // Of spans that came together it is one and the same.
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other) || one == other,
+            (None, None) => true,
+            _ => false,
+        }
+    }
+}
+
 impl SpanBatch {
     /// All spans, each with its origin.
     #[must_use]

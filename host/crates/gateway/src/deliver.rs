@@ -6,21 +6,30 @@
 //! again has the same ids, so that a receiver can tell a copy. What a receiver refuses for good is
 //! cut in halves until the record is found that it does not take.
 
+mod reading;
+
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::task::block_in_place;
 use tokio::time::{Instant, sleep_until, timeout};
 use tollgate_domain::Span;
-use tollgate_ledger::{Cursor, Head, Ledger, LedgerError, Outbound, Seq};
+use tollgate_domain::passed::Signal;
+use tollgate_ledger::{Cursor, Head, Ledger, LedgerError, Seq};
 use tollgate_telemetry::{Exporter, SendError, StartAt};
 
 use crate::exporters::ExporterMeter;
+use crate::progress::{Fate, Progress};
 use crate::tracer::Tracer;
+use reading::Reading;
 
 /// Records that leave together at most.
 const BATCH: usize = 128;
+
+/// Spans that leave together at most, unless one entry has more.
+const AT_ONCE: usize = 16_384;
 
 /// First and longest pause between attempts.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
@@ -41,12 +50,25 @@ pub(crate) struct Courier {
     pub(crate) closing: watch::Receiver<bool>,
 }
 
-/// What is left of a record on its way out.
+/// What is on its way out, and which entries of the ledger it is of, in order.
+#[derive(Default)]
 struct Outgoing {
-    seq: Seq,
-    number: u64,
-    /// None: plugins let no span leave.
-    spans: Vec<Span>,
+    load: Load,
+    /// How many of the spans, or bytes, are of each; none: nothing of it may leave.
+    parts: Vec<(Seq, usize)>,
+}
+
+/// What leaves in one attempt.
+enum Load {
+    Spans(Vec<Span>),
+    /// Requests of metrics or logs, behind each other.
+    Passed(Signal, Vec<u8>),
+}
+
+impl Default for Load {
+    fn default() -> Self {
+        Self::Spans(Vec::new())
+    }
 }
 
 /// What became of an attempt, retries included.
@@ -57,15 +79,52 @@ enum Sent {
     Left,
 }
 
+impl Outgoing {
+    /// Adds spans to spans.
+    fn push(&mut self, seq: Seq, spans: Vec<Span>) {
+        if let Load::Spans(all) = &mut self.load {
+            self.parts.push((seq, spans.len()));
+            all.extend(spans);
+        }
+    }
+
+    /// Takes the second half off.
+    fn split(&mut self) -> Self {
+        let parts = self.parts.split_off(self.parts.len() / 2);
+        let first: usize = self.parts.iter().map(|(_, count)| count).sum();
+        let load = match &mut self.load {
+            Load::Spans(spans) => Load::Spans(spans.split_off(first.min(spans.len()))),
+            Load::Passed(signal, bytes) => {
+                Load::Passed(*signal, bytes.split_off(first.min(bytes.len())))
+            }
+        };
+        Self { load, parts }
+    }
+
+    fn is_empty(&self) -> bool {
+        match &self.load {
+            Load::Spans(spans) => spans.is_empty(),
+            Load::Passed(_, bytes) => bytes.is_empty(),
+        }
+    }
+
+    /// More spans than leave together.
+    fn is_large(&self) -> bool {
+        matches!(&self.load, Load::Spans(spans) if spans.len() > AT_ONCE) && self.parts.len() > 1
+    }
+}
+
 impl Courier {
     /// Delivers until the gateway shuts down and everything is delivered, or the receiver does not
     /// take it: the rest waits in the ledger for the next start.
     pub(crate) async fn run(mut self) -> Exporter {
         let mut cursor = self.begin().await;
+        let rules = self.exporter.traces().cloned();
+        let mut reading = Reading::new(cursor, rules);
         let mut head = self.ledger.head();
-        while self.wait_for_records(&cursor, &mut head).await {
-            let Some(batch) = self.next_batch(cursor.seq).await else { continue };
-            if !self.deliver(batch, &mut cursor).await {
+        while self.wait(&reading, &mut head).await {
+            let Some(batch) = self.next_batch(&mut reading, &head).await else { continue };
+            if !self.deliver(batch, &mut reading.progress, &mut cursor).await {
                 break;
             }
         }
@@ -104,8 +163,8 @@ impl Courier {
     }
 
     /// Whether there is something to deliver; false once there will be nothing more.
-    async fn wait_for_records(&mut self, at: &Cursor, head: &mut watch::Receiver<Head>) -> bool {
-        let grown = |head: &Head| head.records > at.records;
+    async fn wait(&mut self, reading: &Reading, head: &mut watch::Receiver<Head>) -> bool {
+        let grown = |head: &Head| head.records > reading.records;
         loop {
             if grown(&head.borrow_and_update()) {
                 break;
@@ -113,13 +172,21 @@ impl Courier {
             if *self.closing.borrow() {
                 return false;
             }
+            let due = reading.due();
+            let decided = async {
+                match due {
+                    Some(due) => sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 changed = head.changed() => if changed.is_err() { return false },
                 _ = self.closing.changed() => {}
+                () = decided => return true,
             }
         }
         // In company one call carries many; but not while the gateway waits to end.
-        let few = |head: &Head| head.records.saturating_sub(at.records) < BATCH as u64;
+        let few = |head: &Head| head.records.saturating_sub(reading.records) < BATCH as u64;
         let leaves_at = Instant::now() + self.exporter.gathers_for();
         while few(&head.borrow_and_update()) && !*self.closing.borrow() {
             tokio::select! {
@@ -131,21 +198,32 @@ impl Courier {
         true
     }
 
-    /// Records from there on, as the spans that may leave. None: they cannot be read.
-    async fn next_batch(&self, after: Seq) -> Option<Vec<Outgoing>> {
-        let name = self.exporter.name();
+    /// What leaves next: the records from there on, or traces that are decided. None: they cannot
+    /// be read.
+    async fn next_batch(
+        &self,
+        reading: &mut Reading,
+        head: &watch::Receiver<Head>,
+    ) -> Option<Vec<Outgoing>> {
+        let head = *head.borrow();
+        let expected = head.records > reading.records;
         let read = block_in_place(|| {
-            let records = self.ledger.read(after, BATCH)?;
-            let traces = records.iter().zip(self.tracer.bound_for(name, &records));
-            let outgoing = traces.map(|(stored, spans)| {
-                let Outbound { seq, number, .. } = **stored;
-                Outgoing { seq, number, spans }
-            });
-            Ok::<_, LedgerError>(outgoing.collect::<Vec<_>>())
+            let records = match expected {
+                true => self.ledger.read(reading.seq, BATCH)?,
+                false => Vec::new(),
+            };
+            if expected && records.is_empty() {
+                return Ok(None);
+            }
+            let outgoing = reading.take(&records, &self.tracer, &self.exporter, head);
+            Ok::<_, LedgerError>(Some(outgoing))
         });
+        if let Some(counts) = reading.trace_counts() {
+            self.meter.traces(counts);
+        }
         match read {
-            Ok(batch) if !batch.is_empty() => Some(batch),
-            Ok(_) => {
+            Ok(Some(batch)) => Some(batch),
+            Ok(None) => {
                 tokio::time::sleep(READ_AGAIN).await;
                 None
             }
@@ -159,43 +237,56 @@ impl Courier {
 
     /// Sends a batch, in parts if the receiver refuses the whole. False: the rest is left for the
     /// next start.
-    async fn deliver(&mut self, batch: Vec<Outgoing>, cursor: &mut Cursor) -> bool {
-        let mut parts = vec![batch];
-        while let Some(mut part) = parts.pop() {
-            let spans: Vec<Span> = part.iter().flat_map(|out| out.spans.iter().cloned()).collect();
-            let sent = if spans.is_empty() { Sent::Taken } else { self.send(&spans).await };
-            match sent {
+    async fn deliver(
+        &mut self,
+        batches: Vec<Outgoing>,
+        progress: &mut Progress,
+        cursor: &mut Cursor,
+    ) -> bool {
+        // The next one is the last.
+        let mut left: Vec<Outgoing> = batches.into_iter().rev().collect();
+        while let Some(mut batch) = left.pop() {
+            if batch.is_large() {
+                let rest = batch.split();
+                left.extend([rest, batch]);
+                continue;
+            }
+            let sent = if batch.is_empty() { Sent::Taken } else { self.send(&batch.load).await };
+            let fate = match sent {
                 Sent::Left => return false,
-                Sent::Refused(_) if part.len() > 1 => {
-                    let rest = part.split_off(part.len() / 2);
-                    parts.extend([rest, part]);
+                Sent::Refused(_) if batch.parts.len() > 1 => {
+                    let rest = batch.split();
+                    left.extend([rest, batch]);
                     continue;
                 }
                 Sent::Refused(message) => {
                     self.meter.trouble(&message);
-                    cursor.rejected += 1;
+                    Fate::Rejected
                 }
-                Sent::Taken => {
-                    let filtered = part.iter().filter(|out| out.spans.is_empty()).count() as u64;
-                    cursor.filtered += filtered;
-                    cursor.delivered += part.len() as u64 - filtered;
-                }
+                Sent::Taken => Fate::Delivered,
+            };
+            for (seq, count) in batch.parts {
+                progress.end(seq, if count == 0 { Fate::Filtered } else { fate });
             }
-            if let Some(last) = part.last() {
-                (cursor.seq, cursor.records) = (last.seq, last.number);
+            if progress.advance(cursor) {
+                self.store(cursor).await;
+                self.meter.moved(cursor);
             }
-            self.store(cursor).await;
-            self.meter.moved(cursor);
         }
         true
     }
 
     /// Sends until it is taken or refused for good.
-    async fn send(&mut self, spans: &[Span]) -> Sent {
+    async fn send(&mut self, load: &Load) -> Sent {
         let mut pause = BACKOFF.0;
         loop {
             let began = Instant::now();
-            let attempt = self.exporter.send(spans).await;
+            let attempt = match load {
+                Load::Spans(spans) => self.exporter.send(spans).await,
+                Load::Passed(signal, bytes) => {
+                    self.exporter.pass(*signal, Bytes::copy_from_slice(bytes)).await
+                }
+            };
             self.meter.attempted(began.elapsed());
             let (message, after) = match attempt {
                 Ok(accepted) => {

@@ -9,6 +9,7 @@ use tollgate_telemetry::Accepted;
 use tollgate_telemetry::metrics::Distribution;
 
 use crate::metrics::ExporterCounts;
+use crate::traces::TraceCounts;
 
 /// How often one exporter warns of the same trouble at most.
 const WARN_EVERY: Duration = Duration::from_secs(30);
@@ -33,6 +34,7 @@ struct State {
     /// Records before the first that it has to answer for. Known once it has begun, and not
     /// counted again: so a record that it forgets shows as a difference.
     before: Option<u64>,
+    traces: Option<TraceCounts>,
     took: Distribution,
     retries: u64,
     /// Since when the receiver takes nothing.
@@ -59,6 +61,7 @@ impl ExporterMeter {
         let state = State {
             cursor: Cursor::default(),
             before: None,
+            traces: None,
             took: Distribution::new(&SEND_SECONDS),
             retries: 0,
             failing_since: None,
@@ -79,6 +82,11 @@ impl ExporterMeter {
         let mut state = self.locked();
         state.before.get_or_insert_with(|| to.records.saturating_sub(done(to)));
         state.cursor = *to;
+    }
+
+    /// What has become of traces that it waits for.
+    pub(crate) fn traces(&self, counts: &TraceCounts) {
+        self.locked().traces = Some(counts.clone());
     }
 
     /// It made an attempt to send.
@@ -143,6 +151,7 @@ impl ExporterMeter {
         let state = self.locked();
         let (cursor, send_seconds) = (state.cursor, state.took.histogram());
         let (retries, failed, before) = (state.retries, state.failed, state.before.unwrap_or(0));
+        let traces = state.traces.clone();
         drop(state);
         let pending = head.records.saturating_sub(cursor.records);
         ExporterCounts {
@@ -154,6 +163,7 @@ impl ExporterMeter {
             pending,
             oldest_pending: (pending > 0).then(|| oldest(ledger, &cursor)).flatten(),
             send_seconds,
+            traces,
             retries,
             last_error_age: failed.map(|at| at.elapsed()),
         }

@@ -13,6 +13,7 @@
 //!
 //! All of that within the newest spans ([`window`]), which are known again after a restart.
 
+mod passed;
 mod record;
 mod window;
 
@@ -105,6 +106,7 @@ fn remembered(ledger: &Ledger) -> Result<Window, LedgerError> {
                 let spans = batch.groups.iter().flat_map(|group| &group.spans);
                 newest_first.extend(spans.map(Known::passed));
             }
+            Payload::Passed(_) => {}
         }
         newest_first.len() < window::MOST
     })?;
@@ -151,15 +153,7 @@ impl Inner {
         body: &[u8],
         encoding: Encoding,
     ) -> Result<Receipt, Refusal> {
-        let Some(ingest) = &self.ingest else {
-            let message = "This gateway takes no spans; --otlp-listen makes it.";
-            return Err(Refusal::new(ErrorKind::NotFound, message));
-        };
-        if self.running.is_closed() {
-            let refusal = Refusal::new(ErrorKind::ShuttingDown, "The gateway is shutting down.");
-            return Err(refusal.retry_after(RETRY));
-        }
-        self.ledger.admits().map_err(|error| unrecorded(&error))?;
+        let ingest = self.ready_to_take()?;
         let place = Arc::clone(&ingest.places).try_acquire_owned();
         let _place = place.map_err(|_| busy("The gateway is busy with other spans."))?;
         let incoming = block_in_place(|| receive::decode(body, encoding));
@@ -185,6 +179,20 @@ impl Inner {
         self.settle(caller, &plugins, &calls);
         self.requests.received.spans(&outcomes);
         Ok(receipt)
+    }
+
+    /// Where what is sent goes, unless nothing can be taken now.
+    fn ready_to_take(&self) -> Result<&Ingest, Refusal> {
+        let Some(ingest) = &self.ingest else {
+            let message = "This gateway takes no spans; --otlp-listen makes it.";
+            return Err(Refusal::new(ErrorKind::NotFound, message));
+        };
+        if self.running.is_closed() {
+            let refusal = Refusal::new(ErrorKind::ShuttingDown, "The gateway is shutting down.");
+            return Err(refusal.retry_after(RETRY));
+        }
+        self.ledger.admits().map_err(|error| unrecorded(&error))?;
+        Ok(ingest)
     }
 
     /// The records and batches that go on record.

@@ -22,6 +22,7 @@ mod metrics;
 mod models;
 mod piece;
 mod pricing;
+mod progress;
 mod recover;
 mod request;
 mod serve;
@@ -29,6 +30,7 @@ mod shadow;
 mod tap;
 mod tokens;
 mod tracer;
+mod traces;
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -67,6 +69,7 @@ pub use tollgate_summary::{Dimension, Period, TypedTime, ago, shown};
 pub use tollgate_telemetry::metrics::Exposition;
 pub use tollgate_telemetry::receive::{Encoding, GrpcCode, accepted, refused};
 pub use tollgate_tenancy::{BudgetStanding, KeyStanding, Limits, Standing, Used};
+pub use traces::TraceCounts;
 
 use content::Capture;
 use deliver::Courier;
@@ -168,7 +171,8 @@ impl Gateway {
         recover::end_interrupted(&ledger, &parts.plugins, interrupted).await?;
         let ingest = parts.receives.then(|| tokio::task::block_in_place(|| Ingest::new(&ledger)));
         let ingest = ingest.transpose()?;
-        let tracer = Tracer::new(parts.plugins.clone(), parts.resource, parts.address);
+        let (plugins, exporters) = (parts.plugins.clone(), parts.exporters.len());
+        let tracer = Tracer::new(plugins, parts.resource, parts.address, exporters);
         let tracer = Arc::new(tracer);
         let (delivery, exporters) = Delivery::start(parts.exporters, &ledger, &tracer);
         let local = |ModelHere { engine, aliases }| {

@@ -8,16 +8,20 @@
 //! plugin fails on such a company each trace is asked about alone, so that a trace suffers by its
 //! own spans only.
 
-use std::collections::{BTreeMap, HashMap};
+mod whole;
+
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tollgate_domain::{PluginFault, Resource, Span, SpanId, TraceId};
+use tollgate_domain::received::Origin;
+use tollgate_domain::{PluginFault, RequestId, Resource, Span, SpanId, TraceId};
 use tollgate_ledger::{Outbound, Payload, Seq};
-use tollgate_plugin_host::{PluginHost, Role};
+use tollgate_plugin_host::{Filters, PluginHost, Role};
 use tollgate_telemetry::plugin_failed;
 
 use crate::log;
+pub(crate) use whole::{Fragment, Judged};
 
 /// Enriched traces that are kept for the exporters that come after the first, and most spans of
 /// them all: a batch of received spans has hundreds.
@@ -32,6 +36,8 @@ pub(crate) struct Tracer {
     plugins: PluginHost,
     resource: Resource,
     address: SocketAddr,
+    /// Whether several exporters want the same.
+    keeps: bool,
     enriched: Mutex<Enriched>,
 }
 
@@ -43,28 +49,73 @@ struct Enriched {
     spans: usize,
 }
 
-/// A record or a batch of received spans, and its spans as they are before somebody is asked about
-/// them.
-struct Trace<'a> {
-    of: &'a Payload,
-    spans: &'a [Span],
+/// Whose spans some are.
+#[derive(Clone, Debug)]
+struct Subject {
+    tenant: Option<String>,
+    /// The request that they tell of, if it is one of which there is a record.
+    request: Option<Request>,
+}
+
+/// Where a request is in traces.
+#[derive(Clone, Debug)]
+struct Request {
+    trace: TraceId,
+    root: SpanId,
+    id: RequestId,
+}
+
+impl Subject {
+    fn of(payload: &Payload) -> Self {
+        let request = payload.record().map(|record| Request {
+            trace: record.trace.trace_id,
+            root: record.trace.root,
+            id: record.id.clone(),
+        });
+        Self { tenant: payload.tenant().map(str::to_owned), request }
+    }
 }
 
 impl Tracer {
-    pub(crate) fn new(plugins: PluginHost, resource: Resource, address: SocketAddr) -> Self {
-        Self { plugins, resource, address, enriched: Mutex::default() }
+    pub(crate) fn new(
+        plugins: PluginHost,
+        resource: Resource,
+        address: SocketAddr,
+        exporters: usize,
+    ) -> Self {
+        Self { plugins, resource, address, keeps: exporters > 1, enriched: Mutex::default() }
     }
 
     /// The spans of each record that may leave through `exporter`; calls plugins, so it blocks.
     pub(crate) fn bound_for(&self, exporter: &str, records: &[Arc<Outbound>]) -> Vec<Vec<Span>> {
-        let enriched = self.enriched(records);
-        let traces = records.iter().zip(&enriched);
-        let traces: Vec<Trace<'_>> =
-            traces.map(|(stored, spans)| Trace { of: &stored.what, spans }).collect();
-        asked_about(&traces, Role::ExportFilter, |tenant, spans| {
+        let enriched = self.enriched(records).into_iter().map(Arc::unwrap_or_clone).collect();
+        let subjects: Vec<Subject> =
+            records.iter().map(|stored| Subject::of(&stored.what)).collect();
+        let again = |place: usize| {
+            let record = records.get(place).map(std::slice::from_ref).unwrap_or_default();
+            let enriched = self.enriched(record).into_iter().next();
+            enriched.map(Arc::unwrap_or_clone).unwrap_or_default()
+        };
+        self.filtered(exporter, &subjects, enriched, again, Filters::All)
+    }
+
+    /// Spans as these filters leave them; `again` gives those of a subject once more.
+    fn filtered(
+        &self,
+        exporter: &str,
+        subjects: &[Subject],
+        spans: Vec<Vec<Span>>,
+        again: impl Fn(usize) -> Vec<Span>,
+        by: Filters,
+    ) -> Vec<Vec<Span>> {
+        if !self.plugins.pin().plays(Role::ExportFilter) {
+            return spans;
+        }
+        asked_about(subjects, spans, again, Role::ExportFilter, |tenant, spans| {
             let plugins = self.plugins.pin();
             by_process(&self.resource, spans, |resource, spans| {
-                let filtered = plugins.filter(exporter, tenant, resource, std::mem::take(spans));
+                let asked = std::mem::take(spans);
+                let filtered = plugins.filter_by(by, exporter, tenant, resource, asked);
                 *spans = filtered.kept;
                 filtered.faults
             })
@@ -87,20 +138,28 @@ impl Tracer {
         let mut known = self.enriched.lock().unwrap_or_else(PoisonError::into_inner);
         let new: Vec<&Arc<Outbound>> =
             records.iter().filter(|stored| !known.traces.contains_key(&stored.seq)).collect();
-        let spans = |stored: &&Arc<Outbound>| match &stored.what {
+        let built = |stored: &Arc<Outbound>| match &stored.what {
             Payload::Record(record) => tollgate_telemetry::spans(record, Some(self.address)),
             Payload::Spans(batch) => batch.spans(),
+            Payload::Passed(_) => Vec::new(),
         };
-        let built: Vec<Vec<Span>> = new.iter().map(spans).collect();
-        let traces = new.iter().zip(&built);
-        let traces: Vec<Trace<'_>> =
-            traces.map(|(stored, spans)| Trace { of: &stored.what, spans }).collect();
-        let enriched = asked_about(&traces, Role::AttributeEnricher, |tenant, spans| {
-            let plugins = self.plugins.pin();
-            by_process(&self.resource, spans, |resource, spans| {
-                plugins.enrich(tenant, resource, spans)
-            })
-        });
+        let mut enriched: Vec<Vec<Span>> = new.iter().map(|stored| built(stored)).collect();
+        if self.plugins.pin().plays(Role::AttributeEnricher) {
+            let subjects: Vec<Subject> =
+                new.iter().map(|stored| Subject::of(&stored.what)).collect();
+            let again = |place: usize| new.get(place).map(|stored| built(stored));
+            let again = |place| again(place).unwrap_or_default();
+            let role = Role::AttributeEnricher;
+            enriched = asked_about(&subjects, enriched, again, role, |tenant, spans| {
+                let plugins = self.plugins.pin();
+                by_process(&self.resource, spans, |resource, spans| {
+                    plugins.enrich(tenant, resource, spans)
+                })
+            });
+        }
+        if !self.keeps {
+            return enriched.into_iter().map(Arc::new).collect();
+        }
         for (stored, spans) in new.iter().zip(enriched) {
             known.keep(stored.seq, spans);
         }
@@ -126,56 +185,66 @@ impl Enriched {
     }
 }
 
-/// A trace, and where its spans go as plugins leave them.
-type Asked<'a> = (&'a Trace<'a>, &'a mut Vec<Span>);
-
-/// The spans of each trace as plugins of one role leave them.
+/// The spans of each subject as plugins of one role leave them. Where one failed, `again` gives the
+/// spans of a subject as they were.
 fn asked_about(
-    traces: &[Trace<'_>],
+    subjects: &[Subject],
+    mut spans: Vec<Vec<Span>>,
+    again: impl Fn(usize) -> Vec<Span>,
     role: Role,
     ask: impl Fn(Option<&str>, &mut Vec<Span>) -> Vec<PluginFault>,
 ) -> Vec<Vec<Span>> {
-    let mut answers = vec![Vec::new(); traces.len()];
-    let mut tenants: BTreeMap<Option<&str>, Vec<Asked<'_>>> = BTreeMap::new();
-    for (trace, answer) in traces.iter().zip(&mut answers) {
-        tenants.entry(trace.of.tenant()).or_default().push((trace, answer));
+    let mut tenants: BTreeMap<Option<&str>, Vec<usize>> = BTreeMap::new();
+    for (place, subject) in subjects.iter().enumerate() {
+        tenants.entry(subject.tenant.as_deref()).or_default().push(place);
     }
-    for (tenant, mut company) in tenants {
-        if company.len() > 1 && together(&mut company, |spans| ask(tenant, spans)) {
-            continue;
+    for (tenant, company) in tenants {
+        if company.len() > 1 {
+            if together(&company, &mut spans, |spans| ask(tenant, spans)) {
+                continue;
+            }
+            for place in &company {
+                if let Some(spans) = spans.get_mut(*place) {
+                    *spans = again(*place);
+                }
+            }
         }
-        for (Trace { of, spans }, answer) in company {
-            let _log = of.record().map(|of| log::span(of.trace.trace_id, &of.id).entered());
-            answer.extend_from_slice(spans);
+        for place in company {
+            let request = subjects.get(place).and_then(|subject| subject.request.as_ref());
+            let _log = request.map(|request| log::span(request.trace, &request.id).entered());
+            let Some(answer) = spans.get_mut(place) else { continue };
             let faults = ask(tenant, answer);
             report(&faults);
             // Where the plugin fails closed its spans are not there to be marked.
-            mark(answer, of.record().map(|of| of.trace.root), &faults, role);
+            mark(answer, request.map(|request| request.root), &faults, role);
         }
     }
-    answers
+    spans
 }
 
-/// Asks about traces of one tenant at once. False, and there are no answers: somebody failed.
+/// Asks about spans of several subjects of one tenant at once. False, and they are gone: somebody
+/// failed.
 fn together(
-    company: &mut [Asked<'_>],
+    company: &[usize],
+    spans: &mut [Vec<Span>],
     ask: impl FnOnce(&mut Vec<Span>) -> Vec<PluginFault>,
 ) -> bool {
-    let mut spans: Vec<Span> =
-        company.iter().flat_map(|(trace, _)| trace.spans.iter().cloned()).collect();
-    // Requests of one client may be in one trace, so a trace's id does not tell them apart.
-    let places = company
-        .iter()
-        .enumerate()
-        .flat_map(|(place, (trace, _))| trace.spans.iter().map(move |span| (id(span), place)));
-    let places: HashMap<(TraceId, SpanId), usize> = places.collect();
-    if !ask(&mut spans).is_empty() {
+    let (mut all, mut order) = (Vec::new(), Vec::new());
+    for place in company {
+        let Some(own) = spans.get_mut(*place) else { continue };
+        order.extend(own.iter().map(|span| (id(span), *place)));
+        all.append(own);
+    }
+    if !ask(&mut all).is_empty() {
         return false;
     }
-    for span in spans {
-        let place = places.get(&id(&span));
-        if let Some((_, answer)) = place.and_then(|place| company.get_mut(*place)) {
-            answer.push(span);
+    // What is left is in the order that it was in. Requests of one client may be in one trace, so a
+    // trace's id does not tell them apart.
+    let mut order = order.into_iter();
+    for span in all {
+        let place = order.find(|(of, _)| *of == id(&span)).map(|(_, place)| place);
+        if let Some(own) = place.and_then(|place| spans.get_mut(place)) {
+            own.push(span);
         }
     }
     true
@@ -191,16 +260,21 @@ fn by_process(
     spans: &mut Vec<Span>,
     mut ask: impl FnMut(&Resource, &mut Vec<Span>) -> Vec<PluginFault>,
 ) -> Vec<PluginFault> {
-    if spans.iter().all(|span| span.received.is_none()) {
-        return ask(own, spans);
-    }
     let origin = |span: &Span| span.received.as_deref().map(|sent| Arc::clone(&sent.origin));
+    let of_one = |origin: Option<&Arc<Origin>>, span: &Span| {
+        let other = span.received.as_deref().map(|sent| &sent.origin);
+        Origin::is_same(origin, other)
+    };
+    let first = spans.first().and_then(origin);
+    if spans.iter().all(|span| of_one(first.as_ref(), span)) {
+        return ask(first.as_ref().map_or(own, |origin| &origin.resource), spans);
+    }
     let (mut faults, mut done) = (Vec::new(), Vec::with_capacity(spans.len()));
     let mut left = std::mem::take(spans).into_iter().peekable();
     while let Some(first) = left.next() {
         let of = origin(&first);
         let mut company = vec![first];
-        while let Some(next) = left.next_if(|next| origin(next) == of) {
+        while let Some(next) = left.next_if(|next| of_one(of.as_ref(), next)) {
             company.push(next);
         }
         let resource = of.as_ref().map_or(own, |origin| &origin.resource);
@@ -259,9 +333,17 @@ mod tests {
         records.map(|record| tollgate_telemetry::spans(record, None)).collect()
     }
 
-    fn traces<'a>(records: &'a [Payload], spans: &'a [Vec<Span>]) -> Vec<Trace<'a>> {
-        let each = records.iter().zip(spans);
-        each.map(|(of, spans)| Trace { of, spans }).collect()
+    fn subjects(records: &[Payload]) -> Vec<Subject> {
+        records.iter().map(Subject::of).collect()
+    }
+
+    fn asked(
+        subjects: &[Subject],
+        before: &[Vec<Span>],
+        role: Role,
+        ask: impl Fn(Option<&str>, &mut Vec<Span>) -> Vec<PluginFault>,
+    ) -> Vec<Vec<Span>> {
+        asked_about(subjects, before.to_vec(), |place| before[place].clone(), role, ask)
     }
 
     fn fault() -> PluginFault {
@@ -273,9 +355,9 @@ mod tests {
     #[test]
     fn traces_of_a_tenant_are_asked_about_together_and_keep_their_own_spans() {
         let records = records(&["a", "b", "a"]);
-        let before = spans(&records);
+        let (before, subjects) = (spans(&records), subjects(&records));
         let calls = RefCell::new(Vec::new());
-        let after = asked_about(&traces(&records, &before), Role::ExportFilter, |tenant, spans| {
+        let after = asked(&subjects, &before, Role::ExportFilter, |tenant, spans| {
             calls.borrow_mut().push((tenant.map(str::to_owned), spans.len()));
             spans.retain(|span| span.context.span_id != SpanId(3));
             Vec::new()
@@ -292,8 +374,8 @@ mod tests {
     #[test]
     fn a_trace_suffers_by_its_own_spans_only() {
         let records = records(&["a", "a", "a"]);
-        let before = spans(&records);
-        let after = asked_about(&traces(&records, &before), Role::AttributeEnricher, |_, spans| {
+        let (before, subjects) = (spans(&records), subjects(&records));
+        let after = asked(&subjects, &before, Role::AttributeEnricher, |_, spans| {
             let poisoned = spans.iter().any(|span| span.context.span_id == SpanId(2));
             if !poisoned {
                 spans.iter_mut().for_each(|span| span.attributes.set("seen", true));

@@ -30,6 +30,7 @@ mod server;
 mod settings;
 mod sse;
 mod stall;
+mod tls;
 mod tokens;
 mod version;
 mod wire;
@@ -41,3 +42,4 @@ pub use admin::{
 pub use otlp::{OtlpServer, bind_otlp};
 pub use server::{HttpError, HttpServer, bind};
 pub use settings::HttpSettings;
+pub use tls::{ServerTls, TlsError, TlsFiles};

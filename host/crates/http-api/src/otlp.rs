@@ -1,4 +1,4 @@
-//! OTLP in: the listeners that other programs export their spans to. Each speaks OTLP/HTTP
+//! OTLP in: the listeners that other programs export their spans, metrics and logs to. Each speaks OTLP/HTTP
 //! (protobuf and JSON) and OTLP/gRPC, which a connection's first bytes tell apart.
 //!
 //! What is decompressed has a bound, and so has what is worked on at a time. An export is answered
@@ -13,14 +13,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::routing::{any, post};
+use axum::routing::post;
+use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tollgate_domain::ErrorKind;
-use tollgate_gateway::{Gateway, Refusal};
+use tollgate_domain::passed::Signal;
+use tollgate_gateway::{Caller, Encoding, Gateway, Refusal, accepted};
 
 use crate::server::{HttpError, HttpServer, bind};
 use crate::settings::HttpSettings;
+use crate::tls::{ServerTls, TlsFiles};
 
 /// Largest request in bytes, compressed or not.
 const LARGEST: usize = 16 << 20;
@@ -43,11 +46,16 @@ pub struct OtlpServer {
     servers: Vec<HttpServer>,
 }
 
-/// Starts to listen for spans at these addresses.
+/// Starts to listen for spans at these addresses, under TLS if there is a certificate.
 ///
 /// # Errors
 /// [`HttpError`], which says what to do about it.
-pub async fn bind_otlp(addresses: &[SocketAddr]) -> Result<OtlpServer, HttpError> {
+pub async fn bind_otlp(
+    addresses: &[SocketAddr],
+    tls: Option<TlsFiles>,
+) -> Result<OtlpServer, HttpError> {
+    let tls = tls.map(ServerTls::load).transpose();
+    let tls = tls.map_err(|source| HttpError::Tls { setting: "otlp", source: Box::new(source) })?;
     let mut servers = Vec::with_capacity(addresses.len());
     for listen in addresses {
         let settings = HttpSettings {
@@ -55,6 +63,7 @@ pub async fn bind_otlp(addresses: &[SocketAddr]) -> Result<OtlpServer, HttpError
             setting: "otlp-listen",
             max_connections: CONNECTIONS,
             http2: true,
+            tls: tls.clone(),
             ..HttpSettings::default()
         };
         servers.push(bind(settings).await?);
@@ -102,18 +111,51 @@ fn router(gateway: Gateway) -> Router {
     let otlp = Otlp { gateway, bodies: Arc::new(Semaphore::new(BODIES)) };
     Router::new()
         .route("/v1/traces", post(http::traces))
-        .route("/v1/metrics", any(http::other))
-        .route("/v1/logs", any(http::other))
+        .route("/v1/metrics", post(http::metrics))
+        .route("/v1/logs", post(http::logs))
         .route(grpc::TRACES, post(grpc::traces))
+        .route(grpc::METRICS, post(grpc::metrics))
+        .route(grpc::LOGS, post(grpc::logs))
         .fallback(http::other)
         .with_state(otlp)
 }
 
-/// Why something that is not spans is not taken.
-fn only_spans(path: &str) -> Refusal {
+/// What a request is of.
+#[derive(Clone, Copy)]
+enum What {
+    Spans,
+    /// Metrics or logs, which pass through.
+    Passed(Signal),
+}
+
+impl Otlp {
+    /// Puts a request on record; what to answer.
+    async fn take(
+        &self,
+        caller: Caller,
+        what: What,
+        body: Bytes,
+        encoding: Encoding,
+    ) -> Result<Vec<u8>, Refusal> {
+        match what {
+            What::Spans => {
+                let receipt = self.gateway.ingest(caller, body, encoding).await?;
+                Ok(accepted(encoding, receipt.rejected, receipt.problem.as_deref()))
+            }
+            What::Passed(signal) => {
+                self.gateway.pass_on(caller, signal, body, encoding).await?;
+                // An answer that says nothing is the same of every signal.
+                Ok(accepted(encoding, 0, None))
+            }
+        }
+    }
+}
+
+/// There is nothing there.
+fn not_there(path: &str) -> Refusal {
     let message = format!(
-        "There is nothing at {path}. Tollgate takes spans, at /v1/traces and by gRPC's \
-         TraceService; send metrics and logs to your collector itself."
+        "There is nothing at {path}. Tollgate takes spans, metrics and logs, at /v1/traces, \
+         /v1/metrics and /v1/logs and by the services of gRPC."
     );
     Refusal::new(ErrorKind::NotFound, message)
 }

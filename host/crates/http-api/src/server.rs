@@ -13,12 +13,14 @@ use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tollgate_gateway::Gateway;
 
 use crate::stall::StallGuard;
+use crate::tls::TlsError;
 use crate::{HttpSettings, routes, version};
 
 /// Bound of what is read ahead and of what is written but not sent, per connection; so also of a
@@ -28,6 +30,9 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// Requests of one HTTP/2 connection at a time, and bytes of the head of one.
 const STREAMS: u32 = 32;
 const HEADER_BYTES: u32 = 16 * 1024;
+
+/// Longest time that a peer may take to agree on TLS.
+const GREETING: Duration = Duration::from_secs(10);
 
 /// How long to wait after a connection could not be accepted: mostly there are too many open
 /// files, and none is closed by trying again at once.
@@ -59,6 +64,14 @@ pub enum HttpError {
         address: SocketAddr,
         /// What the system said.
         source: io::Error,
+    },
+    /// Its certificate cannot be used.
+    #[error("{setting}-certificate and {setting}-key: {source}")]
+    Tls {
+        /// What the names of the settings begin with.
+        setting: &'static str,
+        /// What is wrong.
+        source: Box<TlsError>,
     },
     /// Others could use the admin API.
     #[error(
@@ -150,6 +163,26 @@ async fn converse(
     watcher: Watcher,
     stop: &CancellationToken,
 ) -> Result<(), hyper::Error> {
+    if let Some(tls) = &settings.tls {
+        let guarded = StallGuard::new(stream, settings.write_stall);
+        let greeting = tokio::time::timeout(GREETING, tls.acceptor().accept(guarded));
+        let greeted = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            greeted = greeting => greeted,
+        };
+        return match greeted {
+            Ok(Ok(stream)) => {
+                let is_http2 = settings.http2 && stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                answer(stream, is_http2, router, settings, watcher).await
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "a connection was not greeted under TLS");
+                Ok(())
+            }
+            Err(_) => Ok(()),
+        };
+    }
     let is_http2 = settings.http2
         && tokio::select! {
             biased;
@@ -159,8 +192,19 @@ async fn converse(
                 None => return Ok(()),
             },
         };
-    let io = TokioIo::new(StallGuard::new(stream, settings.write_stall));
-    let service = TowerToHyperService::new(router);
+    let stream = StallGuard::new(stream, settings.write_stall);
+    answer(stream, is_http2, router, settings, watcher).await
+}
+
+/// Answers what is asked on a stream, in one of the two protocols.
+async fn answer(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    is_http2: bool,
+    router: Router,
+    settings: &HttpSettings,
+    watcher: Watcher,
+) -> Result<(), hyper::Error> {
+    let (io, service) = (TokioIo::new(stream), TowerToHyperService::new(router));
     if is_http2 {
         let connection = http2(settings).serve_connection(io, service);
         return watcher.watch(connection).await;

@@ -3,6 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use crate::tls::ServerTls;
+
 /// Addresses, sizes and patience. [`HttpSettings::default`] is right for most.
 #[derive(Clone, Debug)]
 pub struct HttpSettings {
@@ -15,6 +17,8 @@ pub struct HttpSettings {
     /// Most connections at a time. Policy when there are more: they wait, not yet accepted, in the
     /// kernel's backlog.
     pub max_connections: usize,
+    /// The certificate to speak TLS with; none: connections are not encrypted.
+    pub tls: Option<ServerTls>,
     /// Whether HTTP/2 is spoken, too, as gRPC needs.
     pub http2: bool,
     /// Longest wait for a request's head, which is also how long a kept-alive connection may be
@@ -33,6 +37,7 @@ impl Default for HttpSettings {
             setting: "listen",
             max_body_bytes: 1024 * 1024,
             max_connections: 1024,
+            tls: None,
             http2: false,
             header_timeout: Duration::from_secs(75),
             body_timeout: Duration::from_secs(30),

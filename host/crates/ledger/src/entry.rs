@@ -1,6 +1,7 @@
 //! What goes in and comes out.
 
 use serde::Serialize;
+use tollgate_domain::passed::Passed;
 use tollgate_domain::received::SpanBatch;
 use tollgate_domain::time::UnixNanos;
 use tollgate_domain::{Outcome, Record};
@@ -20,7 +21,7 @@ pub struct Seq(pub u64);
 pub struct Head {
     /// The last committed entry.
     pub seq: Seq,
-    /// How many of all entries have a number: ends of requests, and batches of received spans.
+    /// How many of all entries have a number: ends of requests, and what else other programs sent.
     pub records: u64,
 }
 
@@ -42,11 +43,13 @@ pub enum Kind {
     /// Spans of another program that are no requests. Has a number, for exporters, and is no
     /// record.
     Spans,
+    /// Metrics or logs of another program. Likewise.
+    Passed,
 }
 
 impl Kind {
     /// All of them.
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Started,
         Self::Finished,
         Self::Aborted,
@@ -54,6 +57,7 @@ impl Kind {
         Self::Repriced,
         Self::Received,
         Self::Spans,
+        Self::Passed,
     ];
 
     /// Its name in the file.
@@ -67,7 +71,13 @@ impl Kind {
             Self::Repriced => "repriced",
             Self::Received => "received",
             Self::Spans => "spans",
+            Self::Passed => "passed",
         }
+    }
+
+    /// Whether it tells of a request.
+    pub(crate) fn is_record(self) -> bool {
+        !matches!(self, Self::Spans | Self::Passed)
     }
 
     /// The one of that name.
@@ -110,6 +120,8 @@ pub enum Payload {
     Record(Box<Record>),
     /// Spans of other programs.
     Spans(Box<SpanBatch>),
+    /// Metrics or logs of other programs.
+    Passed(Box<Passed>),
 }
 
 impl Payload {
@@ -118,7 +130,7 @@ impl Payload {
     pub fn record(&self) -> Option<&Record> {
         match self {
             Self::Record(record) => Some(record),
-            Self::Spans(_) => None,
+            Self::Spans(_) | Self::Passed(_) => None,
         }
     }
 
@@ -128,6 +140,7 @@ impl Payload {
         match self {
             Self::Record(record) => record.tenant.as_deref(),
             Self::Spans(batch) => batch.tenant.as_deref(),
+            Self::Passed(passed) => passed.tenant.as_deref(),
         }
     }
 
@@ -137,6 +150,7 @@ impl Payload {
         match self {
             Self::Record(record) => record.phases.request.end,
             Self::Spans(batch) => batch.arrived,
+            Self::Passed(passed) => passed.arrived,
         }
     }
 
@@ -147,6 +161,10 @@ impl Payload {
             Self::Spans(batch) => {
                 let body = serde_json::to_string(batch)?;
                 Ok(NewEntry { kind: Kind::Spans, columns: Columns::of_spans(batch), body })
+            }
+            Self::Passed(passed) => {
+                let body = serde_json::to_string(passed)?;
+                Ok(NewEntry { kind: Kind::Passed, columns: Columns::of_passed(passed), body })
             }
         }
     }
@@ -251,16 +269,27 @@ impl Columns {
 }
 
 impl Columns {
-    /// Those of a batch of spans, which is no request: what only a request has is empty. Its time
-    /// is when it arrived, since retention goes by it and senders may say anything.
+    /// Those of a batch of spans.
     pub(crate) fn of_spans(batch: &SpanBatch) -> Self {
         let first = batch.groups.iter().find_map(|group| group.spans.first());
+        let trace_id = first.map(|span| span.context.trace_id.to_string()).unwrap_or_default();
+        Self { trace_id, ..Self::of_no_request(batch.arrived, batch.tenant.as_deref()) }
+    }
+
+    /// Those of metrics or logs.
+    pub(crate) fn of_passed(passed: &Passed) -> Self {
+        Self::of_no_request(passed.arrived, passed.tenant.as_deref())
+    }
+
+    /// Those of what is no request: what only a request has is empty. Its time is when it arrived,
+    /// since retention goes by it and senders may say anything.
+    fn of_no_request(arrived: UnixNanos, tenant: Option<&str>) -> Self {
         Self {
             request_id: String::new(),
-            trace_id: first.map(|span| span.context.trace_id.to_string()).unwrap_or_default(),
-            started_at: nanos(batch.arrived),
-            ended_at: nanos(batch.arrived),
-            tenant: batch.tenant.clone(),
+            trace_id: String::new(),
+            started_at: nanos(arrived),
+            ended_at: nanos(arrived),
+            tenant: tenant.map(str::to_owned),
             requested_model: String::new(),
             served_model: None,
             outcome: "",

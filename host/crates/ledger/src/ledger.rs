@@ -293,6 +293,7 @@ impl Ledger {
             refused: counts.refused,
             received: counts.received,
             span_batches: counts.span_batches,
+            passed: counts.passed,
             in_flight: counts.started.saturating_sub(ended),
             abandoned: shared.slots.abandoned(),
             commits: counts.commits,

@@ -34,7 +34,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const SCHEMA: &str = "
 CREATE TABLE entry (
   seq INTEGER PRIMARY KEY,        -- 1, 2, 3 ... over all files
-  kind TEXT NOT NULL,             -- started, finished, aborted, refused, repriced, received, spans
+  kind TEXT NOT NULL,             -- started, finished, aborted, refused, repriced, received, spans,
+                                  -- passed
   number INTEGER,                 -- of what leaves: ends of requests, received spans: 1, 2, 3 ...
   started_seq INTEGER,            -- of an end: the entry of its start
   request_id TEXT NOT NULL,
@@ -44,7 +45,7 @@ CREATE TABLE entry (
   tenant TEXT,
   requested_model TEXT NOT NULL,
   served_model TEXT,
-  outcome TEXT NOT NULL,          -- empty of spans
+  outcome TEXT NOT NULL,          -- empty of spans and passed
   cost_status TEXT NOT NULL,      -- priced, estimated, unpriced, plugin_failed
   amount TEXT,                    -- exact decimal number of major units
   currency TEXT,                  -- ISO 4217

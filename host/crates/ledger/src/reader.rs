@@ -321,13 +321,15 @@ pub(crate) fn payload(
     kind: &str,
     body: &str,
 ) -> Result<Payload, LedgerError> {
-    if kind != Kind::Spans.name() {
-        return Ok(Payload::Record(Box::new(record(file, seq, body)?)));
+    let damaged = |error: serde_json::Error| {
+        let what = format!("entry {} is not what its kind is: {error}", seq.0);
+        LedgerError::damaged(&file.path, what)
+    };
+    match Kind::named(kind) {
+        Some(Kind::Spans) => Ok(Payload::Spans(serde_json::from_str(body).map_err(damaged)?)),
+        Some(Kind::Passed) => Ok(Payload::Passed(serde_json::from_str(body).map_err(damaged)?)),
+        _ => Ok(Payload::Record(Box::new(record(file, seq, body)?))),
     }
-    let batch = serde_json::from_str(body).map_err(|error| {
-        LedgerError::damaged(&file.path, format!("entry {} has no spans: {error}", seq.0))
-    })?;
-    Ok(Payload::Spans(Box::new(batch)))
 }
 
 /// The body of an entry as a record.

@@ -50,6 +50,8 @@ pub struct LedgerState {
     pub received: u64,
     /// Batches on record of other programs' spans that are no requests.
     pub span_batches: u64,
+    /// Requests on record of other programs' metrics and logs.
+    pub passed: u64,
     /// Requests that have started and not ended.
     pub in_flight: u64,
     /// Of those, how many nobody will end before the next start: a fault of ours.
@@ -87,6 +89,7 @@ pub(crate) struct Counts {
     pub(crate) refused: u64,
     pub(crate) received: u64,
     pub(crate) span_batches: u64,
+    pub(crate) passed: u64,
     pub(crate) commits: u64,
     pub(crate) failed_commits: u64,
     pub(crate) commit_seconds: Spread,
@@ -103,6 +106,7 @@ impl Counts {
             refused: 0,
             received: 0,
             span_batches: 0,
+            passed: 0,
             commits: 0,
             failed_commits: 0,
             commit_seconds: Spread::new(&COMMIT_SECONDS),

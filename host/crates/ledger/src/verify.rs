@@ -247,6 +247,7 @@ impl Walk {
         }
         let columns = match kind {
             Kind::Spans => serde_json::from_str(body).map(|batch| Columns::of_spans(&batch)),
+            Kind::Passed => serde_json::from_str(body).map(|passed| Columns::of_passed(&passed)),
             _ => serde_json::from_str(body).map(|record| Columns::of(&record)),
         };
         let Ok(columns) = columns else { return wrong("its body is not what its kind is") };
@@ -270,7 +271,7 @@ impl Walk {
             return Err(format!("it is record {:?}, where {expected:?} follows", entry.number));
         }
         self.number = entry.number;
-        self.records += u64::from(kind != Kind::Spans);
+        self.records += u64::from(kind.is_record());
         let needs_start = matches!(kind, Kind::Finished | Kind::Aborted);
         match entry.started_seq {
             None if needs_start => {

@@ -281,6 +281,7 @@ impl Writer {
             self.shared.count(|counts| match &what {
                 Payload::Record(_) => counts.received += 1,
                 Payload::Spans(_) => counts.span_batches += 1,
+                Payload::Passed(_) => counts.passed += 1,
             });
             recent.push(Arc::new(Outbound { seq, number, what }), bytes);
         }

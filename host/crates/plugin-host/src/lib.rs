@@ -84,7 +84,7 @@ pub use crate::meter::{LatencyHistogram, PluginMeter};
 pub use crate::offline::{KeptPlugins, OfflineCostModel, digest_of_file};
 use crate::registry::{Registry, Shared};
 pub use crate::role::Role;
-pub use crate::set::{NotAdmitted, PluginSet, ShadowPrice};
+pub use crate::set::{Filters, NotAdmitted, PluginSet, ShadowPrice};
 pub use crate::signature::{KeyError, TrustedKey};
 pub use crate::spans::Filtered;
 pub use crate::status::{PluginRefusal, PluginStatus};

@@ -11,6 +11,7 @@
 //! config = {}                     # as its `configure` has it
 //! isolation = "plugin"            # or "tenant": no instance serves two; or "batch": a fresh one for each call
 //! on-failure = "open"             # or "closed"; default: closed for an export filter, open for the others
+//! whole-traces = false            # a filter that judges traces: see `PluginSet::filter_by`
 //! shadow = false                  # prices beside the others, on no bill; its other roles rest
 //! sha256 = "9f86..."              # the only content that is accepted
 //! [plugin.limits]                 # each has the gateway's own as its default
@@ -63,6 +64,7 @@ pub(crate) struct Entry {
     pub isolation: Isolation,
     /// None: as its role has it.
     pub on_failure: Option<OnFailure>,
+    pub whole_traces: bool,
     pub shadow: bool,
     /// The digest that the file must have, in lower case.
     pub sha256: Option<String>,
@@ -126,6 +128,7 @@ impl Default for Entry {
             limits: LimitChanges::default(),
             isolation: Isolation::default(),
             on_failure: None,
+            whole_traces: false,
             shadow: false,
             sha256: None,
         }
@@ -232,6 +235,8 @@ struct WrittenEntry {
     isolation: Isolation,
     on_failure: Option<OnFailure>,
     #[serde(default)]
+    whole_traces: bool,
+    #[serde(default)]
     shadow: bool,
     sha256: Option<String>,
 }
@@ -266,6 +271,7 @@ impl WrittenEntry {
             limits: self.limits.check()?,
             isolation: self.isolation,
             on_failure: self.on_failure,
+            whole_traces: self.whole_traces,
             shadow: self.shadow,
             sha256: self.sha256.map(|digest| digest.to_ascii_lowercase()),
         };
@@ -387,7 +393,7 @@ mod tests {
         let text = format!(
             "[[plugin]]\nfile = \"a.wasm\"\nroles = [\"cost-model\", \"export-filter\"]\n\
              match = {{ models = [\"gpt-4o*\"], tenants = [\"acme\"] }}\nisolation = \"tenant\"\n\
-             on-failure = \"closed\"\nshadow = true\nsha256 = \"{digest}\"\n\
+             on-failure = \"closed\"\nwhole-traces = true\nshadow = true\nsha256 = \"{digest}\"\n\
              [plugin.limits]\ncall-ms = 5\nper-item-us = 0\nstart-ms = 2000\nmemory-mib = 256\nmax-batch = 8\n\
              component-mib = 32\ncompile-s = 60\ncompile-mib = 4096\n"
         );
@@ -395,6 +401,7 @@ mod tests {
         assert_eq!(entry.roles, Some(vec![Role::CostModel, Role::ExportFilter]));
         assert_eq!(entry.isolation, Isolation::Tenant);
         assert_eq!((entry.on_failure, entry.shadow), (Some(OnFailure::Closed), true));
+        assert!(entry.whole_traces);
         assert_eq!(entry.sha256, Some(digest.to_ascii_lowercase()));
         let usage = crate::testing::usage("gpt-4o-mini");
         assert!(entry.matching.usage(Some("acme"), &usage));

@@ -36,6 +36,7 @@ pub(crate) struct Rules {
     roles: Option<Vec<Role>>,
     pub matching: Matching,
     on_failure: Option<OnFailure>,
+    whole_traces: bool,
     pub shadow: bool,
 }
 
@@ -45,9 +46,24 @@ impl From<&Entry> for Rules {
             roles: entry.roles.clone(),
             matching: entry.matching.clone(),
             on_failure: entry.on_failure,
+            whole_traces: entry.whole_traces,
             shadow: entry.shadow,
         }
     }
+}
+
+/// Which filters are asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filters {
+    /// All of them, where nobody waits for whole traces: a filter is never passed by.
+    All,
+    /// Those that judge spans.
+    OfSpans,
+    /// Those that judge traces (`whole-traces = true`).
+    OfTraces {
+        /// It is decided already that the trace leaves: they may redact, and drop nothing.
+        late: bool,
+    },
 }
 
 /// What a cost model in the shadow says of a request.
@@ -200,12 +216,38 @@ impl PluginSet {
         resource: &Resource,
         spans: Vec<Span>,
     ) -> Filtered {
+        self.filter_by(Filters::All, exporter, tenant, resource, spans)
+    }
+
+    /// The same by some of the filters. An exporter that waits for whole traces asks twice: filters of spans as ever, and
+    /// filters of traces about one trace at a time, with the attributes that all its resources share.
+    #[must_use]
+    pub fn filter_by(
+        &self,
+        filters: Filters,
+        exporter: &str,
+        tenant: Option<&str>,
+        resource: &Resource,
+        spans: Vec<Span>,
+    ) -> Filtered {
         let batch = Batch { exporter: Some(exporter), tenant, resource };
-        spans::filter(self.of(Role::ExportFilter, batch), batch, spans)
+        let asked = self.of(Role::ExportFilter, batch).filter(|member| match filters {
+            Filters::All => true,
+            Filters::OfSpans => !member.rules.whole_traces,
+            Filters::OfTraces { .. } => member.rules.whole_traces,
+        });
+        spans::filter(asked, batch, spans, filters == Filters::OfTraces { late: true })
+    }
+
+    /// Whether a filter judges whole traces.
+    #[must_use]
+    pub fn judges_traces(&self) -> bool {
+        self.members.iter().any(|m| m.rules.whole_traces && m.has(Role::ExportFilter))
     }
 
     /// Whether any of them does this.
-    pub(crate) fn plays(&self, role: Role) -> bool {
+    #[must_use]
+    pub fn plays(&self, role: Role) -> bool {
         self.members.iter().any(|member| member.has(role))
     }
 

@@ -72,11 +72,13 @@ pub(crate) fn enrich<'a>(
     faults
 }
 
-/// Every filter sees the same spans; one that says drop, or fails closed, keeps a span from leaving.
+/// Every filter sees the same spans; one that says drop, or fails closed, keeps a span from leaving. Where it is decided
+/// that they leave, no filter's word keeps them from it.
 pub(crate) fn filter<'a>(
     filters: impl Iterator<Item = &'a Member>,
     batch: Batch<'_>,
     mut spans: Vec<Span>,
+    decided: bool,
 ) -> Filtered {
     let mut faults = Vec::new();
     let mut edits: Vec<Vec<Change>> = Vec::new();
@@ -89,7 +91,9 @@ pub(crate) fn filter<'a>(
                 Ok((verdicts, more)) => {
                     changes.extend(more);
                     let judged = chunk.places.iter().zip(verdicts);
-                    judged.filter(|(_, v)| *v == Verdict::Drop).for_each(|(at, _)| keep.drop(*at));
+                    judged
+                        .filter(|(_, v)| !decided && *v == Verdict::Drop)
+                        .for_each(|(at, _)| keep.drop(*at));
                 }
                 Err(fault) => {
                     keep.failed(filter, Role::ExportFilter, &chunk.places);

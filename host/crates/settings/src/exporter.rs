@@ -4,6 +4,7 @@
 //! all. Secrets are named by a variable or a file rather than written down, and never shown.
 
 mod table;
+mod traces;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -11,9 +12,10 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+use tollgate_domain::sampling::TraceRules;
 
 pub use self::table::{GivenExporter, GivenHeader};
-pub(crate) use self::table::{KEYS_OF_KINDS, remove_unknown_keys};
+pub(crate) use self::table::{KEYS_OF_KINDS, TRACE_KEYS, remove_unknown_keys};
 use crate::given::Console;
 use crate::ledger::bytes;
 use crate::secret::{self, Secret};
@@ -28,6 +30,8 @@ pub struct Exporter {
     pub name: String,
     /// Where it begins in a ledger that it has never read.
     pub start: StartAt,
+    /// How it waits for whole traces; none: spans leave as they come.
+    pub traces: Option<TraceRules>,
     /// Where the spans go.
     pub destination: Destination,
 }
@@ -118,6 +122,7 @@ pub(crate) fn by_default(console: Console, data_dir: &Path) -> Vec<Exporter> {
     let exporter = |name: &str, destination| Exporter {
         name: name.to_owned(),
         start: StartAt::default(),
+        traces: None,
         destination,
     };
     let file = SpanFile {
@@ -199,6 +204,7 @@ fn one(
             .push(format!("name is {name:?}; it must be 1 to {LONGEST_NAME} of a-z, 0-9, - and _"));
     }
     let start = table.start.take().unwrap_or_default();
+    let traces = traces::resolve(&mut table, faults);
     let destination = match kind.as_str() {
         "console" => Destination::Console(console(&mut table, faults)),
         "ndjson" => Destination::Ndjson(file(&mut table, data_dir, "spans.ndjson", faults)),
@@ -212,7 +218,7 @@ fn one(
     for key in table.left() {
         faults.push(format!("{key} means nothing for kind = {kind:?}; leave it out"));
     }
-    Some(Exporter { name, start, destination })
+    Some(Exporter { name, start, traces, destination })
 }
 
 fn console(table: &mut GivenExporter, faults: &mut Vec<String>) -> Console {

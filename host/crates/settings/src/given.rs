@@ -46,6 +46,15 @@ pub struct Given {
     #[arg(long, env = "TOLLGATE_OTLP_LISTEN", value_name = "ADDR,..", value_delimiter = ',')]
     pub otlp_listen: Option<Vec<SocketAddr>>,
 
+    /// PEM file of the certificate to take spans under TLS with, read again when it changes
+    /// [default: none, TLS is for a proxy in front]
+    #[arg(long, env = "TOLLGATE_OTLP_CERTIFICATE", value_name = "FILE")]
+    pub otlp_certificate: Option<PathBuf>,
+
+    /// PEM file of the key of that certificate, without a password
+    #[arg(long, env = "TOLLGATE_OTLP_KEY", value_name = "FILE")]
+    pub otlp_key: Option<PathBuf>,
+
     /// File with the token of the admin API; or set TOLLGATE_ADMIN_TOKEN to the token itself
     /// [default: none]
     #[arg(long, env = "TOLLGATE_ADMIN_TOKEN_FILE", value_name = "FILE")]
@@ -263,6 +272,8 @@ impl Given {
             plugin_keys: self.plugin_keys.or(other.plugin_keys),
             admin_listen: self.admin_listen.or(other.admin_listen),
             otlp_listen: self.otlp_listen.or(other.otlp_listen),
+            otlp_certificate: self.otlp_certificate.or(other.otlp_certificate),
+            otlp_key: self.otlp_key.or(other.otlp_key),
             admin_token_file: self.admin_token_file.or(other.admin_token_file),
             model: self.model.or(other.model),
             backends: self.backends.or(other.backends),

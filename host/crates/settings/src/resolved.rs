@@ -26,6 +26,8 @@ pub struct Settings {
     pub admin_listen: Option<SocketAddr>,
     /// Addresses to take other programs' spans at; none: none are taken.
     pub otlp_listen: Vec<SocketAddr>,
+    /// PEM files of the certificate that they are taken under TLS with, and of its key.
+    pub otlp_tls: Option<(PathBuf, PathBuf)>,
     /// Token of the admin API; there where it is not on loopback.
     pub admin_token: Option<Secret>,
     /// Models to run in this process; none: there is none. No two have one name.
@@ -121,6 +123,9 @@ pub fn resolve(
     let (console, tables) = (given.console, given.exporters.clone());
     let variable = |name: &str| environment.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone());
     let tenancy = tenancy::resolve(&given, variable, &mut faults);
+    if given.otlp_certificate.is_some() != given.otlp_key.is_some() {
+        faults.push("otlp-certificate and otlp-key belong together; set both".to_owned());
+    }
     let mut settings = with_defaults(given, tenancy, program);
     settings.exporters = match tables {
         None => exporter::by_default(console.unwrap_or(Console::Tree), &settings.data_dir),
@@ -250,6 +255,7 @@ fn with_defaults(given: Given, tenancy: Tenancy, program: &Path) -> Settings {
         plugin_keys: given.plugin_keys.unwrap_or_default(),
         admin_listen: given.admin_listen,
         otlp_listen: given.otlp_listen.unwrap_or_default(),
+        otlp_tls: given.otlp_certificate.zip(given.otlp_key),
         admin_token: None,
         models: match (given.model, &given.backends) {
             (Some(models), _) => {
@@ -390,6 +396,14 @@ mod tests {
             let settings = resolve_file(text, Given::default()).unwrap();
             assert_eq!(settings.models.first().map(|m| m.source.as_str()), model, "{text}");
         }
+    }
+
+    #[test]
+    fn a_certificate_needs_its_key() {
+        let settings = resolve_file("otlp-certificate = \"a\"\notlp-key = \"b\"", Given::default());
+        assert_eq!(settings.unwrap().otlp_tls, Some(("a".into(), "b".into())));
+        let error = resolve_file("otlp-key = \"b\"", Given::default()).unwrap_err();
+        assert!(error.to_string().contains("belong together"), "{error}");
     }
 
     #[test]

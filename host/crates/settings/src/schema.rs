@@ -14,7 +14,14 @@ use crate::given::Given;
 use crate::names::{EXPORTER, split_default};
 
 /// Counts of an exporter that must not be 0.
-const AT_LEAST_ONE: [&str; 4] = ["rotate-mib", "rotate-hours", "keep", "timeout-seconds"];
+const AT_LEAST_ONE: [&str; 6] = [
+    "rotate-mib",
+    "rotate-hours",
+    "keep",
+    "timeout-seconds",
+    "trace-wait-seconds",
+    "trace-memory-mib",
+];
 
 /// The schema of the settings file, by JSON Schema 2020-12.
 #[must_use]

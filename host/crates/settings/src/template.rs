@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use crate::exporter::KEYS_OF_KINDS;
+use crate::exporter::{KEYS_OF_KINDS, TRACE_KEYS};
 use crate::names::{self, EXPORTER};
 use crate::schema::schema;
 
@@ -16,11 +16,13 @@ pub const SCHEMA_FILE: &str = "tollgate.schema.json";
 const WIDTH: usize = 98;
 
 /// What to write for settings that have no default which is a value.
-const EXAMPLES: [(&str, &str); 24] = [
+const EXAMPLES: [(&str, &str); 29] = [
     ("plugins", "\"plugins\""),
     ("plugin-keys", "[\"RWQ...\"]"),
     ("admin-listen", "\"127.0.0.1:9090\""),
     ("otlp-listen", "[\"127.0.0.1:4317\", \"127.0.0.1:4318\"]"),
+    ("otlp-certificate", "\"otlp.pem\""),
+    ("otlp-key", "\"otlp-key.pem\""),
     ("admin-token-file", "\"admin-token\""),
     ("model", "\"demo\""),
     ("backends", "\"backends.toml\""),
@@ -37,6 +39,9 @@ const EXAMPLES: [(&str, &str); 24] = [
     ("keep", "30"),
     ("endpoint", "\"http://localhost:4317\""),
     ("protocol", "\"grpc\""),
+    ("trace-wait-seconds", "10"),
+    ("keep-slower-seconds", "2.5"),
+    ("keep-cost", "\"0.05 USD\""),
     ("headers", "{ authorization = { env = \"OTLP_AUTHORIZATION\" } }"),
     ("certificate", "\"ca.pem\""),
     ("client-certificate", "\"client.pem\""),
@@ -57,7 +62,7 @@ pub fn template() -> String {
     comment(&mut text, EXPORTERS);
     for (kind, keys) in KEYS_OF_KINDS {
         text.push_str(&format!("\n#[[{EXPORTER}]]\n#kind = \"{kind}\"\n#name = \"{kind}\"\n"));
-        for key in ["start"].iter().chain(keys) {
+        for key in ["start"].iter().chain(keys).chain(TRACE_KEYS) {
             let place = format!("/properties/{EXPORTER}/items/properties/{key}");
             setting(&mut text, key, schema.pointer(&place));
         }

@@ -8,6 +8,9 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use bytes::Bytes;
+use tollgate_domain::passed::Signal;
+use tollgate_domain::sampling::TraceRules;
 use tollgate_domain::span::{Resource, Span};
 
 use crate::error::TelemetryError;
@@ -56,8 +59,8 @@ pub fn build_exporters(
             return Err(TelemetryError::NamedTwice { exporter: exporter.name });
         }
         let sink = Sink::open(&exporter.name, exporter.sink, resource)?;
-        let ExporterSettings { name, start_at, .. } = exporter;
-        exporters.push(Exporter { name, start_at, sink });
+        let ExporterSettings { name, start_at, traces, .. } = exporter;
+        exporters.push(Exporter { name, start_at, traces, sink });
     }
     Ok(exporters)
 }
@@ -67,6 +70,7 @@ pub fn build_exporters(
 pub struct Exporter {
     name: String,
     start_at: StartAt,
+    traces: Option<TraceRules>,
     sink: Sink,
 }
 
@@ -81,6 +85,12 @@ impl Exporter {
     #[must_use]
     pub fn start_at(&self) -> StartAt {
         self.start_at
+    }
+
+    /// How it waits for whole traces, if it does.
+    #[must_use]
+    pub fn traces(&self) -> Option<&TraceRules> {
+        self.traces.as_ref()
     }
 
     /// How long it is worth to wait for company before spans are sent.
@@ -100,6 +110,21 @@ impl Exporter {
             return Ok(Accepted::default());
         }
         self.sink.send(spans).await
+    }
+
+    /// Whether metrics or logs of other programs leave here, too: OTLP receivers take them.
+    #[must_use]
+    pub fn passes(&self, signal: Signal) -> bool {
+        self.sink.passes(signal)
+    }
+
+    /// Sends a request of metrics or logs as it came, or several behind each other, in one attempt
+    /// as [`Exporter::send`].
+    ///
+    /// # Errors
+    /// Says whether to send the same again.
+    pub async fn pass(&mut self, signal: Signal, request: Bytes) -> Result<Accepted, SendError> {
+        self.sink.pass(signal, request).await
     }
 
     /// Ends what is under way behind the scenes, such as compressing a file.

@@ -1,10 +1,11 @@
-//! Spans to an OTLP receiver, in requests that receivers take: one call is one attempt at all of
+//! Spans to an OTLP receiver, and metrics and logs as they came, in requests that receivers take: one call is one attempt at all of
 //! them.
 
 mod client;
 mod grpc;
 mod http;
 pub(crate) mod message;
+mod raw;
 mod signal;
 mod tls;
 
@@ -12,16 +13,21 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::resource::v1::Resource as OtlpResource;
 use prost::Message;
+use tollgate_domain::passed::Signal;
 use tollgate_domain::received::Origin;
 use tollgate_domain::span::{Resource, Span};
 
 pub(crate) use self::client::{OtlpClient, Refusal};
 use self::message::Outgoing;
+use self::raw::Raw;
 use crate::error::TelemetryError;
 use crate::exporter::{Accepted, SendError};
-use crate::settings::OtlpSettings;
+use crate::settings::{OtlpSettings, Protocol};
 
 /// Largest request, a little below the 4 MiB that most receivers take at most.
 const LARGEST_REQUEST: usize = 4_000_000;
@@ -33,6 +39,9 @@ const FIELD: usize = 8;
 #[derive(Debug)]
 pub(crate) struct Otlp {
     client: OtlpClient,
+    /// Of receivers whose address for them follows from that for spans.
+    metrics: Option<OtlpClient>,
+    logs: Option<OtlpClient>,
     resource: OtlpResource,
     /// Bytes of a request without spans.
     empty_request: usize,
@@ -48,7 +57,66 @@ impl Otlp {
         let resource = message::resource(resource);
         let empty_request =
             message::of_origin(&resource, None, Vec::new()).encoded_len() + 5 * FIELD;
-        Ok(Self { client, resource, empty_request })
+        let of = |signal| beside(settings, signal).map(|settings| OtlpClient::new(&settings));
+        let (metrics, logs) = (of(Signal::Metrics).transpose()?, of(Signal::Logs).transpose()?);
+        Ok(Self { client, metrics, logs, resource, empty_request })
+    }
+
+    /// Whether it knows where to send metrics or logs.
+    pub(crate) fn passes(&self, signal: Signal) -> bool {
+        match signal {
+            Signal::Metrics => self.metrics.is_some(),
+            Signal::Logs => self.logs.is_some(),
+        }
+    }
+
+    /// One attempt at one request of metrics or logs, as it came. A receiver that does not know the
+    /// signal will never take it; spans are not to wait for that.
+    pub(crate) async fn pass(
+        &mut self,
+        signal: Signal,
+        request: Bytes,
+    ) -> Result<Accepted, SendError> {
+        let never = |problem: &str| SendError::Never {
+            message: format!("cannot pass {} on: {problem}", signal.name()),
+        };
+        let client = match signal {
+            Signal::Metrics => self.metrics.as_mut(),
+            Signal::Logs => self.logs.as_mut(),
+        };
+        let Some(client) = client else {
+            return Err(never("the exporter's endpoint does not end in /v1/traces"));
+        };
+        let sent = match signal {
+            Signal::Metrics => {
+                client.export(Raw::<ExportMetricsServiceRequest>::new(request)).await
+            }
+            Signal::Logs => client.export(Raw::<ExportLogsServiceRequest>::new(request)).await,
+        };
+        let message = |problem: &str, advice: &str| {
+            let to = client.endpoint();
+            format!("cannot pass {} on to {to}: {problem}; {advice}", signal.name())
+        };
+        match sent {
+            Ok(partial) => {
+                let signal::PartialSuccess { rejected, message } = partial.unwrap_or_default();
+                let message = (!message.is_empty()).then_some(message);
+                Ok(Accepted { rejected_spans: rejected, message })
+            }
+            Err(
+                Refusal::Never { problem }
+                | Refusal::Missing { problem }
+                | Refusal::TooLarge { problem },
+            ) => Err(SendError::Never { message: message(&problem, "it is left out") }),
+            Err(Refusal::Setup { problem }) => {
+                let message = message(&problem, CHECK_SETTINGS);
+                Err(SendError::Later { message, after: None })
+            }
+            Err(Refusal::Later { problem, after }) => {
+                let message = message(&problem, advice(&problem));
+                Err(SendError::Later { message, after })
+            }
+        }
     }
 
     /// One attempt at all of `spans`. A request that the receiver finds too large is halved, down to
@@ -78,7 +146,7 @@ impl Otlp {
                 }
                 Err(Refusal::TooLarge { problem }) => outcome.refused(problem),
                 Err(Refusal::Never { problem }) => return Err(self.never(&problem)),
-                Err(Refusal::Setup { problem }) => {
+                Err(Refusal::Setup { problem } | Refusal::Missing { problem }) => {
                     let message = self.message(&problem, CHECK_SETTINGS);
                     return Err(SendError::Later { message, after: None });
                 }
@@ -98,7 +166,7 @@ impl Otlp {
         let mut before: Option<&Arc<Origin>> = None;
         for (at, Outgoing { span, origin }) in spans.iter().enumerate() {
             // Each change of origin costs a resource and a scope.
-            let changed = at > 0 && before != origin.as_ref();
+            let changed = at > 0 && !Origin::is_same(before, origin.as_ref());
             let head = if changed || at == start { self.head(origin.as_ref()) } else { 0 };
             before = origin.as_ref();
             let more = span.encoded_len() + FIELD;
@@ -133,6 +201,18 @@ impl Otlp {
     fn message(&self, problem: &str, advice: &str) -> String {
         format!("cannot export to {}: {problem}; {advice}", self.client.endpoint())
     }
+}
+
+/// How metrics or logs go to a receiver of spans: by gRPC to the same address, by HTTP to the path
+/// beside.
+fn beside(settings: &OtlpSettings, signal: Signal) -> Option<OtlpSettings> {
+    let endpoint = match settings.protocol {
+        Protocol::Grpc => settings.endpoint.clone(),
+        Protocol::HttpProtobuf | Protocol::HttpJson => {
+            format!("{}/v1/{}", settings.endpoint.strip_suffix("/v1/traces")?, signal.name())
+        }
+    };
+    Some(OtlpSettings { endpoint, ..settings.clone() })
 }
 
 /// What to look at when a receiver answered, and not as one that is meant.

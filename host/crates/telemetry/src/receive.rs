@@ -4,14 +4,18 @@
 //! deep. What OTLP forbids of a single span (no id, a wrong one) rejects that span and no other.
 
 mod convert;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod json;
 mod limits;
+mod passed;
 mod status;
 
 use prost::Message;
 use tollgate_domain::received::Group;
 
 pub use self::limits::{MAX_SPANS, MAX_VALUES};
+pub use self::passed::passed;
 pub use self::status::{GrpcCode, accepted, refused};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 
@@ -39,7 +43,7 @@ pub struct Incoming {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
     /// It is not what it says that it is.
-    #[error("the body is no ExportTraceServiceRequest: {0}")]
+    #[error("the body is no request of OTLP: {0}")]
     Unreadable(String),
     /// It is larger than we take.
     #[error("the request has more than {most} {what}; send it in smaller batches")]

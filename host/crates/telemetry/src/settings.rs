@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tollgate_domain::sampling::TraceRules;
+
 /// One exporter.
 #[derive(Clone, Debug)]
 pub struct ExporterSettings {
@@ -11,6 +13,8 @@ pub struct ExporterSettings {
     pub name: String,
     /// Where it begins in a ledger that it has never read.
     pub start_at: StartAt,
+    /// How it waits for whole traces; none: spans leave as they come.
+    pub traces: Option<TraceRules>,
     /// Where the spans go.
     pub sink: SinkSettings,
 }
@@ -19,7 +23,7 @@ impl ExporterSettings {
     /// An exporter of new records that every filter applies to.
     #[must_use]
     pub fn new(name: &str, sink: SinkSettings) -> Self {
-        Self { name: name.to_owned(), start_at: StartAt::default(), sink }
+        Self { name: name.to_owned(), start_at: StartAt::default(), traces: None, sink }
     }
 }
 

@@ -3,6 +3,8 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
+use bytes::Bytes;
+use tollgate_domain::passed::Signal;
 use tollgate_domain::span::{Resource, Span};
 
 use crate::console;
@@ -105,6 +107,23 @@ impl Sink {
                 Ok(accepted)
             }
             Self::Otlp(otlp) => Box::pin(otlp.send(spans)).await,
+        }
+    }
+
+    /// Whether metrics or logs of other programs may leave here.
+    pub(crate) fn passes(&self, signal: Signal) -> bool {
+        matches!(self, Self::Otlp(otlp) if otlp.passes(signal))
+    }
+
+    /// One attempt at a request of those.
+    pub(crate) async fn pass(
+        &mut self,
+        signal: Signal,
+        request: Bytes,
+    ) -> Result<Accepted, SendError> {
+        match self {
+            Self::Otlp(otlp) => Box::pin(otlp.pass(signal, request)).await,
+            _ => Ok(Accepted::default()),
         }
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tollgate_telemetry::metrics::{Family, Histogram, Snapshot, Unit};
 
 use super::double;
+use crate::traces::TraceCounts;
 
 /// What became of the records that an exporter has to deliver. All numbers are of one moment, so
 /// that `delivered + filtered + rejected + pending = records` always holds.
@@ -24,6 +25,8 @@ pub struct ExporterCounts {
     pub pending: u64,
     /// How long ago the oldest of those ended.
     pub oldest_pending: Option<Duration>,
+    /// What has become of traces, where it waits for them.
+    pub traces: Option<TraceCounts>,
     /// How long attempts took, failed ones too.
     pub send_seconds: Histogram,
     /// Attempts after the first at the same batch.
@@ -68,6 +71,31 @@ pub(super) fn of_exporters(exporters: &[ExporterCounts], to: &mut Snapshot) {
         "Time of an exporter's attempt at a batch, successful or not.",
     )
     .unit(Unit::Seconds);
+    let mut traces = Family::new(
+        "tollgate.exporter.traces",
+        "Whole traces that an exporter decided on, by why they leave, or `dropped`.",
+    );
+    let mut overruled = Family::new(
+        "tollgate.exporter.traces_overruled",
+        "Traces that were to leave by an exporter and of which a filter of traces let nothing.",
+    );
+    let mut early = Family::new(
+        "tollgate.exporter.traces_early",
+        "Traces that an exporter decided before their wait was over, for want of room.",
+    );
+    let mut late = Family::new(
+        "tollgate.exporter.late_spans",
+        "Spans that came after an exporter had decided on their trace, and followed that.",
+    );
+    let mut waiting = Family::new(
+        "tollgate.exporter.waiting_spans",
+        "Spans of traces that an exporter has not decided on.",
+    );
+    let mut waiting_bytes = Family::new(
+        "tollgate.exporter.waiting",
+        "Memory that spans of traces take that an exporter has not decided on.",
+    )
+    .unit(Unit::Bytes);
     for exporter in exporters {
         let name = [("exporter", exporter.name.as_str())];
         records.add(name, exporter.records);
@@ -81,8 +109,19 @@ pub(super) fn of_exporters(exporters: &[ExporterCounts], to: &mut Snapshot) {
             failed.add(name, age.as_secs_f64());
         }
         took.add(name, exporter.send_seconds.clone());
+        if let Some(counts) = &exporter.traces {
+            for (decision, count) in &counts.decided {
+                traces.add([name[0], ("decision", decision.name())], *count);
+            }
+            overruled.add(name, counts.overruled);
+            early.add(name, counts.early);
+            late.add(name, counts.late_spans);
+            waiting.add(name, double(counts.waiting_spans));
+            waiting_bytes.add(name, double(counts.waiting_bytes));
+        }
     }
     to.counters.extend([records, delivered, filtered, rejected, retries]);
-    to.gauges.extend([pending, oldest, failed]);
+    to.counters.extend([traces, overruled, early, late]);
+    to.gauges.extend([pending, oldest, failed, waiting, waiting_bytes]);
     to.histograms.push(took);
 }

@@ -23,6 +23,8 @@ pub struct LedgerCounts {
     pub received: u64,
     /// Batches on record of other programs' spans.
     pub span_batches: u64,
+    /// Requests on record of other programs' metrics and logs.
+    pub passed: u64,
     /// Requests that have started and not ended.
     pub in_flight: u64,
     /// Commits that succeeded.
@@ -58,6 +60,7 @@ impl From<LedgerState> for LedgerCounts {
             refused: state.refused,
             received: state.received,
             span_batches: state.span_batches,
+            passed: state.passed,
             in_flight: state.in_flight,
             commits: state.commits,
             failed_commits: state.failed_commits,
@@ -102,6 +105,11 @@ pub(super) fn of_ledger(counts: &LedgerCounts, to: &mut Snapshot) {
             "tollgate.ledger.span_batches",
             "Batches on record of other programs' spans that are no requests.",
             counts.span_batches,
+        ),
+        (
+            "tollgate.ledger.passed",
+            "Requests on record of other programs' metrics and logs.",
+            counts.passed,
         ),
     ];
     to.counters.extend(counters.map(|(name, help, count)| Family::new(name, help).with([], count)));

@@ -1,4 +1,4 @@
-//! OTLP/gRPC: the one unary method that exports spans, on HTTP/2 as gRPC frames it: a flag and a
+//! OTLP/gRPC: the unary methods that export spans, metrics and logs, on HTTP/2 as gRPC frames it: a flag and a
 //! length before the message, the status in the trailers.
 
 use std::convert::Infallible;
@@ -12,14 +12,17 @@ use futures::stream;
 use http_body_util::StreamBody;
 use hyper::body::Frame;
 use tollgate_domain::ErrorKind;
+use tollgate_domain::passed::Signal;
 use tollgate_domain::value::base64;
-use tollgate_gateway::{Encoding, GrpcCode, Refusal, accepted, refused};
+use tollgate_gateway::{Encoding, GrpcCode, Refusal, refused};
 
-use super::{BODY_TIMEOUT, LARGEST, Otlp, body};
+use super::{BODY_TIMEOUT, LARGEST, Otlp, What, body};
 use crate::{body as bodies, headers};
 
-/// The method.
+/// The methods.
 pub(super) const TRACES: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+pub(super) const METRICS: &str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
+pub(super) const LOGS: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
 
 const CONTENT_TYPE: &str = "application/grpc";
 const ENCODING: &str = "grpc-encoding";
@@ -38,17 +41,31 @@ pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
 
 /// An export of spans.
 pub(super) async fn traces(State(otlp): State<Otlp>, request: Request) -> Response {
+    exported(otlp, What::Spans, request).await
+}
+
+/// An export of metrics.
+pub(super) async fn metrics(State(otlp): State<Otlp>, request: Request) -> Response {
+    exported(otlp, What::Passed(Signal::Metrics), request).await
+}
+
+/// An export of logs.
+pub(super) async fn logs(State(otlp): State<Otlp>, request: Request) -> Response {
+    exported(otlp, What::Passed(Signal::Logs), request).await
+}
+
+async fn exported(otlp: Otlp, what: What, request: Request) -> Response {
     if !is_grpc(request.headers()) {
         let message = format!("The body must be {CONTENT_TYPE}, by its Content-Type.");
         return (StatusCode::UNSUPPORTED_MEDIA_TYPE, message).into_response();
     }
-    match taken(otlp, request).await {
+    match taken(otlp, what, request).await {
         Ok(answer) => answered(&answer),
         Err(refusal) => refusal_of(&refusal),
     }
 }
 
-async fn taken(otlp: Otlp, request: Request) -> Result<Vec<u8>, Refusal> {
+async fn taken(otlp: Otlp, what: What, request: Request) -> Result<Vec<u8>, Refusal> {
     let (head, body) = request.into_parts();
     let caller = otlp.gateway.authenticate(headers::api_key(&head.headers))?;
     let place = otlp.place()?;
@@ -56,9 +73,9 @@ async fn taken(otlp: Otlp, request: Request) -> Result<Vec<u8>, Refusal> {
     let encoding = head.headers.get(ENCODING).and_then(|value| value.to_str().ok());
     let encoding = encoding.unwrap_or_default().to_owned();
     let message = tokio::task::block_in_place(|| message(framed, &encoding))?;
-    let receipt = otlp.gateway.ingest(caller, message, Encoding::Protobuf).await?;
+    let answer = otlp.take(caller, what, message, Encoding::Protobuf).await?;
     drop(place);
-    Ok(accepted(Encoding::Protobuf, receipt.rejected, receipt.problem.as_deref()))
+    Ok(answer)
 }
 
 /// The one message of a body.

@@ -1,13 +1,14 @@
-//! OTLP/HTTP: `POST /v1/traces` in protobuf or JSON. A refusal is a `google.rpc.Status` in the
+//! OTLP/HTTP: `POST /v1/traces`, `/v1/metrics` and `/v1/logs` in protobuf or JSON. A refusal is a `google.rpc.Status` in the
 //! request's own encoding, with `Retry-After` where another try makes sense.
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tollgate_domain::ErrorKind;
-use tollgate_gateway::{Encoding, Refusal, accepted, refused};
+use tollgate_domain::passed::Signal;
+use tollgate_gateway::{Encoding, Refusal, refused};
 
-use super::{BODY_TIMEOUT, LARGEST, Otlp, body, grpc, only_spans};
+use super::{BODY_TIMEOUT, LARGEST, Otlp, What, body, grpc, not_there};
 use crate::{body as bodies, headers};
 
 const PROTOBUF: &str = "application/x-protobuf";
@@ -15,8 +16,22 @@ const JSON: &str = "application/json";
 
 /// An export of spans.
 pub(super) async fn traces(State(otlp): State<Otlp>, request: Request) -> Response {
+    exported(otlp, What::Spans, request).await
+}
+
+/// An export of metrics.
+pub(super) async fn metrics(State(otlp): State<Otlp>, request: Request) -> Response {
+    exported(otlp, What::Passed(Signal::Metrics), request).await
+}
+
+/// An export of logs.
+pub(super) async fn logs(State(otlp): State<Otlp>, request: Request) -> Response {
+    exported(otlp, What::Passed(Signal::Logs), request).await
+}
+
+async fn exported(otlp: Otlp, what: What, request: Request) -> Response {
     let encoding = encoding(request.headers());
-    match taken(otlp, encoding, request).await {
+    match taken(otlp, what, encoding, request).await {
         Ok(answer) => answered(StatusCode::OK, encoding.unwrap_or(Encoding::Json), answer),
         Err(refusal) => refusal_of(&refusal, encoding),
     }
@@ -25,13 +40,14 @@ pub(super) async fn traces(State(otlp): State<Otlp>, request: Request) -> Respon
 /// Anything else.
 pub(super) async fn other(request: Request) -> Response {
     if grpc::is_grpc(request.headers()) {
-        return grpc::refusal_of(&only_spans(request.uri().path()));
+        return grpc::refusal_of(&not_there(request.uri().path()));
     }
-    refusal_of(&only_spans(request.uri().path()), encoding(request.headers()))
+    refusal_of(&not_there(request.uri().path()), encoding(request.headers()))
 }
 
 async fn taken(
     otlp: Otlp,
+    what: What,
     encoding: Option<Encoding>,
     request: Request,
 ) -> Result<Vec<u8>, Refusal> {
@@ -55,9 +71,9 @@ async fn taken(
     let compression = head.headers.get(header::CONTENT_ENCODING).map(HeaderValue::to_str);
     let compression = compression.unwrap_or(Ok("")).unwrap_or("?").to_owned();
     let body = tokio::task::block_in_place(|| body::decompressed(&compression, body))?;
-    let receipt = otlp.gateway.ingest(caller, body, encoding).await?;
+    let answer = otlp.take(caller, what, body, encoding).await?;
     drop(place);
-    Ok(accepted(encoding, receipt.rejected, receipt.problem.as_deref()))
+    Ok(answer)
 }
 
 /// By what the body says that it is.

@@ -16,7 +16,7 @@ pub(crate) type Bodies = Vec<(Seq, u64, String)>;
 const READ_BYTES: usize = 8 << 20;
 
 /// What a [`Query`] asks for, as parameters from the fourth on.
-const ASKED: &str = "AND kind <> 'spans' AND (?4 IS NULL OR ended_at >= ?4) AND (?5 IS NULL OR ended_at < ?5) \
+const ASKED: &str = "AND kind NOT IN ('spans', 'passed') AND (?4 IS NULL OR ended_at >= ?4) AND (?5 IS NULL OR ended_at < ?5) \
     AND (?6 IS NULL OR tenant = ?6) AND (?7 IS NULL OR requested_model = ?7 OR served_model = ?7) \
     AND (?8 IS NULL OR outcome = ?8) AND (?9 IS NULL OR cost_status = ?9) \
     AND (?10 IS NULL OR request_id = ?10 OR trace_id = ?10)";

@@ -21,6 +21,15 @@ pub(crate) const KEYS_OF_KINDS: [(&str, &[&str]); 4] = [
 
 /// Keys of a table of any kind.
 const COMMON_KEYS: &[&str] = &["name", "kind", "start"];
+/// Keys of a table of any kind that are about whole traces.
+pub(crate) const TRACE_KEYS: &[&str] = &[
+    "trace-wait-seconds",
+    "keep-errors",
+    "keep-slower-seconds",
+    "keep-cost",
+    "sample",
+    "trace-memory-mib",
+];
 const FILE_KEYS: &[&str] = &["path", "rotate-mib", "rotate-hours", "keep", "compress"];
 const OTLP_KEYS: &[&str] = &[
     "endpoint",
@@ -36,7 +45,7 @@ const OTLP_KEYS: &[&str] = &[
 /// All keys of a table, each once.
 pub(super) fn keys() -> Vec<&'static str> {
     let mut keys = COMMON_KEYS.to_vec();
-    for key in KEYS_OF_KINDS.iter().flat_map(|(_, of_kind)| *of_kind) {
+    for key in TRACE_KEYS.iter().chain(KEYS_OF_KINDS.iter().flat_map(|(_, of_kind)| *of_kind)) {
         if !keys.contains(key) {
             keys.push(key);
         }
@@ -54,6 +63,19 @@ pub struct GivenExporter {
     pub kind: Option<String>,
     /// Where it begins in a ledger that it has never read [default: now]
     pub start: Option<StartAt>,
+    /// Seconds after its first span at which a whole trace is decided, by all that came until then;
+    /// what comes later follows [default: none, spans leave as they come]
+    pub trace_wait_seconds: Option<u64>,
+    /// Whole traces: whether all with an error leave [default: true]
+    pub keep_errors: Option<bool>,
+    /// Whole traces: all that took as many seconds leave
+    pub keep_slower_seconds: Option<f64>,
+    /// Whole traces: all that cost as much leave, as in `0.05 USD`
+    pub keep_cost: Option<String>,
+    /// Whole traces: share of all others that leave, from 0 to 1 [default: 1.0]
+    pub sample: Option<f64>,
+    /// Whole traces: MiB of spans that wait; beyond, the oldest trace is decided early [default: 256]
+    pub trace_memory_mib: Option<u64>,
     /// console: how traces are shown [default: tree]
     pub format: Option<Console>,
     /// Files: what is written [default: spans.ndjson or spans.jsonl in the data folder]
@@ -118,6 +140,12 @@ impl GivenExporter {
             ("name", self.name.is_some()),
             ("kind", self.kind.is_some()),
             ("start", self.start.is_some()),
+            ("trace-wait-seconds", self.trace_wait_seconds.is_some()),
+            ("keep-errors", self.keep_errors.is_some()),
+            ("keep-slower-seconds", self.keep_slower_seconds.is_some()),
+            ("keep-cost", self.keep_cost.is_some()),
+            ("sample", self.sample.is_some()),
+            ("trace-memory-mib", self.trace_memory_mib.is_some()),
             ("format", self.format.is_some()),
             ("path", self.path.is_some()),
             ("rotate-mib", self.rotate_mib.is_some()),

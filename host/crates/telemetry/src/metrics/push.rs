@@ -148,6 +148,7 @@ impl<S: Fn() -> Snapshot + Send + Sync + 'static> Pusher<S> {
                 Err(
                     Refusal::Later { problem, .. }
                     | Refusal::Setup { problem }
+                    | Refusal::Missing { problem }
                     | Refusal::TooLarge { problem }
                     | Refusal::Never { problem },
                 ) => return Err(problem),

@@ -33,9 +33,15 @@ pub(crate) enum Refusal {
         /// How long the receiver asks to be left alone.
         after: Option<Duration>,
     },
-    /// It is not the request's fault: a key that has expired, an endpoint that is another's. It may
-    /// be taken once an operator has helped.
+    /// It is not the request's fault: a key that has expired. It may be taken once an operator has
+    /// helped.
     Setup {
+        /// What happened.
+        problem: String,
+    },
+    /// There is nothing that takes such requests: an endpoint that is another's, or a receiver that
+    /// does not know the signal.
+    Missing {
         /// What happened.
         problem: String,
     },

@@ -113,9 +113,10 @@ fn refusal(status: &Status) -> Refusal {
         // Without a word on when to retry it is no throttling; receivers say so of a request
         // that is larger than they allow.
         Code::ResourceExhausted => Refusal::TooLarge { problem },
-        Code::Unauthenticated | Code::PermissionDenied | Code::NotFound | Code::Unimplemented => {
+        Code::Unauthenticated | Code::PermissionDenied | Code::NotFound => {
             Refusal::Setup { problem }
         }
+        Code::Unimplemented => Refusal::Missing { problem },
         _ => Refusal::Never { problem },
     }
 }
@@ -133,6 +134,7 @@ mod tests {
             Refusal::Later { after: None, .. } => "later",
             Refusal::Later { after: Some(_), .. } => "after",
             Refusal::Setup { .. } => "setup",
+            Refusal::Missing { .. } => "missing",
             Refusal::TooLarge { .. } => "too large",
             Refusal::Never { .. } => "never",
         }
@@ -152,7 +154,7 @@ mod tests {
             (Code::FailedPrecondition, "never", "never"),
             (Code::Aborted, "later", "after"),
             (Code::OutOfRange, "later", "after"),
-            (Code::Unimplemented, "setup", "setup"),
+            (Code::Unimplemented, "missing", "missing"),
             (Code::Internal, "never", "never"),
             (Code::Unavailable, "later", "after"),
             (Code::DataLoss, "later", "after"),

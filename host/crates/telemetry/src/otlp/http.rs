@@ -165,9 +165,8 @@ fn refusal(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Refusal {
         | StatusCode::GATEWAY_TIMEOUT => Refusal::after(problem, retry_after(headers)),
         StatusCode::UNAUTHORIZED
         | StatusCode::FORBIDDEN
-        | StatusCode::NOT_FOUND
-        | StatusCode::METHOD_NOT_ALLOWED
         | StatusCode::PROXY_AUTHENTICATION_REQUIRED => Refusal::Setup { problem },
+        StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => Refusal::Missing { problem },
         _ if status.is_redirection() => Refusal::Setup { problem },
         StatusCode::PAYLOAD_TOO_LARGE => Refusal::TooLarge { problem },
         _ => Refusal::Never { problem },

@@ -51,7 +51,9 @@ fn grouped(own: &OtlpResource, spans: Vec<Outgoing>) -> Vec<ResourceSpans> {
     let mut groups: Vec<(Option<Arc<Origin>>, Vec<OtlpSpan>)> = Vec::new();
     for Outgoing { span, origin } in spans {
         match groups.last_mut() {
-            Some((last, spans)) if *last == origin => spans.push(span),
+            Some((last, spans)) if Origin::is_same(last.as_ref(), origin.as_ref()) => {
+                spans.push(span);
+            }
             _ => groups.push((origin, vec![span])),
         }
     }

@@ -1,6 +1,9 @@
-//! What differs between traces and metrics on the wire: the gRPC method, and what the answer of
+//! What differs between traces, metrics and logs on the wire: the gRPC method, and what the answer of
 //! a receiver that took only a part of a request looks like.
 
+use opentelemetry_proto::tonic::collector::logs::v1::{
+    ExportLogsServiceRequest, ExportLogsServiceResponse,
+};
 use opentelemetry_proto::tonic::collector::metrics::v1::{
     ExportMetricsServiceRequest, ExportMetricsServiceResponse,
 };
@@ -66,6 +69,17 @@ impl Signal for ExportTraceServiceRequest {
     fn partial(response: Self::Response) -> Option<PartialSuccess> {
         let partial = response.partial_success?;
         Some(PartialSuccess::new(partial.rejected_spans, &partial.error_message))
+    }
+}
+
+impl Signal for ExportLogsServiceRequest {
+    type Response = ExportLogsServiceResponse;
+    const METHOD: &'static str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
+    const REJECTED: &'static str = "rejectedLogRecords";
+
+    fn partial(response: Self::Response) -> Option<PartialSuccess> {
+        let partial = response.partial_success?;
+        Some(PartialSuccess::new(partial.rejected_log_records, &partial.error_message))
     }
 }
 

@@ -277,25 +277,7 @@ struct Base64(Vec<u8>);
 impl<'de> Deserialize<'de> for Base64 {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let digits = text.trim_end_matches('=');
-        let mut bytes = Vec::with_capacity(digits.len() / 4 * 3 + 2);
-        let (mut bits, mut held) = (0_u32, 0_u32);
-        for digit in digits.bytes() {
-            let value = match digit {
-                b'A'..=b'Z' => digit - b'A',
-                b'a'..=b'z' => digit - b'a' + 26,
-                b'0'..=b'9' => digit - b'0' + 52,
-                b'+' | b'-' => 62,
-                b'/' | b'_' => 63,
-                _ => return Err(D::Error::custom("bytesValue is not base64")),
-            };
-            bits = bits << 6 | u32::from(value);
-            held += 6;
-            if held >= 8 {
-                held -= 8;
-                bytes.push((bits >> held & 0xff) as u8);
-            }
-        }
-        Ok(Self(bytes))
+        let bytes = tollgate_domain::value::from_base64(&text);
+        bytes.map(Self).ok_or_else(|| D::Error::custom("bytesValue is not base64"))
     }
 }

@@ -1,6 +1,8 @@
 //! What is in a request, counted before anything is made of it: a message of two bytes on the wire
 //! is hundreds in memory.
 
+use tollgate_domain::passed::Signal;
+
 use super::Malformed;
 
 /// Most spans of one request.
@@ -27,6 +29,24 @@ enum Kind {
     AnyValue,
     Values,
     KeyValues,
+    MetricsRequest,
+    ResourceMetrics,
+    ScopeMetrics,
+    Metric,
+    /// A gauge or a sum.
+    Numbers,
+    Number,
+    Histograms,
+    Histogram,
+    ExponentialHistograms,
+    ExponentialHistogram,
+    Summaries,
+    Summary,
+    Exemplar,
+    LogsRequest,
+    ResourceLogs,
+    ScopeLogs,
+    LogRecord,
     /// Text, bytes, numbers: nothing within.
     Leaf,
 }
@@ -48,7 +68,33 @@ impl Kind {
             | (Self::KeyValues, 1) => Self::KeyValue,
             (Self::Span, 11) => Self::Event,
             (Self::Span, 13) => Self::Link,
-            (Self::KeyValue, 2) | (Self::Values, 1) => Self::AnyValue,
+            (Self::MetricsRequest, 1) => Self::ResourceMetrics,
+            (Self::ResourceMetrics, 1) | (Self::ResourceLogs, 1) => Self::Resource,
+            (Self::ResourceMetrics, 2) => Self::ScopeMetrics,
+            (Self::ScopeMetrics, 1) | (Self::ScopeLogs, 1) => Self::Scope,
+            (Self::ScopeMetrics, 2) => Self::Metric,
+            (Self::Metric, 5 | 7) => Self::Numbers,
+            (Self::Metric, 9) => Self::Histograms,
+            (Self::Metric, 10) => Self::ExponentialHistograms,
+            (Self::Metric, 11) => Self::Summaries,
+            (Self::Numbers, 1) => Self::Number,
+            (Self::Histograms, 1) => Self::Histogram,
+            (Self::ExponentialHistograms, 1) => Self::ExponentialHistogram,
+            (Self::Summaries, 1) => Self::Summary,
+            (Self::Number, 5) | (Self::Histogram, 8) | (Self::ExponentialHistogram, 11) => {
+                Self::Exemplar
+            }
+            (Self::LogsRequest, 1) => Self::ResourceLogs,
+            (Self::ResourceLogs, 2) => Self::ScopeLogs,
+            (Self::ScopeLogs, 2) => Self::LogRecord,
+            (Self::Metric, 12)
+            | (Self::Number | Self::Exemplar | Self::Summary, 7)
+            | (Self::Histogram, 9)
+            | (Self::ExponentialHistogram, 1)
+            | (Self::LogRecord, 6) => Self::KeyValue,
+            // What has numbers only counts as a value.
+            (Self::Summary, 6) => Self::Values,
+            (Self::KeyValue, 2) | (Self::Values, 1) | (Self::LogRecord, 5) => Self::AnyValue,
             (Self::AnyValue, 5) => Self::Values,
             (Self::AnyValue, 6) => Self::KeyValues,
             _ => Self::Leaf,
@@ -86,6 +132,15 @@ impl Counts {
 /// Counts what is in a request in protobuf.
 pub(super) fn check_protobuf(bytes: &[u8]) -> Result<(), Malformed> {
     walk(bytes, Kind::Request, 0, &mut Counts::default())
+}
+
+/// The same of metrics or logs.
+pub(super) fn check_passed(bytes: &[u8], signal: Signal) -> Result<(), Malformed> {
+    let request = match signal {
+        Signal::Metrics => Kind::MetricsRequest,
+        Signal::Logs => Kind::LogsRequest,
+    };
+    walk(bytes, request, 0, &mut Counts::default())
 }
 
 fn walk(mut bytes: &[u8], kind: Kind, depth: usize, counts: &mut Counts) -> Result<(), Malformed> {

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use tollgate_domain::sampling::Decision;
 use tollgate_telemetry::metrics::Histogram;
 
 use super::*;
 use tollgate_upstream::{BackendStatus, HealthState};
 
 use crate::metrics::{ExporterCounts, LedgerCounts};
+use crate::traces::TraceCounts;
 
 fn seconds() -> Histogram {
     Histogram { bounds: vec![0.01], counts: vec![3, 1], sum: 0.5, ..Histogram::default() }
@@ -22,6 +24,7 @@ fn the_ledgers_counts_reconcile() {
         refused: 4,
         received: 7,
         span_batches: 2,
+        passed: 5,
         in_flight: 3,
         commits: 5,
         failed_commits: 2,
@@ -46,6 +49,7 @@ fn the_ledgers_counts_reconcile() {
             "tollgate_ledger_refused_total 4",
             "tollgate_ledger_received_total 7",
             "tollgate_ledger_span_batches_total 2",
+            "tollgate_ledger_passed_total 5",
             "tollgate_ledger_in_flight 3.0",
             r#"tollgate_ledger_commits_total{result="ok"} 5"#,
             r#"tollgate_ledger_commits_total{result="failed"} 2"#,
@@ -72,6 +76,14 @@ fn an_exporters_counts_reconcile() {
         rejected: 1,
         pending: 3,
         oldest_pending: Some(Duration::from_millis(1500)),
+        traces: Some(TraceCounts {
+            decided: [(Decision::Error, 4), (Decision::Dropped, 6)].into(),
+            overruled: 1,
+            early: 2,
+            late_spans: 3,
+            waiting_spans: 8,
+            waiting_bytes: 900,
+        }),
         send_seconds: seconds(),
         retries: 2,
         last_error_age: Some(Duration::from_secs(9)),
@@ -91,6 +103,13 @@ fn an_exporters_counts_reconcile() {
             r#"tollgate_exporter_oldest_pending_seconds{exporter="console"} 0.0"#,
             r#"tollgate_exporter_retries_total{exporter="otlp"} 2"#,
             r#"tollgate_exporter_last_error_age_seconds{exporter="otlp"} 9.0"#,
+            r#"tollgate_exporter_traces_total{exporter="otlp",decision="error"} 4"#,
+            r#"tollgate_exporter_traces_total{exporter="otlp",decision="dropped"} 6"#,
+            r#"tollgate_exporter_traces_overruled_total{exporter="otlp"} 1"#,
+            r#"tollgate_exporter_traces_early_total{exporter="otlp"} 2"#,
+            r#"tollgate_exporter_late_spans_total{exporter="otlp"} 3"#,
+            r#"tollgate_exporter_waiting_spans{exporter="otlp"} 8.0"#,
+            r#"tollgate_exporter_waiting_bytes{exporter="otlp"} 900.0"#,
             r#"tollgate_exporter_send_duration_seconds_count{exporter="otlp"} 4"#,
         ],
     );

@@ -1,0 +1,79 @@
+//! Metrics and logs from the receiver's side: whether they are what they say, and protobuf of JSON.
+
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use prost::Message;
+use serde::de::DeserializeOwned;
+use tollgate_domain::passed::Signal;
+
+use super::{Encoding, Malformed, limits};
+
+/// A request of metrics or logs, not compressed any more, in protobuf: as it came, if that is what it
+/// came as.
+///
+/// # Errors
+/// If it is malformed or has too much in it.
+pub fn passed(bytes: &[u8], encoding: Encoding, signal: Signal) -> Result<Vec<u8>, Malformed> {
+    let unreadable = |problem: String| Malformed::Unreadable(problem);
+    match encoding {
+        Encoding::Protobuf => Ok(bytes.to_vec()),
+        Encoding::Json => {
+            limits::check_json(bytes)?;
+            match signal {
+                Signal::Metrics => protobuf::<ExportMetricsServiceRequest>(bytes),
+                Signal::Logs => protobuf::<ExportLogsServiceRequest>(bytes),
+            }
+            .map_err(|error| unreadable(error.to_string()))
+        }
+    }
+    .and_then(|request| limits::check_passed(&request, signal).map(|()| request))
+}
+
+fn protobuf<S: Message + DeserializeOwned>(json: &[u8]) -> Result<Vec<u8>, serde_json::Error> {
+    serde_json::from_slice::<S>(json).map(|request| request.encode_to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_becomes_protobuf_and_protobuf_stays_as_it_is() {
+        let json = br#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[
+            {"timeUnixNano":"5","severityNumber":9,"body":{"stringValue":"hi"},
+             "traceId":"5b8efff798038103d269b633813fc60c"}]}]}]}"#;
+        let request = passed(json, Encoding::Json, Signal::Logs).unwrap();
+        let read = ExportLogsServiceRequest::decode(&*request).unwrap();
+        let record = &read.resource_logs[0].scope_logs[0].log_records[0];
+        assert_eq!((record.time_unix_nano, record.trace_id.len()), (5, 16));
+        // A field that this version does not know.
+        let newer = [&request[..], &[0xfa, 0x06, 1, 7]].concat();
+        assert_eq!(passed(&newer, Encoding::Protobuf, Signal::Logs).unwrap(), newer);
+        for (bytes, encoding) in [
+            (&b"{"[..], Encoding::Json),
+            (b"[1]", Encoding::Json),
+            (b"\xff", Encoding::Protobuf),
+            (b"\x0a\x05a", Encoding::Protobuf),
+        ] {
+            let refused = passed(bytes, encoding, Signal::Metrics);
+            assert!(matches!(refused, Err(Malformed::Unreadable(_))), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_large_in_memory_is_counted() {
+        fn within(field: u8, inner: &[u8]) -> Vec<u8> {
+            let mut message = vec![field << 3 | 2];
+            prost::encoding::encode_varint(inner.len() as u64, &mut message);
+            message.extend_from_slice(inner);
+            message
+        }
+        // A gauge of points of two bytes, and a record of attributes of two bytes.
+        let points = within(1, &within(2, &within(2, &within(5, &b"\x0a\x00".repeat(600_000)))));
+        let attributes = within(1, &within(2, &within(2, &b"\x32\x00".repeat(600_000))));
+        for (request, signal) in [(points, Signal::Metrics), (attributes, Signal::Logs)] {
+            let refused = passed(&request, Encoding::Protobuf, signal);
+            assert!(matches!(refused, Err(Malformed::TooMany { .. })), "{refused:?}");
+        }
+    }
+}

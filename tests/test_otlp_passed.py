@@ -1,0 +1,133 @@
+"""Metrics and logs of other programs pass through as they came: acknowledged when they are on record, in order, over a
+kill, and never in the way of spans."""
+
+import json
+import signal
+import subprocess
+import time
+
+import httpx
+import pytest
+from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter
+from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import SimpleLogRecordProcessor
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+
+from conftest import PROGRAM, free_port, until
+from receivers import GrpcReceiver, HttpReceiver, JsonReceiver
+from senders import export, post, span
+
+
+def start(start_gateway, *receivers, **options):
+    port = free_port()
+    folder = options.pop("folder")
+    tables = [
+        f'[[exporter]]\nname = "to-{number}"\nkind = "otlp"\nendpoint = "{receiver.endpoint}"\nprotocol = "{receiver.protocol}"\n'
+        for number, receiver in enumerate(receivers)
+    ]
+    config = folder / "tollgate.toml"
+    config.write_text("\n".join(tables) + '[[exporter]]\nkind = "ndjson"\n')
+    gateway = start_gateway(arguments=["--config", config, "--otlp-listen", f"127.0.0.1:{port}"], **options)
+    gateway.otlp = f"http://127.0.0.1:{port}"
+    return gateway
+
+
+def logs(text):
+    request = ExportLogsServiceRequest()
+    record = request.resource_logs.add().scope_logs.add().log_records.add(time_unix_nano=time.time_ns())
+    record.body.string_value = text
+    return request
+
+
+def texts(requests, read=ExportLogsServiceRequest.FromString):
+    """What the records of these requests say, in order."""
+    return [
+        record.body.string_value
+        for request in requests
+        for of_process in read(request).resource_logs
+        for scope in of_process.scope_logs
+        for record in scope.log_records
+    ]
+
+
+def send(gateway, request, path="/v1/logs", **more):
+    answer = post(gateway, request if isinstance(request, bytes) else request.SerializeToString(), path=path, **more)
+    assert answer.status_code == 200, answer.content
+    return answer
+
+
+def test_an_sdk_sends_all_signals_and_each_receiver_gets_them_in_its_form(start_gateway, tmp_path):
+    with GrpcReceiver() as grpc, HttpReceiver() as http, JsonReceiver() as json_:
+        gateway = start(start_gateway, grpc, http, json_, folder=tmp_path)
+        meters = MeterProvider([PeriodicExportingMetricReader(OTLPMetricExporter(endpoint=gateway.otlp, insecure=True))])
+        meters.get_meter("shop").create_counter("sold", unit="{thing}").add(7, {"kind": "tea"})
+        loggers = LoggerProvider(shutdown_on_exit=False)
+        loggers.add_log_record_processor(SimpleLogRecordProcessor(OTLPLogExporter(endpoint=gateway.otlp, insecure=True)))
+        loggers.get_logger("shop").emit(body="sold out", severity_text="WARN")
+        export(gateway, span(1, name="between"))
+        meters.shutdown()
+        loggers.shutdown()
+        for receiver in (grpc, http, json_):
+            until(lambda to=receiver: to.passed["metrics"] and to.passed["logs"] and to.spans, 20, what="all three signals")
+        assert texts(grpc.passed["logs"]) == texts(http.passed["logs"]) == ["sold out"]
+        request = ExportMetricsServiceRequest.FromString(http.passed["metrics"][0])
+        metric = request.resource_metrics[0].scope_metrics[0].metrics[0]
+        assert (metric.name, metric.unit, metric.sum.data_points[0].as_int) == ("sold", "{thing}", 7)
+        told = json.loads(json_.passed["logs"][0])
+        assert told["resourceLogs"][0]["scopeLogs"][0]["logRecords"][0]["body"] == {"stringValue": "sold out"}
+        # Nothing of it is a request or a span.
+        assert [line["name"] for line in gateway.spans()] == ["between"]
+
+
+def test_bytes_arrive_as_they_were_sent_in_order_over_a_kill(start_gateway, tmp_path):
+    # A field that no version of OTLP has.
+    unknown = b"\xfa\x3f\x05hello"
+    with GrpcReceiver() as down:
+        pass
+    gateway = start(start_gateway, down, folder=tmp_path)
+    for number in range(40):
+        send(gateway, logs(str(number)).SerializeToString() + unknown)
+    body = {"resourceLogs": [{"scopeLogs": [{"logRecords": [{"timeUnixNano": "5", "body": {"stringValue": "json"}}]}]}]}
+    assert send(gateway, json.dumps(body).encode(), content_type="application/json").json() == {}
+    gateway.process.send_signal(signal.SIGKILL)
+    gateway.process.wait()
+    with GrpcReceiver() as up:
+        again = start(start_gateway, up, folder=tmp_path, data=gateway.data)
+        until(lambda: len(texts(up.passed["logs"])) >= 41, 30, what="all of them")
+        assert texts(up.passed["logs"]) == [*map(str, range(40)), "json"]
+        assert b"".join(up.passed["logs"]).count(unknown) == 40
+        command = [PROGRAM, "audit", "verify", "--data-dir", again.data]
+        subprocess.run(command, check=True, capture_output=True)
+        told = subprocess.run(
+            [PROGRAM, "report", "--data-dir", again.data, "--format", "json", "--quiet"], check=True, capture_output=True
+        )
+        assert json.loads(told.stdout)["total"]["requests"] == 0
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_a_receiver_that_takes_spans_only_gets_them(start_gateway, tmp_path, protocol):
+    class SpansOnly(HttpReceiver):
+        def __init__(self):
+            super().__init__()
+            self.passed = {}
+
+    with GrpcReceiver(signals=False) if protocol == "grpc" else SpansOnly() as receiver:
+        gateway = start(start_gateway, receiver, folder=tmp_path)
+        send(gateway, logs("nobody wants this"))
+        export(gateway, span(1, name="after"))
+        until(lambda: receiver.spans, 20, what="the span behind it")
+        until(lambda: "it is left out" in gateway.log(), what="a word of what was left out")
+
+
+def test_keys_are_asked_for(start_gateway, tmp_path):
+    with GrpcReceiver() as receiver:
+        gateway = start(start_gateway, receiver, folder=tmp_path, env={"TOLLGATE_KEYS": "acme:tg-acme-0123456789"})
+        body = logs("x").SerializeToString()
+        assert post(gateway, body, path="/v1/logs").status_code == 401
+        send(gateway, body, authorization="Bearer tg-acme-0123456789")
+        until(lambda: texts(receiver.passed["logs"]) == ["x"], what="it")
+        assert httpx.get(f"{gateway.otlp}/v1/metrics", trust_env=False).status_code == 405
