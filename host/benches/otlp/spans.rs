@@ -69,7 +69,7 @@ fn span(number: usize) -> (Vec<u8>, [Option<usize>; 3]) {
     let trace = span.len() - 8;
     field(&mut span, 2, &[1; 8]);
     let id = span.len() - 8;
-    let parent = (number % TRACE > 0).then(|| {
+    let parent = (!number.is_multiple_of(TRACE)).then(|| {
         field(&mut span, 4, &[1; 8]);
         span.len() - 8
     });

@@ -151,7 +151,7 @@ fn find_plugins() -> Outcome<Vec<Plugin>> {
 
 /// Packages of the plugins that come with the gateway.
 pub(crate) fn bundled_plugins() -> Outcome<Vec<String>> {
-    let plugins = find_plugins()?.into_iter().filter(|plugin| !plugin.is_fixture());
+    let plugins = find_plugins()?.into_iter().filter(Plugin::is_bundled);
     Ok(plugins.map(|plugin| plugin.name).collect())
 }
 
