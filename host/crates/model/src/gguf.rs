@@ -21,9 +21,10 @@ use tokenizers::pre_tokenizers::sequence::Sequence;
 
 use crate::ModelError;
 use crate::files::{ModelFiles, WeightFile};
+use crate::kernels::block::Packing;
 use crate::kernels::linear::Weights;
 use crate::kernels::pack;
-use crate::kernels::quantised::{Packing, Quantised};
+use crate::kernels::quantised::Quantised;
 
 /// Divisors of rotary frequencies that Llama 3.1 and later have in place of a formula.
 pub(crate) const FREQUENCIES: &str = "rope_freqs.weight";
