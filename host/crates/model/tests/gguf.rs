@@ -61,8 +61,8 @@ fn packed_weights_compute_what_unpacked_ones_do() {
             assert_eq!(packed.info().parameters, unpacked.info().parameters);
             assert_eq!(packed.info().dtype, format!("{packing:?}").to_lowercase());
             let off = farthest(&logits(&packed), &logits(&unpacked));
-            // Beside whole numbers, activations are rounded to fifteen bits; these models with their
-            // large weights make two hundred times as much of it. To seven bits it would be 2.
+            // Beside whole numbers, activations are rounded to fifteen bits, and these models with
+            // their large weights make much of it: 0.008.
             let rounded = !matches!(
                 packing,
                 GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16 | GgmlDType::Q5_1

@@ -11,13 +11,10 @@
 )]
 
 use super::quantised::{Line, Quantised};
-use super::rounded::{self, Rounded, Tile};
+use super::rounded::{self, CHUNK, Rounded, Tile};
 use super::simd::{Kernel, LANES, Lanes, Simd};
 
-/// Columns whose weights are unpacked at once: what stays in the first-level cache.
-const CHUNK: usize = 256;
-
-/// Groups in them, at most.
+/// Groups in a chunk of columns, at most.
 const GROUPS: usize = CHUNK / 16;
 
 /// Rows that are multiplied with an unpacked piece of all panels before the next rows' turn: what
@@ -188,7 +185,12 @@ impl Piece<'_> {
         sums: &mut [[f32; LANES]],
     ) {
         for (at, sums) in sums.iter_mut().enumerate() {
-            self.add::<S, C, 1>(simd, x.tile(first + at), codes, std::array::from_mut(sums));
+            self.add::<S, C, 1>(
+                simd,
+                x.tile(first + at, self.from),
+                codes,
+                std::array::from_mut(sums),
+            );
         }
     }
 
@@ -205,9 +207,9 @@ impl Piece<'_> {
             let (at, left) = (first + row, &mut sums[row..]);
             let rows = x.rows_of_tile(at);
             match rows {
-                6 => self.add::<S, _, 6>(simd, x.tile(at), codes, array(left)),
-                4 => self.add::<S, _, 4>(simd, x.tile(at), codes, array(left)),
-                _ => self.add::<S, _, 1>(simd, x.tile(at), codes, array(left)),
+                6 => self.add::<S, _, 6>(simd, x.tile(at, self.from), codes, array(left)),
+                4 => self.add::<S, _, 4>(simd, x.tile(at, self.from), codes, array(left)),
+                _ => self.add::<S, _, 1>(simd, x.tile(at, self.from), codes, array(left)),
             }
             row += rows;
         }
@@ -224,7 +226,7 @@ impl Piece<'_> {
     ) {
         let (eights, units) = (self.eights, self.eights * 8);
         for (group, scale) in self.scales.iter().enumerate() {
-            let start = self.from + group * units;
+            let start = group * units;
             let pairs = &x.pairs[start / 2..start / 2 + eights * 4];
             let pairs = &pairs.as_chunks::<4>().0[..eights];
             let codes = codes.part(group * eights, eights);

@@ -5,6 +5,11 @@
 //! and the instruction that multiplies numbers of sixteen bits takes them as they are. A row is
 //! rounded by itself, so nothing depends on the rows beside it.
 
+#![expect(
+    clippy::indexing_slicing,
+    reason = "bounds follow from the shape, checked when it is made"
+)]
+
 use super::simd::{Kernel, Simd, run};
 
 /// Columns that share a scale.
@@ -15,15 +20,19 @@ const LARGEST: f32 = 32_767.0;
 /// Below this all of a group count as 0: what they are divided by would be no number.
 const SMALLEST: f32 = 1e-30;
 
-/// Rows of rounded numbers, by tiles: of six rows, then at most one of four, then of one. What the
-/// rows of a tile have at a place lies together, as it is multiplied together.
+/// Columns that are multiplied with all rows before the next ones.
+pub(crate) const CHUNK: usize = 256;
+
+/// Rows of rounded numbers, by chunks of columns and in them by tiles: of six rows, then at most one
+/// of four, then of one. So memory is read from one end to the other, and what the rows of a tile have
+/// at a place lies together, as it is multiplied together.
 #[derive(Debug)]
 pub(crate) struct Rounded {
     inputs: usize,
     rows: usize,
-    /// Of each tile `[inputs / 2, rows of it]`.
+    /// Of each tile of a chunk `[columns / 2, rows of it]`.
     pairs: Vec<[i16; 2]>,
-    /// Of each tile `[groups, rows of it]`.
+    /// Likewise, of each group of columns.
     units: Vec<Unit>,
 }
 
@@ -59,15 +68,33 @@ impl Rounded {
         rows_of_tile(self.rows, row)
     }
 
-    /// The `R` rows from `first` on, as many as its tile has.
+    /// The chunk of columns from `from` on of the `R` rows from `first` on, as many as the tile has.
     #[inline(always)]
-    pub(crate) fn tile<const R: usize>(&self, first: usize) -> Tile<'_, R> {
-        let (pairs, groups) = (self.inputs / 2, self.inputs / GROUP);
-        let piece = |all: usize| first * all..(first + R) * all;
+    pub(crate) fn tile<const R: usize>(&self, first: usize, from: usize) -> Tile<'_, R> {
+        let place = Place { rows: self.rows, inputs: self.inputs, from };
         Tile {
-            pairs: self.pairs.get(piece(pairs)).unwrap_or_default().as_chunks().0,
-            units: self.units.get(piece(groups)).unwrap_or_default().as_chunks().0,
+            pairs: self.pairs.get(place.of(first, R, 2)).unwrap_or_default().as_chunks().0,
+            units: self.units.get(place.of(first, R, GROUP)).unwrap_or_default().as_chunks().0,
         }
+    }
+}
+
+/// Where a chunk of columns lies.
+#[derive(Clone, Copy)]
+struct Place {
+    rows: usize,
+    inputs: usize,
+    /// The first column of the chunk.
+    from: usize,
+}
+
+impl Place {
+    /// What `count` rows from `first` on have there, one for each `columns`.
+    #[inline(always)]
+    fn of(self, first: usize, count: usize, columns: usize) -> std::ops::Range<usize> {
+        let each = CHUNK.min(self.inputs - self.from) / columns;
+        let start = self.rows * (self.from / columns) + first * each;
+        start..start + count * each
     }
 }
 
@@ -94,20 +121,20 @@ impl Kernel for Round<'_> {
         let mut row = 0;
         while row < rows {
             let count = rows_of_tile(rows, row);
-            let piece = |all: usize| row * all..(row + count) * all;
-            let pairs = pairs.get_mut(piece(inputs / 2)).unwrap_or_default();
-            let units = units.get_mut(piece(inputs / GROUP)).unwrap_or_default();
-            let tile = x.get(piece(inputs)).unwrap_or_default();
-            for (at, x) in tile.chunks_exact(inputs).enumerate() {
-                let to = pairs.chunks_exact_mut(GROUP / 2 * count);
-                let to = to.zip(units.chunks_exact_mut(count));
-                for (x, (pairs, units)) in x.as_chunks().0.iter().zip(to) {
-                    let (rounded, unit) = round(simd, x);
-                    let from = rounded.as_chunks().0;
-                    for (to, from) in pairs.iter_mut().skip(at).step_by(count).zip(from) {
-                        *to = *from;
+            for (at, x) in x[row * inputs..(row + count) * inputs].chunks(inputs).enumerate() {
+                for from in (0..inputs).step_by(CHUNK) {
+                    let place = Place { rows, inputs, from };
+                    let pairs = pairs[place.of(row, count, 2)].chunks_exact_mut(GROUP / 2 * count);
+                    let units = units[place.of(row, count, GROUP)].chunks_exact_mut(count);
+                    let groups = x[from..].as_chunks().0;
+                    for (x, (pairs, units)) in groups.iter().zip(pairs.zip(units)) {
+                        let (rounded, unit) = round(simd, x);
+                        let from = rounded.as_chunks().0;
+                        for (to, from) in pairs.iter_mut().skip(at).step_by(count).zip(from) {
+                            *to = *from;
+                        }
+                        units[at] = unit;
                     }
-                    units.iter_mut().skip(at).take(1).for_each(|to| *to = unit);
                 }
             }
             row += count;
@@ -150,7 +177,7 @@ mod tests {
         let mut x: Vec<f32> = (0..3 * 32).map(|i| (i as f32 * 0.37).sin() * 9.0).collect();
         x[..32].fill(1e-35);
         let rounded = Rounded::new(&x, 96);
-        let row = rounded.tile::<1>(0);
+        let row = rounded.tile::<1>(0, 0);
         for (at, x) in x.iter().enumerate().skip(32) {
             let back = f32::from(row.pairs[at / 2][0][at % 2]) * row.units[at / 32][0].scale;
             assert!((back - x).abs() <= 9.0 / 65_534.0 * 1.001, "{x} {back}");
@@ -161,7 +188,7 @@ mod tests {
         for odd in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             x[40] = odd;
             let rounded = Rounded::new(&x, 96);
-            let units = rounded.tile::<1>(0).units;
+            let units = rounded.tile::<1>(0, 0).units;
             assert!(units[1][0].scale.is_nan() && units[1][0].sum.is_nan());
             assert!(!units[2][0].scale.is_nan());
         }
@@ -172,15 +199,15 @@ mod tests {
         let x: Vec<f32> = (0..11 * 64).map(|i| (i as f32 * 0.73).sin() * 3.0).collect();
         let all = Rounded::new(&x, 64);
         assert_eq!([0, 5, 6, 9, 10].map(|row| all.rows_of_tile(row)), [6, 6, 4, 4, 1]);
-        let (six, four) = (all.tile::<6>(0), all.tile::<4>(6));
+        let (six, four) = (all.tile::<6>(0, 0), all.tile::<4>(6, 0));
         for (row, x) in x.chunks(64).enumerate() {
             let alone = Rounded::new(x, 64);
-            let alone = alone.tile::<1>(0);
+            let alone = alone.tile::<1>(0, 0);
             for pair in 0..32 {
                 let here = match row {
                     0..6 => six.pairs[pair][row],
                     6..10 => four.pairs[pair][row - 6],
-                    _ => all.tile::<1>(10).pairs[pair][0],
+                    _ => all.tile::<1>(10, 0).pairs[pair][0],
                 };
                 assert_eq!(here, alone.pairs[pair][0]);
             }
