@@ -2,6 +2,7 @@
 
 use crate::building;
 use crate::process::{Outcome, cargo, run};
+use crate::python;
 
 /// One benchmark: some `[[bench]]` of some crates.
 struct Bench {
@@ -30,7 +31,7 @@ const BENCHES: &[Bench] = &[
     Bench {
         name: "engine",
         targets: &[("tollgate-engine", "engine")],
-        about: "prompts read, tokens written by 1, 4 and 16 sequences, first token; --model FILE --packings f32,q4_k",
+        about: "prompts read, tokens written by 1, 4 and 16 sequences, first token; --beside llama.cpp --model FILE --shapes 15m,110m --packings f32,q4_k --threads N --turns N",
     },
     Bench {
         name: "gateway",
@@ -64,8 +65,24 @@ pub(crate) fn bench(arguments: &[String]) -> Outcome {
         let names: Vec<&str> = BENCHES.iter().map(|bench| bench.name).collect();
         return Err(format!("no benchmark is named `{name}`; there are: {}", names.join(", ")));
     };
+    let rest = &beside(rest)?;
     building::build_plugins()?;
     bench.targets.iter().try_for_each(|(package, target)| {
         run(cargo(["bench", "-p", package, "--bench", target, "--"]).args(rest))
     })
+}
+
+/// The arguments with llama.cpp installed, where the engine is to be measured beside it.
+fn beside(arguments: &[String]) -> Outcome<Vec<String>> {
+    let Some(at) = arguments.iter().position(|argument| argument == "--beside") else {
+        return Ok(arguments.to_vec());
+    };
+    match arguments.get(at + 1).map(String::as_str) {
+        Some("llama.cpp") => {}
+        _ => return Err("ours can be measured `--beside llama.cpp` and nothing else".to_owned()),
+    }
+    let python = python::with_llama_cpp()?.to_string_lossy().into_owned();
+    let mut all = arguments.to_vec();
+    all.splice(at..=at + 1, ["--llama-python".to_owned(), python]);
+    Ok(all)
 }

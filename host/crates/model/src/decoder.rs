@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use crate::config::LlamaConfig;
 use crate::kernels::attention::{self, Heads, Span};
-use crate::kernels::linear::Linear;
+use crate::kernels::linear::{self, Linear};
 use crate::kernels::pointwise;
 use crate::kv::{BLOCK_TOKENS, KvStore};
 use crate::rope::Rope;
@@ -207,9 +207,8 @@ impl Decoder {
         store: &mut KvStore,
     ) -> Vec<f32> {
         let LlamaConfig { heads, kv_heads, head_dim, .. } = self.config;
-        let mut query = layer.query.forward(x);
-        let mut key = layer.key.forward(x);
-        let value = layer.value.forward(x);
+        let projections = [&layer.query, &layer.key, &layer.value];
+        let [mut query, mut key, value] = linear::forward_all(projections, x);
         if let Some((queries, keys)) = &layer.head_norms {
             let eps = self.config.norm_eps as f32;
             pointwise::rms_norm_in_place(&mut query, queries, eps);
@@ -243,8 +242,7 @@ fn place(row: &Row<'_>, position: usize) -> (u32, usize) {
 }
 
 fn feed_forward(x: &[f32], layer: &Layer) -> Vec<f32> {
-    let mut gate = layer.gate.forward(x);
-    let up = layer.up.forward(x);
+    let [mut gate, up] = linear::forward_all([&layer.gate, &layer.up], x);
     if gate.len() < WORTH_SHARING {
         pointwise::gated(&mut gate, &up);
     } else {

@@ -20,9 +20,10 @@ use serde_json::json;
 use crate::ModelError;
 use crate::embedding::Said;
 use crate::files::{ModelFiles, WeightFile};
+use crate::kernels::block::Packing;
 use crate::kernels::linear::Weights;
 use crate::kernels::pack;
-use crate::kernels::quantised::{Packing, Quantised};
+use crate::kernels::quantised::Quantised;
 use crate::rope::yarn_attention;
 
 /// Divisors of rotary frequencies that Llama 3.1 and later have in place of a formula.

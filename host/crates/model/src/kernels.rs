@@ -6,9 +6,12 @@
 //! across machines: a processor without fused multiply-add rounds once more.
 
 pub(crate) mod attention;
+pub(crate) mod block;
 pub(crate) mod linear;
 pub(crate) mod pack;
 pub(crate) mod panel;
 pub(crate) mod pointwise;
+pub(crate) mod products;
 pub(crate) mod quantised;
+pub(crate) mod rounded;
 pub(crate) mod simd;

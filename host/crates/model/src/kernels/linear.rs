@@ -11,7 +11,9 @@
 use rayon::prelude::*;
 
 use super::panel::{Bf16, Columns, F16, multiply, unpack};
-use super::quantised::{Packing, Quantised};
+use super::products;
+use super::quantised::Quantised;
+use super::rounded::Rounded;
 use super::simd::{self, Kernel, LANES, Lanes, Simd};
 
 /// Columns that are multiplied before the next rows' turn: what stays in the first-level cache.
@@ -22,6 +24,9 @@ const BLOCK: usize = 96;
 
 /// Multiplications below which threads cost more than they save.
 const WORTH_SHARING: usize = 1 << 17;
+
+/// Shares of each thread: the more, the less one that is held up holds up the others.
+const SHARES: usize = 4;
 
 /// A matrix of `outputs` rows and `inputs` columns, and what is added to its products.
 #[derive(Debug)]
@@ -71,65 +76,98 @@ impl Linear {
             Weights::F32(all) => pick(&all[panel.0..panel.1], lane, to),
             Weights::F16(all) => pick(F16(&all[panel.0..panel.1]), lane, to),
             Weights::Bf16(all) => pick(Bf16(&all[panel.0..panel.1]), lane, to),
-            Weights::Quantised(all) => match all.packing() {
-                Packing::Q4_0 => pick(all.q4(number), lane, to),
-                Packing::Q8_0 => pick(all.q8(number), lane, to),
-                Packing::Q4K => pick(all.q4k(number), lane, to),
-                Packing::Q5K => pick(all.q5k(number), lane, to),
-                Packing::Q6K => pick(all.q6k(number), lane, to),
-            },
+            Weights::Quantised(all) => all.row(row, to),
         }
     }
 
     /// The products of each row of `x` (`[tokens, inputs]`) with the matrix, `[tokens, outputs]`.
     pub(crate) fn forward(&self, x: &[f32]) -> Vec<f32> {
-        let n = self.inputs;
+        let [out] = forward_all([self], x);
+        out
+    }
+
+    /// The products of all rows with the panels from `first` on, `[panels, tokens]`.
+    fn share(&self, x: &Rows<'_>, first: usize, sums: &mut [[f32; LANES]]) {
+        let (n, tokens) = (self.inputs, x.tokens);
         match &self.weights {
-            Weights::F32(all) => self.products(x, |panel| &all[panel * n..(panel + 1) * n]),
-            Weights::F16(all) => self.products(x, |panel| F16(&all[panel * n..(panel + 1) * n])),
-            Weights::Bf16(all) => self.products(x, |panel| Bf16(&all[panel * n..(panel + 1) * n])),
-            Weights::Quantised(all) => match all.packing() {
-                Packing::Q4_0 => self.products(x, |panel| all.q4(panel)),
-                Packing::Q8_0 => self.products(x, |panel| all.q8(panel)),
-                Packing::Q4K => self.products(x, |panel| all.q4k(panel)),
-                Packing::Q5K => self.products(x, |panel| all.q5k(panel)),
-                Packing::Q6K => self.products(x, |panel| all.q6k(panel)),
-            },
+            Weights::F32(all) => {
+                let panel = |panel| &all[panel * n..(panel + 1) * n];
+                simd::run(Share { x: x.floats, inputs: n, tokens, panel: &panel, first, sums });
+            }
+            Weights::F16(all) => {
+                let panel = |panel| F16(&all[panel * n..(panel + 1) * n]);
+                simd::run(Share { x: x.floats, inputs: n, tokens, panel: &panel, first, sums });
+            }
+            Weights::Bf16(all) => {
+                let panel = |panel| Bf16(&all[panel * n..(panel + 1) * n]);
+                simd::run(Share { x: x.floats, inputs: n, tokens, panel: &panel, first, sums });
+            }
+            Weights::Quantised(weights) => {
+                if let Some(x) = &x.rounded {
+                    simd::run(products::Share { x, weights, inputs: n, first, sums });
+                }
+            }
         }
     }
 
-    fn products<C: Columns>(&self, x: &[f32], panel: impl Fn(usize) -> C + Sync) -> Vec<f32> {
-        let tokens = x.len() / self.inputs;
-        let panels = self.outputs.div_ceil(LANES);
-        let mut sums = vec![[0.0; LANES]; panels * tokens];
-        let share = |first: usize, sums: &mut [[f32; LANES]]| {
-            simd::run(Share { x, inputs: self.inputs, tokens, panel: &panel, first, sums });
-        };
-        let threads = rayon::current_num_threads();
-        if threads == 1 || tokens * self.inputs * self.outputs < WORTH_SHARING {
-            share(0, &mut sums);
-        } else {
-            // A multiple of the panels that one token is multiplied with at once.
-            let each = panels.div_ceil(threads * 4).next_multiple_of(4);
-            let shares = sums.par_chunks_mut((each * tokens).max(1)).enumerate();
-            shares.for_each(|(at, sums)| share(at * each, sums));
-        }
-        self.by_token(&sums, tokens)
-    }
-
-    /// From panels of all tokens to tokens with all outputs.
-    fn by_token(&self, sums: &[[f32; LANES]], tokens: usize) -> Vec<f32> {
-        let mut out = vec![0.0; tokens * self.outputs];
+    /// From panels of all tokens to tokens with all outputs, from token `first` on.
+    fn by_token(&self, sums: &[[f32; LANES]], first: usize, out: &mut [f32]) {
+        let tokens = sums.len() / self.outputs.div_ceil(LANES);
         for (token, out) in out.chunks_exact_mut(self.outputs).enumerate() {
             for (panel, out) in out.chunks_mut(LANES).enumerate() {
-                out.copy_from_slice(&sums[panel * tokens + token][..out.len()]);
+                out.copy_from_slice(&sums[panel * tokens + first + token][..out.len()]);
             }
             if let Some(bias) = &self.bias {
                 out.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias);
             }
         }
-        out
     }
+}
+
+/// The products of each row of `x` with each of the matrices, which have as many inputs: threads part
+/// and meet once for all.
+pub(crate) fn forward_all<const N: usize>(all: [&Linear; N], x: &[f32]) -> [Vec<f32>; N] {
+    let inputs = all.first().map_or(1, |linear| linear.inputs);
+    debug_assert!(all.iter().all(|linear| linear.inputs == inputs));
+    let quantised = all.iter().any(|linear| matches!(linear.weights, Weights::Quantised(_)));
+    let rounded = quantised.then(|| Rounded::new(x, inputs));
+    let rows = Rows { floats: x, rounded, tokens: x.len() / inputs };
+    let mut sums = all.map(|l| vec![[0.0; LANES]; l.outputs.div_ceil(LANES) * rows.tokens]);
+    let mut out = all.map(|linear| vec![0.0; rows.tokens * linear.outputs]);
+    let panels: usize = all.iter().map(|linear| linear.outputs.div_ceil(LANES)).sum();
+    let threads = rayon::current_num_threads();
+    if threads == 1 || rows.tokens * inputs * panels * LANES < WORTH_SHARING {
+        for ((linear, sums), out) in all.into_iter().zip(&mut sums).zip(&mut out) {
+            linear.share(&rows, 0, sums);
+            linear.by_token(sums, 0, out);
+        }
+        return out;
+    }
+    // A multiple of the panels that one token is multiplied with at once.
+    let each = panels.div_ceil(threads * SHARES).next_multiple_of(4);
+    let shares = all.into_iter().zip(&mut sums).flat_map(|(linear, sums)| {
+        let shares = sums.chunks_mut((each * rows.tokens).max(1)).enumerate();
+        shares.map(move |(at, sums)| (linear, at * each, sums))
+    });
+    let shares: Vec<_> = shares.collect();
+    shares.into_par_iter().for_each(|(linear, first, sums)| linear.share(&rows, first, sums));
+    let tokens = rows.tokens.div_ceil(threads);
+    for ((linear, sums), out) in all.into_iter().zip(&sums).zip(&mut out) {
+        if out.len() < WORTH_SHARING {
+            linear.by_token(sums, 0, out);
+            continue;
+        }
+        let shares = out.par_chunks_mut((tokens * linear.outputs).max(1)).enumerate();
+        shares.for_each(|(at, out)| linear.by_token(sums, at * tokens, out));
+    }
+    out
+}
+
+/// What is multiplied, and the same rounded if there are weights that want it.
+struct Rows<'a> {
+    floats: &'a [f32],
+    rounded: Option<Rounded>,
+    tokens: usize,
 }
 
 /// One lane of a panel.
@@ -227,7 +265,7 @@ impl<C: Columns, P: Fn(usize) -> C> Share<'_, P> {
                         }
                     };
                     // By itself, so that it is compiled once and not for every packing.
-                    simd::run(Rows { x, inputs, from, columns: floats, sums });
+                    simd::run(Columnwise { x, inputs, from, columns: floats, sums });
                 }
             }
         }
@@ -235,7 +273,7 @@ impl<C: Columns, P: Fn(usize) -> C> Share<'_, P> {
 }
 
 /// Adds the products of some columns, from `from` on, to the sums of all rows of `x`.
-struct Rows<'a> {
+struct Columnwise<'a> {
     x: &'a [f32],
     inputs: usize,
     from: usize,
@@ -243,7 +281,7 @@ struct Rows<'a> {
     sums: &'a mut [[f32; LANES]],
 }
 
-impl Kernel for Rows<'_> {
+impl Kernel for Columnwise<'_> {
     type Output = ();
 
     #[inline(always)]

@@ -1,4 +1,4 @@
-//! Sixteen floats at a time, by the best instructions that this processor has.
+//! Sixteen numbers at a time, by the best instructions that this processor has.
 //!
 //! A kernel is written once over [`Simd`] and chosen when it runs by [`run`]. Everything here is
 //! inlined into it, since instructions beyond the baseline exist only there.
@@ -17,10 +17,14 @@ impl Lanes {
     pub(crate) const ZERO: Self = Self([0.0; LANES]);
 }
 
-/// Operations on sixteen floats.
+/// Operations on sixteen numbers.
 pub(crate) trait Simd: Copy {
     /// Sixteen floats in registers.
     type F: Copy;
+    /// Sixteen whole numbers of 32 bits.
+    type I: Copy;
+    /// Sixteen pairs of whole numbers of sixteen bits.
+    type P: Copy;
 
     fn splat(self, value: f32) -> Self::F;
     fn load(self, from: &[f32; LANES]) -> Self::F;
@@ -32,14 +36,23 @@ pub(crate) trait Simd: Copy {
     fn mul_add_one(self, a: f32, b: f32, c: f32) -> f32;
     /// Whole numbers as floats.
     fn of_i8(self, from: &[i8; LANES]) -> Self::F;
-    /// Whole numbers as floats.
-    fn of_u8(self, from: &[u8; LANES]) -> Self::F;
-    /// Bits 4 to 7 (`HIGH`) or 0 to 3 of each byte as floats.
-    fn of_nibbles<const HIGH: bool>(self, from: &[u8; LANES]) -> Self::F;
     /// Half-precision numbers, finite ones, from their bits.
     fn of_f16(self, from: &[u16; LANES]) -> Self::F;
     /// bfloat16 numbers from their bits.
     fn of_bf16(self, from: &[u16; LANES]) -> Self::F;
+
+    /// The same whole number sixteen times.
+    fn whole(self, value: i32) -> Self::I;
+    /// Whole numbers as floats, rounded.
+    fn of_whole(self, value: Self::I) -> Self::F;
+    /// `[LANES, 2]` bytes.
+    fn pairs_of_bytes(self, from: &[u8; 2 * LANES]) -> Self::P;
+    /// `[LANES, 2]` times four numbers of four bits, the lowest bits first.
+    fn pairs_of_nibbles(self, from: &[u8; 4 * LANES]) -> [Self::P; 4];
+    fn load_pairs(self, from: &[i16; 2 * LANES]) -> Self::P;
+    fn store_pairs(self, value: Self::P, to: &mut [i16; 2 * LANES]);
+    /// Adds each pair's product with `x` to the pair's sum, which has room for it.
+    fn add_products(self, pairs: Self::P, x: [i16; 2], sum: Self::I) -> Self::I;
 }
 
 /// What [`run`] runs.
@@ -72,6 +85,8 @@ struct Portable;
 
 impl Simd for Portable {
     type F = [f32; LANES];
+    type I = [i32; LANES];
+    type P = [i16; 2 * LANES];
 
     #[cfg_attr(target_arch = "x86_64", inline(never))]
     #[cfg_attr(not(target_arch = "x86_64"), inline(always))]
@@ -122,18 +137,6 @@ impl Simd for Portable {
 
     #[cfg_attr(target_arch = "x86_64", inline(never))]
     #[cfg_attr(not(target_arch = "x86_64"), inline(always))]
-    fn of_u8(self, from: &[u8; LANES]) -> Self::F {
-        from.map(f32::from)
-    }
-
-    #[cfg_attr(target_arch = "x86_64", inline(never))]
-    #[cfg_attr(not(target_arch = "x86_64"), inline(always))]
-    fn of_nibbles<const HIGH: bool>(self, from: &[u8; LANES]) -> Self::F {
-        from.map(|byte| f32::from(if HIGH { byte >> 4 } else { byte & 15 }))
-    }
-
-    #[cfg_attr(target_arch = "x86_64", inline(never))]
-    #[cfg_attr(not(target_arch = "x86_64"), inline(always))]
     fn of_f16(self, from: &[u16; LANES]) -> Self::F {
         from.map(f16_to_f32)
     }
@@ -142,6 +145,54 @@ impl Simd for Portable {
     #[cfg_attr(not(target_arch = "x86_64"), inline(always))]
     fn of_bf16(self, from: &[u16; LANES]) -> Self::F {
         from.map(|bits| f32::from_bits(u32::from(bits) << 16))
+    }
+
+    #[cfg_attr(target_arch = "x86_64", inline(never))]
+    #[cfg_attr(not(target_arch = "x86_64"), inline(always))]
+    fn whole(self, value: i32) -> Self::I {
+        [value; LANES]
+    }
+
+    #[cfg_attr(target_arch = "x86_64", inline(never))]
+    #[cfg_attr(not(target_arch = "x86_64"), inline(always))]
+    fn of_whole(self, value: Self::I) -> Self::F {
+        value.map(|whole| whole as f32)
+    }
+
+    #[cfg_attr(target_arch = "x86_64", inline(never))]
+    #[cfg_attr(not(target_arch = "x86_64"), inline(always))]
+    fn pairs_of_bytes(self, from: &[u8; 2 * LANES]) -> Self::P {
+        from.map(|byte| i16::from(byte.cast_signed()))
+    }
+
+    #[cfg_attr(target_arch = "x86_64", inline(never))]
+    #[cfg_attr(not(target_arch = "x86_64"), inline(always))]
+    fn pairs_of_nibbles(self, from: &[u8; 4 * LANES]) -> [Self::P; 4] {
+        let words: [[u8; 2]; 2 * LANES] = bytemuck::cast(*from);
+        let words = words.map(u16::from_le_bytes);
+        [0, 4, 8, 12].map(|shift| words.map(|word| (word >> shift & 15).cast_signed()))
+    }
+
+    #[cfg_attr(target_arch = "x86_64", inline(never))]
+    #[cfg_attr(not(target_arch = "x86_64"), inline(always))]
+    fn load_pairs(self, from: &[i16; 2 * LANES]) -> Self::P {
+        *from
+    }
+
+    #[cfg_attr(target_arch = "x86_64", inline(never))]
+    #[cfg_attr(not(target_arch = "x86_64"), inline(always))]
+    fn store_pairs(self, value: Self::P, to: &mut [i16; 2 * LANES]) {
+        *to = value;
+    }
+
+    #[cfg_attr(target_arch = "x86_64", inline(never))]
+    #[cfg_attr(not(target_arch = "x86_64"), inline(always))]
+    fn add_products(self, pairs: Self::P, x: [i16; 2], mut sum: Self::I) -> Self::I {
+        let [first, second] = x.map(i32::from);
+        for (sum, [one, two]) in sum.iter_mut().zip(pairs.as_chunks().0) {
+            *sum = sum.wrapping_add(i32::from(*one) * first + i32::from(*two) * second);
+        }
+        sum
     }
 }
 
@@ -157,7 +208,7 @@ pub(crate) fn f16_to_f32(bits: u16) -> f32 {
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
-    use std::arch::x86_64::{__m128i, __m256};
+    use std::arch::x86_64::{__m256, __m256i};
 
     use super::{F16_SCALE, LANES, Simd, bytemuck};
 
@@ -168,6 +219,10 @@ mod avx2 {
     #[derive(Clone, Copy)]
     pub(crate) struct Two(__m256, __m256);
 
+    /// Whole numbers of 32 bits, or pairs of sixteen.
+    #[derive(Clone, Copy)]
+    pub(crate) struct Wholes(__m256i, __m256i);
+
     impl Avx2 {
         #[inline(always)]
         fn each(self, a: Two, b: Two, f: impl Fn(__m256, __m256) -> __m256) -> Two {
@@ -177,6 +232,8 @@ mod avx2 {
 
     impl Simd for Avx2 {
         type F = Two;
+        type I = Wholes;
+        type P = Wholes;
 
         #[inline(always)]
         fn splat(self, value: f32) -> Two {
@@ -222,32 +279,14 @@ mod avx2 {
         }
 
         #[inline(always)]
-        fn of_u8(self, from: &[u8; LANES]) -> Two {
-            let (avx, avx2, sse2) = (self.0.avx, self.0.avx2, self.0.sse2);
-            let bytes = bytemuck::cast(*from);
-            let float = |bytes| avx._mm256_cvtepi32_ps(avx2._mm256_cvtepu8_epi32(bytes));
-            Two(float(bytes), float(sse2._mm_srli_si128::<8>(bytes)))
-        }
-
-        #[inline(always)]
-        fn of_nibbles<const HIGH: bool>(self, from: &[u8; LANES]) -> Two {
-            let sse2 = self.0.sse2;
-            let bytes: __m128i = bytemuck::cast(*from);
-            let moved = if HIGH { sse2._mm_srli_epi16::<4>(bytes) } else { bytes };
-            let nibbles = sse2._mm_and_si128(moved, sse2._mm_set1_epi8(15));
-            self.of_u8(&bytemuck::cast(nibbles))
-        }
-
-        #[inline(always)]
         fn of_f16(self, from: &[u16; LANES]) -> Two {
             let (avx, avx2) = (self.0.avx, self.0.avx2);
+            // The sign is spread over the upper bits and stays in the highest.
             let float = |bits| {
-                let bits = avx2._mm256_cvtepu16_epi32(bits);
-                let magnitude = avx2._mm256_and_si256(bits, avx._mm256_set1_epi32(0x7fff));
-                let magnitude = bytemuck::cast(avx2._mm256_slli_epi32::<13>(magnitude));
-                let magnitude = avx._mm256_mul_ps(magnitude, avx._mm256_set1_ps(F16_SCALE));
-                let sign = avx2._mm256_and_si256(bits, avx._mm256_set1_epi32(0x8000));
-                avx._mm256_or_ps(magnitude, bytemuck::cast(avx2._mm256_slli_epi32::<16>(sign)))
+                let bits = avx2._mm256_slli_epi32::<13>(avx2._mm256_cvtepi16_epi32(bits));
+                let mask = avx._mm256_set1_epi32(0x8fff_e000_u32.cast_signed());
+                let small = bytemuck::cast(avx2._mm256_and_si256(bits, mask));
+                avx._mm256_mul_ps(small, avx._mm256_set1_ps(F16_SCALE))
             };
             let [low, high]: [[u16; 8]; 2] = bytemuck::cast(*from);
             Two(float(bytemuck::cast(low)), float(bytemuck::cast(high)))
@@ -261,6 +300,68 @@ mod avx2 {
             };
             let [low, high]: [[u16; 8]; 2] = bytemuck::cast(*from);
             Two(float(bytemuck::cast(low)), float(bytemuck::cast(high)))
+        }
+
+        #[inline(always)]
+        fn whole(self, value: i32) -> Wholes {
+            let all = self.0.avx._mm256_set1_epi32(value);
+            Wholes(all, all)
+        }
+
+        #[inline(always)]
+        fn of_whole(self, value: Wholes) -> Two {
+            let avx = self.0.avx;
+            Two(avx._mm256_cvtepi32_ps(value.0), avx._mm256_cvtepi32_ps(value.1))
+        }
+
+        #[inline(always)]
+        fn pairs_of_bytes(self, from: &[u8; 2 * LANES]) -> Wholes {
+            let [low, high]: [[u8; 16]; 2] = bytemuck::cast(*from);
+            let avx2 = self.0.avx2;
+            let wide = |bytes| avx2._mm256_cvtepi8_epi16(bytes);
+            Wholes(wide(bytemuck::cast(low)), wide(bytemuck::cast(high)))
+        }
+
+        #[inline(always)]
+        fn pairs_of_nibbles(self, from: &[u8; 4 * LANES]) -> [Wholes; 4] {
+            let [low, high]: [[u8; 32]; 2] = bytemuck::cast(*from);
+            let (low, high) = (bytemuck::cast(low), bytemuck::cast(high));
+            let (avx, avx2) = (self.0.avx, self.0.avx2);
+            let mask = avx._mm256_set1_epi16(15);
+            let and = |words| avx2._mm256_and_si256(words, mask);
+            [
+                Wholes(and(low), and(high)),
+                Wholes(
+                    and(avx2._mm256_srli_epi16::<4>(low)),
+                    and(avx2._mm256_srli_epi16::<4>(high)),
+                ),
+                Wholes(
+                    and(avx2._mm256_srli_epi16::<8>(low)),
+                    and(avx2._mm256_srli_epi16::<8>(high)),
+                ),
+                Wholes(avx2._mm256_srli_epi16::<12>(low), avx2._mm256_srli_epi16::<12>(high)),
+            ]
+        }
+
+        #[inline(always)]
+        fn load_pairs(self, from: &[i16; 2 * LANES]) -> Wholes {
+            let [low, high]: [[i16; 16]; 2] = bytemuck::cast(*from);
+            Wholes(bytemuck::cast(low), bytemuck::cast(high))
+        }
+
+        #[inline(always)]
+        fn store_pairs(self, value: Wholes, to: &mut [i16; 2 * LANES]) {
+            let halves: [[i16; 16]; 2] = [bytemuck::cast(value.0), bytemuck::cast(value.1)];
+            *to = bytemuck::cast(halves);
+        }
+
+        #[inline(always)]
+        fn add_products(self, pairs: Wholes, x: [i16; 2], sum: Wholes) -> Wholes {
+            let x = self.0.avx._mm256_set1_epi32(bytemuck::cast(x));
+            let avx2 = self.0.avx2;
+            let low = avx2._mm256_madd_epi16(pairs.0, x);
+            let high = avx2._mm256_madd_epi16(pairs.1, x);
+            Wholes(avx2._mm256_add_epi32(sum.0, low), avx2._mm256_add_epi32(sum.1, high))
         }
     }
 }
