@@ -87,7 +87,7 @@ impl Devices {
 
 impl Rate {
     /// The cost of one request.
-    pub(crate) fn charge(&self, compute: &ComputeUsage) -> Priced {
+    pub(crate) fn charge(&self, compute: &ComputeUsage<'_>) -> Priced {
         let mut cost = Cost::new();
         let Some(time) = self.bill.scale(compute.device_time, compute.share_ppm) else {
             cost.fail(format!("a share of {} ppm says nothing of the whole", compute.share_ppm));

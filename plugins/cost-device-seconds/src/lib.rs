@@ -46,7 +46,7 @@ impl CostModel for CostDeviceSeconds {
         let Some(compute) = &usage.compute else {
             return UnpricedReason::MissingUsage.into();
         };
-        match self.0.rate(ctx.tenant(), &usage.response_model, &compute.device) {
+        match self.0.rate(ctx.tenant(), usage.response_model, compute.device) {
             Some(rate) => rate.charge(compute),
             None => UnpricedReason::NotBillable.into(),
         }

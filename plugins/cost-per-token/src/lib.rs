@@ -39,8 +39,8 @@ impl CostModel for CostPerToken {
 
     fn price(&self, ctx: &Context<'_>, usage: &Usage<'_>) -> Priced {
         let model = match self.0.price_by {
-            PriceBy::Request => &usage.request_model,
-            PriceBy::Response => &usage.response_model,
+            PriceBy::Request => usage.request_model,
+            PriceBy::Response => usage.response_model,
         };
         let Some(entry) = self.0.entry(ctx.tenant(), model, usage) else {
             return UnpricedReason::UnknownModel.into();
@@ -54,7 +54,7 @@ impl CostModel for CostPerToken {
             };
         }
         let mut cost = Cost::new();
-        entry.charge(&mut cost, &usage.tokens);
+        entry.charge(&mut cost, usage.tokens);
         cost.finish()
     }
 }

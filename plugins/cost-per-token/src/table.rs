@@ -45,8 +45,27 @@ pub(crate) enum PriceBy {
 
 /// One row: conditions, prices, and what is taken off or put on top. A condition that is missing always holds.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(from = "Written")]
 pub(crate) struct Entry {
+    model: Option<Pattern>,
+    provider: Option<Pattern>,
+    operation: Option<Pattern>,
+    service_tier: Option<Pattern>,
+    tenant: Option<Pattern>,
+    effective_from: Option<Instant>,
+    effective_until: Option<Instant>,
+    rates: Rates,
+    /// The rates once the input is longer than so many tokens.
+    tiers: Vec<(u64, Rates)>,
+    request: Option<Price<Request>>,
+    discount: Option<Percent>,
+    markup: Option<Percent>,
+}
+
+/// A row as the operator writes it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
     #[serde(rename = "match")]
     model: Option<Pattern>,
     provider: Option<Pattern>,
@@ -78,6 +97,36 @@ pub(crate) struct Entry {
     discount: Option<Percent>,
     /// Put on what is left.
     markup: Option<Percent>,
+}
+
+impl From<Written> for Entry {
+    fn from(written: Written) -> Self {
+        let rates = Rates {
+            input: written.input,
+            output: written.output,
+            cache_read: written.cache_read,
+            cache_write: written.cache_write,
+            input_audio: written.input_audio,
+            input_image: written.input_image,
+            reasoning: written.reasoning,
+            output_audio: written.output_audio,
+            output_image: written.output_image,
+        };
+        Self {
+            model: written.model,
+            provider: written.provider,
+            operation: written.operation,
+            service_tier: written.service_tier,
+            tenant: written.tenant,
+            effective_from: written.effective_from,
+            effective_until: written.effective_until,
+            rates,
+            tiers: written.context_over.iter().map(|t| (t.tokens, rates.over(t))).collect(),
+            request: written.request,
+            discount: written.discount,
+            markup: written.markup,
+        }
+    }
 }
 
 impl Table {
@@ -127,8 +176,8 @@ impl Entry {
     /// Adds the lines of one request.
     pub(crate) fn charge(&self, cost: &mut Cost, tokens: &TokenUsage) {
         // Tiers ascend, so the last one that is exceeded counts.
-        let tier = self.context_over.iter().rev().find(|tier| tokens.input > tier.tokens);
-        self.rates().over(tier).charge(cost, tokens);
+        let tier = self.tiers.iter().rev().find(|(over, _)| tokens.input > *over);
+        tier.map_or(&self.rates, |(_, rates)| rates).charge(cost, tokens);
         if let Some(fee) = self.request {
             cost.line(CostKind::Request, 1, fee);
         }
@@ -147,9 +196,9 @@ impl Entry {
         holds(&self.model, model)
             // A request of nobody is not one of a tenant whose name happens to match `*`.
             && self.tenant.as_ref().is_none_or(|pattern| tenant.is_some_and(|tenant| pattern.matches(tenant)))
-            && holds(&self.provider, &usage.provider)
-            && holds(&self.operation, &usage.operation)
-            && holds(&self.service_tier, usage.service_tier.as_deref().unwrap_or("standard"))
+            && holds(&self.provider, usage.provider)
+            && holds(&self.operation, usage.operation)
+            && holds(&self.service_tier, usage.service_tier.unwrap_or("standard"))
             && self.effective_from.is_none_or(|from| from.nanos() <= usage.start)
             && self.effective_until.is_none_or(|until| usage.start < until.nanos())
     }
@@ -161,34 +210,18 @@ impl Entry {
         patterns.into_iter().any(Option::is_some) || dates.into_iter().any(|date| date.is_some())
     }
 
-    fn rates(&self) -> Rates {
-        Rates {
-            input: self.input,
-            output: self.output,
-            cache_read: self.cache_read,
-            cache_write: self.cache_write,
-            input_audio: self.input_audio,
-            input_image: self.input_image,
-            reasoning: self.reasoning,
-            output_audio: self.output_audio,
-            output_image: self.output_image,
-        }
-    }
-
     /// What a type cannot say: one currency throughout, tiers that ascend, dates in order.
     fn check(&self, pointer: &str, currency: Currency) -> Result<(), ConfigError> {
-        self.rates().check(pointer, currency)?;
+        self.rates.check(pointer, currency)?;
         if let Some(fee) = self.request {
             currency
                 .check(fee)
                 .map_err(|message| ConfigError::invalid(format!("{pointer}/request"), message))?;
         }
-        for (index, tier) in self.context_over.iter().enumerate() {
-            self.rates()
-                .over(Some(tier))
-                .check(&format!("{pointer}/context_over/{index}"), currency)?;
+        for (index, (_, rates)) in self.tiers.iter().enumerate() {
+            rates.check(&format!("{pointer}/context_over/{index}"), currency)?;
         }
-        if !self.context_over.is_sorted_by(|a, b| a.tokens < b.tokens) {
+        if !self.tiers.is_sorted_by(|(a, _), (b, _)| a < b) {
             let message = "the tiers have to be in ascending order of `tokens`";
             return Err(ConfigError::invalid(format!("{pointer}/context_over"), message));
         }

@@ -2,6 +2,7 @@
 
 import schema from "./config.schema.json";
 import { Price } from "./tollgate-money.js";
+import { usages } from "./tollgate-usage.js";
 
 let currency, rows, fallback;
 
@@ -34,7 +35,7 @@ export const lifecycle = {
 
 export const costModel = {
   currency: () => currency,
-  price: (ctx, batch) => batch.map(priced),
+  price: (ctx, batch) => usages(batch).map(priced),
 };
 
 function priced({ requestModel, tokens, phase }) {

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from componentize_py_types import Err
 from tollgate_money import OutOfRange, Price
+from tollgate_usage import usages
 from wit_world import exports
 from wit_world.exports.cost_model import (
     CostKind,
@@ -66,7 +67,7 @@ class CostModel(exports.CostModel):
         return CURRENCY
 
     def price(self, ctx, batch):
-        return [priced(usage) for usage in batch]
+        return [priced(usage) for usage in usages(batch)]
 
 
 def priced(usage):

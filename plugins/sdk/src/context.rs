@@ -6,6 +6,7 @@ use crate::{
         cost_model::exports::tollgate::plugin::cost_model::PriceContext,
         lifecycle::tollgate::plugin::types::BatchContext,
     },
+    usage::Texts,
 };
 
 /// Tenant, exporter, time and resource of a batch. A batch never mixes tenants or exporters.
@@ -17,14 +18,16 @@ pub struct Context<'a> {
     resource: Attributes<'a>,
 }
 
-impl<'a> From<&'a PriceContext> for Context<'a> {
-    fn from(raw: &'a PriceContext) -> Self {
-        let resource = Attributes::default();
-        Self { tenant: raw.tenant.as_deref(), exporter: None, now: raw.now, resource }
-    }
-}
-
 impl<'a> Context<'a> {
+    /// `None` if the tenant's name is not among the texts.
+    pub(crate) fn of_usage(raw: &PriceContext, texts: Texts<'a>) -> Option<Self> {
+        let tenant = match raw.tenant {
+            Some(at) => Some(texts.at(at)?),
+            None => None,
+        };
+        Some(Self { tenant, exporter: None, now: raw.now, resource: Attributes::default() })
+    }
+
     pub(crate) fn of_spans(raw: &'a BatchContext, keys: Keys<'a>) -> Self {
         Self {
             tenant: raw.tenant.as_deref(),

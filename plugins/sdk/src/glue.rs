@@ -21,6 +21,7 @@ use crate::{
     },
     edits::Packer,
     span::spans,
+    usage::Texts,
 };
 use std::{cell::RefCell, thread::LocalKey};
 
@@ -46,10 +47,16 @@ impl<P: CostModel> Instance<P> {
     pub(crate) fn price(
         &self,
         ctx: &cost::PriceContext,
-        batch: &[cost::Usage],
+        batch: &cost::UsageBatch,
     ) -> Vec<cost::Priced> {
-        let context = Context::from(ctx);
-        batch.iter().map(|raw| self.plugin.price(&context, &Usage { raw })).collect()
+        let texts = Texts::of(&batch.arena);
+        let price = |raw| {
+            let texts = texts?;
+            let (context, usage) = (Context::of_usage(ctx, texts)?, Usage::read(raw, texts)?);
+            Some(self.plugin.price(&context, &usage))
+        };
+        let unreadable = || cost::Priced::Failed("the call's arena lacks text of it".to_owned());
+        batch.items.iter().map(|raw| price(raw).unwrap_or_else(unreadable)).collect()
     }
 }
 
@@ -114,7 +121,7 @@ impl<H: Hosted<Plugin: CostModel>> cost::Guest for H {
 
     fn price(
         ctx: cost::PriceContext,
-        batch: Vec<cost::Usage>,
+        batch: cost::UsageBatch,
     ) -> Result<Vec<cost::Priced>, PluginError> {
         with::<H, _>(|instance| instance.price(&ctx, &batch))
     }

@@ -66,8 +66,7 @@ use money::Currency;
 
 pub use attributes::{Attribute, Attributes, Key, Read, Value};
 pub use bindings::cost_model::exports::tollgate::plugin::cost_model::{
-    ComputeUsage, CostKind, CostLine, Phase, Priced, TokenUsage, UnitUsage, UnpricedReason,
-    UsageSource,
+    CostKind, CostLine, Phase, Priced, TokenUsage, UnpricedReason, UsageSource,
 };
 pub use bindings::filter::exports::tollgate::plugin::export_filter::Verdict;
 pub use bindings::lifecycle::tollgate::plugin::{
@@ -81,7 +80,7 @@ pub use describe::PluginInfo;
 pub use edits::{EditKey, Edits, Write};
 pub use pattern::Pattern;
 pub use span::SpanView;
-pub use usage::Usage;
+pub use usage::{ComputeUsage, UnitUsage, Usage};
 #[doc(hidden)]
 pub use wit_bindgen;
 

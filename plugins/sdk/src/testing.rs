@@ -23,7 +23,7 @@
 mod case;
 mod pack;
 
-pub use case::Case;
+pub use case::{Case, OnDevice, Used};
 
 use crate::{
     Config, ConfigError, CostModel, Enricher, Filter, Plugin, PluginInfo, Priced, Verdict,
@@ -75,8 +75,8 @@ impl<M: CostModel> Configured<M> {
     /// # Errors
     /// As for [`Configured::price`].
     pub fn lines(&self, case: Case) -> Result<Vec<CostLine>, String> {
-        let (ctx, usage) = case.into_usage();
-        match self.instance.price(&ctx, &[usage]).pop() {
+        let (ctx, batch) = case.into_usage();
+        match self.instance.price(&ctx, &batch).pop() {
             Some(Priced::Cost(lines)) => Ok(lines),
             Some(Priced::Unpriced(reason)) => {
                 Err(format!("{reason:?}").rsplit("::").next().unwrap_or_default().to_owned())

@@ -230,7 +230,8 @@ fn textual(
     types::Slot { key, kind, bits: u64::from(at.offset) << 32 | u64::from(at.length) }
 }
 
-fn text(arena: &mut Vec<u8>, value: &str) -> types::TextRef {
+/// Appends a text.
+pub(crate) fn text(arena: &mut Vec<u8>, value: &str) -> types::TextRef {
     let at = types::TextRef { offset: count(arena.len()), length: count(value.len()) };
     arena.extend_from_slice(value.as_bytes());
     at

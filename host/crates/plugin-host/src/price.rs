@@ -13,7 +13,11 @@ use crate::bindings::{cost_model as wit, types};
 use crate::error::{CallFault, one_line};
 use crate::limits::Limits;
 use crate::loaded::{Caller, Loaded};
+use crate::lower::text;
 use crate::role::Role;
+
+/// Room for the text of most requests.
+const ARENA: usize = 192;
 
 /// What one cost model answered.
 pub(crate) enum Answer {
@@ -82,29 +86,35 @@ fn ask(
     usage: &Usage,
     trial: bool,
 ) -> Result<Answer, CallFault> {
-    let units: Vec<wit::UnitUsage<'_>> = usage.units.iter().map(unit).collect();
-    let context = wit::PriceContext { tenant, now: usage.start.0 };
-    let item = lower(usage, &units);
+    // Text of its own would cost a call more than the price does: the host has to ask the guest for room for each piece.
+    let mut arena = Vec::with_capacity(ARENA);
+    let units: Vec<_> = usage.units.iter().map(|of| unit(of, &mut arena)).collect();
+    let tenant_at = tenant.map(|tenant| text(&mut arena, tenant));
+    let item = lower(usage, &units, &mut arena);
+    let context = wit::PriceContext { tenant: tenant_at, now: usage.start.0 };
+    let batch = wit::UsageBatch { items: std::slice::from_ref(&item), arena: &arena };
     model.call(
         Caller { role: Role::CostModel, tenant, items: 1, trial },
         |instance| match &instance.cost_model {
-            Some(guest) => {
-                guest.call_price(&mut instance.store, context, std::slice::from_ref(&item))
-            }
+            Some(guest) => guest.call_price(&mut instance.store, context, batch),
             None => Err(wasmtime::Error::msg("not a cost model")),
         },
         |answers| lift(answers, model.currency, model.limits()),
     )
 }
 
-fn lower<'a>(usage: &'a Usage, units: &'a [wit::UnitUsage<'a>]) -> wit::Usage<'a> {
+fn lower<'a>(usage: &Usage, units: &'a [wit::UnitUsage], arena: &mut Vec<u8>) -> wit::Usage<'a> {
     let tokens = &usage.tokens;
+    let request_model = text(arena, &usage.request_model);
     wit::Usage {
-        provider: &usage.provider,
-        request_model: &usage.request_model,
-        response_model: &usage.response_model,
-        operation: &usage.operation,
-        service_tier: usage.service_tier.as_deref(),
+        provider: text(arena, &usage.provider),
+        request_model,
+        response_model: match usage.response_model == usage.request_model {
+            true => request_model,
+            false => text(arena, &usage.response_model),
+        },
+        operation: text(arena, &usage.operation),
+        service_tier: usage.service_tier.as_ref().map(|tier| text(arena, tier)),
         phase: match usage.phase {
             Phase::Interim => wit::Phase::Interim,
             Phase::Final => wit::Phase::Final,
@@ -127,22 +137,22 @@ fn lower<'a>(usage: &'a Usage, units: &'a [wit::UnitUsage<'a>]) -> wit::Usage<'a
             output_audio: tokens.output_audio,
             output_image: tokens.output_image,
         },
-        compute: usage.compute.as_ref().map(compute),
-        units,
+        compute: usage.compute.as_ref().map(|of| compute(of, arena)),
+        units: (!units.is_empty()).then_some(units),
     }
 }
 
-fn compute(compute: &ComputeUsage) -> wit::ComputeUsage<'_> {
+fn compute(compute: &ComputeUsage, arena: &mut Vec<u8>) -> wit::ComputeUsage {
     wit::ComputeUsage {
-        device: &compute.device,
+        device: text(arena, &compute.device),
         device_time: compute.device_time_nanos,
         share_ppm: compute.share_ppm,
         energy_millijoules: compute.energy_millijoules,
     }
 }
 
-fn unit(unit: &UnitUsage) -> wit::UnitUsage<'_> {
-    wit::UnitUsage { unit: &unit.unit, quantity_micros: unit.quantity_micros }
+fn unit(unit: &UnitUsage, arena: &mut Vec<u8>) -> wit::UnitUsage {
+    wit::UnitUsage { unit: text(arena, &unit.unit), quantity_micros: unit.quantity_micros }
 }
 
 /// Checks what came back for one item.
@@ -165,7 +175,7 @@ pub(crate) fn lift(
                 return Err(CallFault::invalid(why));
             }
             let total = sum(&lines)?;
-            let lines = lines.iter().map(line).collect();
+            let lines = lines.into_iter().map(line).collect();
             Ok(Answer::Cost(lines, Money::new(total, currency)))
         }
         wit::Priced::Unpriced(reason) => Ok(Answer::Unpriced(match reason {
@@ -191,7 +201,7 @@ fn sum(lines: &[wit::CostLine]) -> Result<i128, CallFault> {
     Ok(total)
 }
 
-fn line(line: &wit::CostLine) -> CostLine {
+fn line(line: wit::CostLine) -> CostLine {
     CostLine { kind: kind(line.kind), quantity: line.quantity, amount_pico: line.amount }
 }
 

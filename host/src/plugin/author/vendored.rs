@@ -17,9 +17,11 @@ const LOCK: &str = include_str!("../../../../plugins/Cargo.lock");
 const CONTRACT: &str = include_str!("../../../../wit/since-v0.1.0/plugin.wit");
 const PYTHON_MONEY: &str = include_str!("../../../../plugins/sdk-python/tollgate_money.py");
 const PYTHON_SPANS: &str = include_str!("../../../../plugins/sdk-python/tollgate_spans.py");
+const PYTHON_USAGE: &str = include_str!("../../../../plugins/sdk-python/tollgate_usage.py");
 const PYTHON_REQUIREMENTS: &str = include_str!("../../../../plugins/sdk-python/requirements.txt");
 const JAVASCRIPT_MONEY: &str = include_str!("../../../../plugins/sdk-javascript/tollgate-money.js");
 const JAVASCRIPT_SPANS: &str = include_str!("../../../../plugins/sdk-javascript/tollgate-spans.js");
+const JAVASCRIPT_USAGE: &str = include_str!("../../../../plugins/sdk-javascript/tollgate-usage.js");
 const PACKAGE: &str = include_str!("../../../../plugins/sdk-javascript/package.json");
 const PACKAGE_LOCK: &str = include_str!("../../../../plugins/sdk-javascript/package-lock.json");
 
@@ -42,29 +44,29 @@ pub(super) fn beside(language: Language, role: &str) -> Vec<Written> {
     let file = |path: &str, content: &str| (path.to_owned(), content.to_owned());
     let ignored = file(".gitignore", "/build\n/target\n/node_modules\n/.venv\n__pycache__/\n");
     let contract = file("wit/deps/tollgate-plugin/plugin.wit", CONTRACT);
-    match (language, role) {
-        (Language::Rust, _) => vec![ignored, file("Cargo.lock", LOCK)],
-        (Language::Python, "cost") => vec![
-            ignored,
+    let mut files = vec![ignored];
+    match language {
+        Language::Rust => files.push(file("Cargo.lock", LOCK)),
+        Language::Python => files.extend([contract, file("requirements.txt", PYTHON_REQUIREMENTS)]),
+        Language::Javascript => files.extend([
             contract,
-            file("requirements.txt", PYTHON_REQUIREMENTS),
-            file("tollgate_money.py", PYTHON_MONEY),
-        ],
-        (Language::Python, _) => vec![
-            ignored,
-            contract,
-            file("requirements.txt", PYTHON_REQUIREMENTS),
-            file("tollgate_spans.py", PYTHON_SPANS),
-        ],
-        (Language::Javascript, role) => {
-            let sdk = match role {
-                "cost" => file("tollgate-money.js", JAVASCRIPT_MONEY),
-                _ => file("tollgate-spans.js", JAVASCRIPT_SPANS),
-            };
-            let package = file("package.json", PACKAGE);
-            vec![ignored, contract, sdk, package, file("package-lock.json", PACKAGE_LOCK)]
-        }
+            file("package.json", PACKAGE),
+            file("package-lock.json", PACKAGE_LOCK),
+        ]),
     }
+    let sdk: &[_] = match (language, role) {
+        (Language::Rust, _) => &[],
+        (Language::Python, "cost") => {
+            &[("tollgate_money.py", PYTHON_MONEY), ("tollgate_usage.py", PYTHON_USAGE)]
+        }
+        (Language::Python, _) => &[("tollgate_spans.py", PYTHON_SPANS)],
+        (Language::Javascript, "cost") => {
+            &[("tollgate-money.js", JAVASCRIPT_MONEY), ("tollgate-usage.js", JAVASCRIPT_USAGE)]
+        }
+        (Language::Javascript, _) => &[("tollgate-spans.js", JAVASCRIPT_SPANS)],
+    };
+    files.extend(sdk.iter().map(|(path, content)| file(path, content)));
+    files
 }
 
 /// The Rust SDK as a crate that stands alone, below `folder/`.

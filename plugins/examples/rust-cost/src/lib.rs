@@ -65,7 +65,7 @@ impl CostModel for PriceList {
             // A request that ended normally read at least one token, so nobody counted.
             return UnpricedReason::MissingUsage.into();
         }
-        row.charge(&usage.tokens).finish()
+        row.charge(usage.tokens).finish()
     }
 }
 

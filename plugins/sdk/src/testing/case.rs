@@ -2,10 +2,9 @@
 
 use super::pack::Pack;
 use crate::{
-    ComputeUsage, Phase, PluginInfo, SpanContext, SpanKind, Status, TokenUsage, TraceId,
-    UsageSource, Value,
+    Phase, PluginInfo, SpanContext, SpanKind, Status, TokenUsage, TraceId, UsageSource, Value,
     bindings::{
-        cost_model::exports::tollgate::plugin::cost_model::{PriceContext, Usage},
+        cost_model::exports::tollgate::plugin::cost_model as raw,
         lifecycle::tollgate::plugin::types::{BatchContext, Span, SpanBatch, TraceFlags},
     },
 };
@@ -16,7 +15,7 @@ const NOW: u64 = 1_767_225_600_000_000_000;
 /// One request or one span to be put before a plugin. What is not said is as in a plain request that ended well.
 #[derive(Debug, Clone)]
 pub struct Case {
-    usage: Usage,
+    usage: Used,
     tenant: Option<String>,
     exporter: Option<String>,
     name: String,
@@ -24,6 +23,62 @@ pub struct Case {
     status: Status,
     duration: u64,
     attributes: Vec<(String, Owned)>,
+}
+
+/// What a request used; the fields are those of [`Usage`](crate::Usage).
+#[derive(Debug, Clone, PartialEq)]
+#[expect(missing_docs, reason = "as in `Usage`")]
+pub struct Used {
+    pub provider: String,
+    pub request_model: String,
+    pub response_model: String,
+    pub operation: String,
+    pub service_tier: Option<String>,
+    pub phase: Phase,
+    pub source: UsageSource,
+    pub start: u64,
+    pub tokens: TokenUsage,
+    pub compute: Option<OnDevice>,
+    /// Names and millionths.
+    pub units: Vec<(String, u64)>,
+}
+
+/// Time on a device; the fields are those of [`ComputeUsage`](crate::ComputeUsage).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "as in `ComputeUsage`")]
+pub struct OnDevice {
+    pub device: String,
+    pub device_time: u64,
+    pub share_ppm: u32,
+    pub energy_millijoules: Option<u64>,
+}
+
+impl Used {
+    fn pack(&self, pack: &mut Pack) -> raw::Usage {
+        let units = self.units.iter().map(|(unit, quantity_micros)| raw::UnitUsage {
+            unit: pack.text(unit),
+            quantity_micros: *quantity_micros,
+        });
+        let units: Vec<_> = units.collect();
+        raw::Usage {
+            provider: pack.text(&self.provider),
+            request_model: pack.text(&self.request_model),
+            response_model: pack.text(&self.response_model),
+            operation: pack.text(&self.operation),
+            service_tier: self.service_tier.as_deref().map(|tier| pack.text(tier)),
+            phase: self.phase,
+            source: self.source,
+            start: self.start,
+            tokens: self.tokens,
+            compute: self.compute.as_ref().map(|compute| raw::ComputeUsage {
+                device: pack.text(&compute.device),
+                device_time: compute.device_time,
+                share_ppm: compute.share_ppm,
+                energy_millijoules: compute.energy_millijoules,
+            }),
+            units: (!units.is_empty()).then_some(units),
+        }
+    }
 }
 
 /// A value that a case can keep.
@@ -40,7 +95,7 @@ impl Case {
     /// A request for a model, reported by the provider, ended normally.
     pub fn usage(model: &str) -> Self {
         Self {
-            usage: Usage {
+            usage: Used {
                 provider: "tollgate".to_owned(),
                 request_model: model.to_owned(),
                 response_model: model.to_owned(),
@@ -88,7 +143,7 @@ impl Case {
 
     /// Any other change to the usage.
     #[must_use]
-    pub fn with(mut self, change: impl FnOnce(&mut Usage)) -> Self {
+    pub fn with(mut self, change: impl FnOnce(&mut Used)) -> Self {
         change(&mut self.usage);
         self
     }
@@ -97,12 +152,8 @@ impl Case {
     #[must_use]
     pub fn compute(mut self, device: &str, device_time: u64) -> Self {
         let device = device.to_owned();
-        self.usage.compute = Some(ComputeUsage {
-            device,
-            device_time,
-            share_ppm: 1_000_000,
-            energy_millijoules: None,
-        });
+        self.usage.compute =
+            Some(OnDevice { device, device_time, share_ppm: 1_000_000, energy_millijoules: None });
         self
     }
 
@@ -156,8 +207,11 @@ impl Case {
         self
     }
 
-    pub(super) fn into_usage(self) -> (PriceContext, Usage) {
-        (PriceContext { tenant: self.tenant, now: NOW }, self.usage)
+    pub(super) fn into_usage(self) -> (raw::PriceContext, raw::UsageBatch) {
+        let mut pack = Pack::default();
+        let tenant = self.tenant.as_deref().map(|tenant| pack.text(tenant));
+        let items = vec![self.usage.pack(&mut pack)];
+        (raw::PriceContext { tenant, now: NOW }, raw::UsageBatch { items, arena: pack.arena })
     }
 
     pub(super) fn into_span(self, info: &PluginInfo) -> (BatchContext, SpanBatch) {
