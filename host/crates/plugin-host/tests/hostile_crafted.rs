@@ -30,17 +30,17 @@ const CASES: &[(&str, Change)] = &[
     ("spins in price", Put(&[("price", SPIN)])),
     (
         "spins in cabi_realloc",
-        Put(&[("realloc", "(if (i32.eq (local.get $size) (i32.const 3)) (then (loop (br 0))))")]),
+        Put(&[("realloc", "(if (i32.eq (local.get $size) (i32.const 16)) (then (loop (br 0))))")]),
     ),
     (
         "traps in cabi_realloc",
-        Put(&[("realloc", "(if (i32.eq (local.get $size) (i32.const 3)) (then unreachable))")]),
+        Put(&[("realloc", "(if (i32.eq (local.get $size) (i32.const 16)) (then unreachable))")]),
     ),
     (
         "cabi_realloc answers past the end",
         Put(&[(
             "realloc",
-            "(if (i32.eq (local.get $size) (i32.const 3)) (then (return (i32.const -8))))",
+            "(if (i32.eq (local.get $size) (i32.const 16)) (then (return (i32.const -8))))",
         )]),
     ),
     (
@@ -224,7 +224,7 @@ fn each_is_refused_or_fails_alone() {
         if set.plugins().next().is_none() {
             found.push(format!("{what}: refused, {file}"));
         } else {
-            // The tenant's three letters are what the allocator is asked for.
+            // The sixteen letters of its names are what the allocator is asked for.
             let ask = || shown(&set.price(Some("ten"), &usage("m", 1, 1)));
             let outcome = ask();
             assert_eq!(ask(), outcome, "{what}: the next call is like the first");

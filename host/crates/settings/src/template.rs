@@ -16,7 +16,7 @@ pub const SCHEMA_FILE: &str = "tollgate.schema.json";
 const WIDTH: usize = 98;
 
 /// What to write for settings that have no default which is a value.
-const EXAMPLES: [(&str, &str); 29] = [
+const EXAMPLES: [(&str, &str); 30] = [
     ("plugins", "\"plugins\""),
     ("plugin-keys", "[\"RWQ...\"]"),
     ("admin-listen", "\"127.0.0.1:9090\""),
@@ -42,6 +42,7 @@ const EXAMPLES: [(&str, &str); 29] = [
     ("trace-wait-seconds", "10"),
     ("keep-slower-seconds", "2.5"),
     ("keep-cost", "\"0.05 USD\""),
+    ("sample", "0.1"),
     ("headers", "{ authorization = { env = \"OTLP_AUTHORIZATION\" } }"),
     ("certificate", "\"ca.pem\""),
     ("client-certificate", "\"client.pem\""),
