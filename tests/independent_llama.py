@@ -46,7 +46,7 @@ LLAMA3_ROPE = {
     "original_max_position_embeddings": 32,
 }
 
-YARN_ROPE = {"type": "yarn", "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
+YARN_ROPE = {"type": "yarn", "rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 64}
 
 SHAPES = {
     "multi-head": {},
