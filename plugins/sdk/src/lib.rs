@@ -122,11 +122,7 @@ pub trait Filter: Plugin {
     ///
     /// Where `plugins.toml` says `whole-traces = true` and the exporter waits for traces, a batch is one whole trace (in
     /// parts if it has more spans than the plugin's `max-batch`). Otherwise it is any spans of one tenant.
-    fn batch<'a>(
-        &self,
-        _ctx: &Context<'_>,
-        _spans: impl Iterator<Item = SpanView<'a>>,
-    ) -> Verdict {
+    fn batch<'a>(&self, _ctx: &Context<'_>, _spans: impl Iterator<Item = SpanView<'a>>) -> Verdict {
         Verdict::Keep
     }
 

@@ -29,11 +29,7 @@ impl Plugin for Rules {
 }
 
 impl Filter for Rules {
-    fn batch<'a>(
-        &self,
-        _: &Context<'_>,
-        mut spans: impl Iterator<Item = SpanView<'a>>,
-    ) -> Verdict {
+    fn batch<'a>(&self, _: &Context<'_>, mut spans: impl Iterator<Item = SpanView<'a>>) -> Verdict {
         let wanted = |said: &str| self.feedback.iter().any(|feedback| feedback == said);
         match spans.any(|span| span.text(FEEDBACK).is_some_and(wanted)) {
             true => Verdict::Keep,
