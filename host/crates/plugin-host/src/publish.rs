@@ -25,12 +25,14 @@ impl Registry {
         if !present.holds(&members) {
             members.iter().for_each(|member| self.keep_configuration(member));
             let generation = present.generation().saturating_add(1);
-            tracing::info!(generation, plugins = members.len(), "plugin set swapped");
+            let plugins = members.len();
             self.shared.meters.serve(members.iter().map(|member| {
                 let loaded = &member.loaded;
                 (&loaded.identity, member.rules.shadow, member.roles(), &loaded.tally)
             }));
             self.shared.set.store(Arc::new(PluginSet::new(generation, members)));
+            // Only now: who reads it may count on it that no request is admitted under the set before.
+            tracing::info!(generation, plugins, "plugin set swapped");
         }
         self.shared.status.store(Arc::new(self.report(&serving)));
     }
