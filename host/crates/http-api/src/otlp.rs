@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::State;
 use axum::routing::post;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -109,15 +110,17 @@ impl Otlp {
 
 fn router(gateway: Gateway) -> Router {
     let otlp = Otlp { gateway, bodies: Arc::new(Semaphore::new(BODIES)) };
-    Router::new()
-        .route("/v1/traces", post(http::traces))
-        .route("/v1/metrics", post(http::metrics))
-        .route("/v1/logs", post(http::logs))
-        .route(grpc::TRACES, post(grpc::traces))
-        .route(grpc::METRICS, post(grpc::metrics))
-        .route(grpc::LOGS, post(grpc::logs))
-        .fallback(http::other)
-        .with_state(otlp)
+    let signals = [
+        ("/v1/traces", grpc::TRACES, What::Spans),
+        ("/v1/metrics", grpc::METRICS, What::Passed(Signal::Metrics)),
+        ("/v1/logs", grpc::LOGS, What::Passed(Signal::Logs)),
+    ];
+    let router = signals.into_iter().fold(Router::new(), |router, (path, method, what)| {
+        router
+            .route(path, post(move |State(otlp), request| http::exported(otlp, what, request)))
+            .route(method, post(move |State(otlp), request| grpc::exported(otlp, what, request)))
+    });
+    router.fallback(http::other).with_state(otlp)
 }
 
 /// What a request is of.

@@ -4,7 +4,7 @@
 use std::convert::Infallible;
 
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -12,7 +12,6 @@ use futures::stream;
 use http_body_util::StreamBody;
 use hyper::body::Frame;
 use tollgate_domain::ErrorKind;
-use tollgate_domain::passed::Signal;
 use tollgate_domain::value::base64;
 use tollgate_gateway::{Encoding, GrpcCode, Refusal, refused};
 
@@ -39,22 +38,8 @@ pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
     declared.is_some_and(|declared| declared.starts_with(CONTENT_TYPE))
 }
 
-/// An export of spans.
-pub(super) async fn traces(State(otlp): State<Otlp>, request: Request) -> Response {
-    exported(otlp, What::Spans, request).await
-}
-
-/// An export of metrics.
-pub(super) async fn metrics(State(otlp): State<Otlp>, request: Request) -> Response {
-    exported(otlp, What::Passed(Signal::Metrics), request).await
-}
-
-/// An export of logs.
-pub(super) async fn logs(State(otlp): State<Otlp>, request: Request) -> Response {
-    exported(otlp, What::Passed(Signal::Logs), request).await
-}
-
-async fn exported(otlp: Otlp, what: What, request: Request) -> Response {
+/// An export.
+pub(super) async fn exported(otlp: Otlp, what: What, request: Request) -> Response {
     if !is_grpc(request.headers()) {
         let message = format!("The body must be {CONTENT_TYPE}, by its Content-Type.");
         return (StatusCode::UNSUPPORTED_MEDIA_TYPE, message).into_response();

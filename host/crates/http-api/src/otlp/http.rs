@@ -1,11 +1,10 @@
 //! OTLP/HTTP: `POST /v1/traces`, `/v1/metrics` and `/v1/logs` in protobuf or JSON. A refusal is a `google.rpc.Status` in the
 //! request's own encoding, with `Retry-After` where another try makes sense.
 
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tollgate_domain::ErrorKind;
-use tollgate_domain::passed::Signal;
 use tollgate_gateway::{Encoding, Refusal, refused};
 
 use super::{BODY_TIMEOUT, LARGEST, Otlp, What, body, grpc, not_there};
@@ -14,22 +13,8 @@ use crate::{body as bodies, headers};
 const PROTOBUF: &str = "application/x-protobuf";
 const JSON: &str = "application/json";
 
-/// An export of spans.
-pub(super) async fn traces(State(otlp): State<Otlp>, request: Request) -> Response {
-    exported(otlp, What::Spans, request).await
-}
-
-/// An export of metrics.
-pub(super) async fn metrics(State(otlp): State<Otlp>, request: Request) -> Response {
-    exported(otlp, What::Passed(Signal::Metrics), request).await
-}
-
-/// An export of logs.
-pub(super) async fn logs(State(otlp): State<Otlp>, request: Request) -> Response {
-    exported(otlp, What::Passed(Signal::Logs), request).await
-}
-
-async fn exported(otlp: Otlp, what: What, request: Request) -> Response {
+/// An export.
+pub(super) async fn exported(otlp: Otlp, what: What, request: Request) -> Response {
     let encoding = encoding(request.headers());
     match taken(otlp, what, encoding, request).await {
         Ok(answer) => answered(StatusCode::OK, encoding.unwrap_or(Encoding::Json), answer),
