@@ -43,29 +43,21 @@ pub(crate) enum PriceBy {
     Response,
 }
 
-/// One row: conditions, prices, and what is taken off or put on top. A condition that is missing always holds.
+/// One row, with its prices put together.
 #[derive(Debug, Deserialize)]
-#[serde(from = "Written")]
+#[serde(from = "Row")]
 pub(crate) struct Entry {
-    model: Option<Pattern>,
-    provider: Option<Pattern>,
-    operation: Option<Pattern>,
-    service_tier: Option<Pattern>,
-    tenant: Option<Pattern>,
-    effective_from: Option<Instant>,
-    effective_until: Option<Instant>,
+    row: Row,
     rates: Rates,
     /// The rates once the input is longer than so many tokens.
     tiers: Vec<(u64, Rates)>,
-    request: Option<Price<Request>>,
-    discount: Option<Percent>,
-    markup: Option<Percent>,
 }
 
-/// A row as the operator writes it.
+/// As the operator writes it: conditions, prices, and what is taken off or put on top. A condition that is missing always
+/// holds.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Written {
+struct Row {
     #[serde(rename = "match")]
     model: Option<Pattern>,
     provider: Option<Pattern>,
@@ -99,33 +91,21 @@ struct Written {
     markup: Option<Percent>,
 }
 
-impl From<Written> for Entry {
-    fn from(written: Written) -> Self {
+impl From<Row> for Entry {
+    fn from(row: Row) -> Self {
         let rates = Rates {
-            input: written.input,
-            output: written.output,
-            cache_read: written.cache_read,
-            cache_write: written.cache_write,
-            input_audio: written.input_audio,
-            input_image: written.input_image,
-            reasoning: written.reasoning,
-            output_audio: written.output_audio,
-            output_image: written.output_image,
+            input: row.input,
+            output: row.output,
+            cache_read: row.cache_read,
+            cache_write: row.cache_write,
+            input_audio: row.input_audio,
+            input_image: row.input_image,
+            reasoning: row.reasoning,
+            output_audio: row.output_audio,
+            output_image: row.output_image,
         };
-        Self {
-            model: written.model,
-            provider: written.provider,
-            operation: written.operation,
-            service_tier: written.service_tier,
-            tenant: written.tenant,
-            effective_from: written.effective_from,
-            effective_until: written.effective_until,
-            rates,
-            tiers: written.context_over.iter().map(|t| (t.tokens, rates.over(t))).collect(),
-            request: written.request,
-            discount: written.discount,
-            markup: written.markup,
-        }
+        let tiers = row.context_over.iter().map(|tier| (tier.tokens, rates.over(tier))).collect();
+        Self { row, rates, tiers }
     }
 }
 
@@ -156,7 +136,7 @@ impl Table {
         table
             .models
             .iter_mut()
-            .for_each(|models| models.sort_by_key(|entry| entry.tenant.is_none()));
+            .for_each(|models| models.sort_by_key(|entry| entry.row.tenant.is_none()));
         Ok(table)
     }
 
@@ -178,13 +158,13 @@ impl Entry {
         // Tiers ascend, so the last one that is exceeded counts.
         let tier = self.tiers.iter().rev().find(|(over, _)| tokens.input > *over);
         tier.map_or(&self.rates, |(_, rates)| rates).charge(cost, tokens);
-        if let Some(fee) = self.request {
+        if let Some(fee) = self.row.request {
             cost.line(CostKind::Request, 1, fee);
         }
-        if let Some(percent) = self.discount {
+        if let Some(percent) = self.row.discount {
             cost.discount(percent);
         }
-        if let Some(percent) = self.markup {
+        if let Some(percent) = self.row.markup {
             cost.markup(percent);
         }
     }
@@ -193,27 +173,32 @@ impl Entry {
         let holds = |condition: &Option<Pattern>, value: &str| {
             condition.as_ref().is_none_or(|p| p.matches(value))
         };
-        holds(&self.model, model)
+        holds(&self.row.model, model)
             // A request of nobody is not one of a tenant whose name happens to match `*`.
-            && self.tenant.as_ref().is_none_or(|pattern| tenant.is_some_and(|tenant| pattern.matches(tenant)))
-            && holds(&self.provider, usage.provider)
-            && holds(&self.operation, usage.operation)
-            && holds(&self.service_tier, usage.service_tier.unwrap_or("standard"))
-            && self.effective_from.is_none_or(|from| from.nanos() <= usage.start)
-            && self.effective_until.is_none_or(|until| usage.start < until.nanos())
+            && self.row.tenant.as_ref().is_none_or(|pattern| tenant.is_some_and(|tenant| pattern.matches(tenant)))
+            && holds(&self.row.provider, usage.provider)
+            && holds(&self.row.operation, usage.operation)
+            && holds(&self.row.service_tier, usage.service_tier.unwrap_or("standard"))
+            && self.row.effective_from.is_none_or(|from| from.nanos() <= usage.start)
+            && self.row.effective_until.is_none_or(|until| usage.start < until.nanos())
     }
 
     fn has_conditions(&self) -> bool {
-        let patterns =
-            [&self.model, &self.provider, &self.operation, &self.service_tier, &self.tenant];
-        let dates = [self.effective_from, self.effective_until];
+        let patterns = [
+            &self.row.model,
+            &self.row.provider,
+            &self.row.operation,
+            &self.row.service_tier,
+            &self.row.tenant,
+        ];
+        let dates = [self.row.effective_from, self.row.effective_until];
         patterns.into_iter().any(Option::is_some) || dates.into_iter().any(|date| date.is_some())
     }
 
     /// What a type cannot say: one currency throughout, tiers that ascend, dates in order.
     fn check(&self, pointer: &str, currency: Currency) -> Result<(), ConfigError> {
         self.rates.check(pointer, currency)?;
-        if let Some(fee) = self.request {
+        if let Some(fee) = self.row.request {
             currency
                 .check(fee)
                 .map_err(|message| ConfigError::invalid(format!("{pointer}/request"), message))?;
@@ -225,7 +210,7 @@ impl Entry {
             let message = "the tiers have to be in ascending order of `tokens`";
             return Err(ConfigError::invalid(format!("{pointer}/context_over"), message));
         }
-        if let (Some(from), Some(until)) = (self.effective_from, self.effective_until)
+        if let (Some(from), Some(until)) = (self.row.effective_from, self.row.effective_until)
             && from >= until
         {
             let message = "this is not after `effective_from`, so the entry would never hold";

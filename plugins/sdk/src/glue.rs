@@ -49,11 +49,11 @@ impl<P: CostModel> Instance<P> {
         ctx: &cost::PriceContext,
         batch: &cost::UsageBatch,
     ) -> Vec<cost::Priced> {
-        let texts = Texts::of(&batch.arena);
+        let read = Texts::of(&batch.arena);
+        let read = read.and_then(|texts| Some((texts, Context::of_usage(ctx, texts)?)));
         let price = |raw| {
-            let texts = texts?;
-            let (context, usage) = (Context::of_usage(ctx, texts)?, Usage::read(raw, texts)?);
-            Some(self.plugin.price(&context, &usage))
+            let (texts, context) = read.as_ref()?;
+            Some(self.plugin.price(context, &Usage::read(raw, *texts)?))
         };
         let unreadable = || cost::Priced::Failed("the call's arena lacks text of it".to_owned());
         batch.items.iter().map(|raw| price(raw).unwrap_or_else(unreadable)).collect()
