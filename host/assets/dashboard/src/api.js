@@ -43,7 +43,11 @@ async function ask(method, path, abort) {
     if (error.name === "AbortError") throw error;
     throw new ApiError(0, "The gateway does not answer. Is it running, and is its admin address still this one?");
   }
-  const body = await answer.json().catch(() => null);
+  const body = await answer.json().catch((error) => {
+    // Whoever gave up asking is not told half an answer, least of all over the whole one of another question.
+    if (error.name === "AbortError") throw error;
+    return null;
+  });
   if (answer.ok && body) return body;
   const message = body?.error?.message ?? `The gateway answered with status ${answer.status}.`;
   // What was asked before another token was given says nothing of that one.
