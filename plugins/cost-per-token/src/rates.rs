@@ -56,63 +56,25 @@ impl Rates {
         if tokens.uncached_input().is_none() {
             cost.fail("more cached input tokens than input tokens");
         }
-        let input = [
-            (CostKind::InputCacheRead, tokens.input_cache_read),
-            (CostKind::InputCacheWrite, tokens.input_cache_write),
-            (CostKind::InputAudio, tokens.input_audio),
-            (CostKind::InputImage, tokens.input_image),
-        ];
-        let output = [
-            (CostKind::OutputReasoning, tokens.output_reasoning),
-            (CostKind::OutputAudio, tokens.output_audio),
-            (CostKind::OutputImage, tokens.output_image),
-        ];
-        self.charge_total(cost, (CostKind::Input, tokens.input, self.input), &input);
-        self.charge_total(cost, (CostKind::Output, tokens.output, self.output), &output);
-    }
-
-    /// Charges the parts that have a price, and the rest of the total at the total's price.
-    fn charge_total(
-        &self,
-        cost: &mut Cost,
-        (kind, total, price): (CostKind, u64, Price),
-        parts: &[(CostKind, u64)],
-    ) {
-        let counted = || parts.iter().filter(|(_, quantity)| *quantity > 0);
-        let mut rest = total;
-        for &(part, quantity) in counted() {
-            let own = if self.price_of(part).is_some() { quantity } else { 0 };
-            match rest.checked_sub(own) {
-                Some(left) if quantity <= total => rest = left,
-                _ => {
-                    return cost.fail(format!(
-                        "{quantity} tokens of {part:?} do not fit into {total} of {kind:?}"
-                    ));
-                }
-            }
-        }
-        if rest > 0 {
-            cost.line(kind, rest, price);
-        }
-        for &(part, quantity) in counted() {
-            if let Some(own_price) = self.price_of(part) {
-                cost.line(part, quantity, own_price);
-            }
-        }
-    }
-
-    /// The price of a part of a total, if it has one of its own.
-    fn price_of(&self, part: CostKind) -> Option<Price> {
-        match part {
-            CostKind::InputCacheRead => self.cache_read,
-            CostKind::InputCacheWrite => self.cache_write,
-            CostKind::InputAudio => self.input_audio,
-            CostKind::InputImage => self.input_image,
-            CostKind::OutputReasoning => self.reasoning,
-            CostKind::OutputAudio => self.output_audio,
-            CostKind::OutputImage => self.output_image,
-            _ => None,
-        }
+        charge_total(
+            cost,
+            (CostKind::Input, tokens.input, &self.input),
+            &[
+                (CostKind::InputCacheRead, tokens.input_cache_read, &self.cache_read),
+                (CostKind::InputCacheWrite, tokens.input_cache_write, &self.cache_write),
+                (CostKind::InputAudio, tokens.input_audio, &self.input_audio),
+                (CostKind::InputImage, tokens.input_image, &self.input_image),
+            ],
+        );
+        charge_total(
+            cost,
+            (CostKind::Output, tokens.output, &self.output),
+            &[
+                (CostKind::OutputReasoning, tokens.output_reasoning, &self.reasoning),
+                (CostKind::OutputAudio, tokens.output_audio, &self.output_audio),
+                (CostKind::OutputImage, tokens.output_image, &self.output_image),
+            ],
+        );
     }
 
     pub(crate) fn check(self, pointer: &str, currency: Currency) -> Result<(), ConfigError> {
@@ -132,4 +94,36 @@ impl Rates {
             checked.map_err(|message| ConfigError::invalid(format!("{pointer}/{key}"), message))
         })
     }
+}
+
+/// Charges the parts that have a price of their own, and the rest of the total at the total's.
+fn charge_total(
+    cost: &mut Cost,
+    (kind, total, price): (CostKind, u64, &Price),
+    parts: &[(CostKind, u64, &Option<Price>)],
+) {
+    let counted = || parts.iter().filter(|(_, quantity, _)| *quantity > 0);
+    let mut rest = total;
+    for &(part, quantity, own_price) in counted() {
+        let apart = if own_price.is_some() { quantity } else { 0 };
+        match rest.checked_sub(apart) {
+            Some(left) if quantity <= total => rest = left,
+            _ => return cost.fail(does_not_fit(part, quantity, kind, total)),
+        }
+    }
+    if rest > 0 {
+        cost.line(kind, rest, *price);
+    }
+    if rest < total {
+        for &(part, quantity, own_price) in counted() {
+            if let Some(own_price) = *own_price {
+                cost.line(part, quantity, own_price);
+            }
+        }
+    }
+}
+
+#[cold]
+fn does_not_fit(part: CostKind, quantity: u64, kind: CostKind, total: u64) -> String {
+    format!("{quantity} tokens of {part:?} do not fit into {total} of {kind:?}")
 }

@@ -20,7 +20,8 @@ impl Pattern {
 
     /// Whether the whole of the name matches. Takes time in proportion to pattern times name at worst, whatever they are.
     pub fn matches(&self, name: &str) -> bool {
-        if self.literal { self.text == name } else { glob(self.text.as_bytes(), name.as_bytes()) }
+        let (pattern, name) = (self.text.as_bytes(), name.as_bytes());
+        if self.literal { same(pattern, name) } else { glob(pattern, name) }
     }
 
     /// The text it was made from.
@@ -33,6 +34,18 @@ impl<'de> Deserialize<'de> for Pattern {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer).map(Self::new)
     }
+}
+
+/// By words: the comparison of a component's C library goes byte by byte.
+fn same(a: &[u8], b: &[u8]) -> bool {
+    let (a_words, a_rest) = a.as_chunks::<8>();
+    let (b_words, b_rest) = b.as_chunks::<8>();
+    a.len() == b.len()
+        && a_words
+            .iter()
+            .zip(b_words)
+            .all(|(a, b)| u64::from_ne_bytes(*a) == u64::from_ne_bytes(*b))
+        && a_rest.iter().zip(b_rest).all(|(a, b)| a == b)
 }
 
 /// Goes back to the last star only: an earlier one never has to take more, since the last can take it too.
@@ -127,6 +140,22 @@ mod tests {
         fn agrees_with_the_definition(pattern in "[ab*?é]{0,8}", name in "[abé]{0,10}") {
             let chars = |text: &str| text.chars().collect::<Vec<_>>();
             prop_assert_eq!(Pattern::new(&*pattern).matches(&name), reference(&chars(&pattern), &chars(&name)));
+        }
+    }
+
+    #[test]
+    fn without_stars_one_name_matches() {
+        let name = "mistral-7b-instruct-v0.3";
+        for end in 0..=name.len() {
+            let pattern = Pattern::new(&name[..end]);
+            for other in 0..=name.len() {
+                assert_eq!(pattern.matches(&name[..other]), end == other);
+            }
+            for at in 0..end {
+                let mut wrong = name[..end].to_owned();
+                wrong.replace_range(at..=at, "X");
+                assert!(!pattern.matches(&wrong), "{wrong}");
+            }
         }
     }
 

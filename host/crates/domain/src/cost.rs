@@ -1,5 +1,7 @@
 //! What a request cost, always with a status: there is no silent zero.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::money::Money;
@@ -46,8 +48,9 @@ pub struct Cost {
     pub total: Money,
     /// The lines.
     pub lines: Vec<CostLine>,
-    /// Who computed it.
-    pub plugin: PluginIdentity,
+    /// Who computed it. Shared, since each request has a cost and few plugins compute them all.
+    #[serde(with = "crate::shared")]
+    pub plugin: Arc<PluginIdentity>,
     /// SHA-256 of the configuration it had, 64 hex digits; absent if that was empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_digest: Option<String>,

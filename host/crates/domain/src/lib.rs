@@ -15,6 +15,7 @@ pub mod plugin;
 pub mod received;
 pub mod record;
 pub mod sampling;
+mod shared;
 pub mod span;
 pub mod time;
 pub mod upstream;

@@ -84,7 +84,7 @@ struct Cost<'a> {
 impl<'a> From<&'a CostOutcome> for Cost<'a> {
     fn from(outcome: &'a CostOutcome) -> Self {
         let plugin = match outcome {
-            CostOutcome::Priced(cost) | CostOutcome::Estimated(cost) => Some(&cost.plugin),
+            CostOutcome::Priced(cost) | CostOutcome::Estimated(cost) => Some(&*cost.plugin),
             CostOutcome::PluginFailed(fault) => Some(&fault.plugin),
             CostOutcome::Unpriced { .. } => None,
         };
@@ -118,7 +118,7 @@ pub(crate) mod tests {
         CostOutcome::Priced(DomainCost {
             total,
             lines: Vec::<CostLine>::new(),
-            plugin: plugin(),
+            plugin: plugin().into(),
             config_digest: None,
         })
     }

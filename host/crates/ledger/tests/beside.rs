@@ -104,7 +104,7 @@ async fn everything_at_once() {
 async fn every_outcome_and_cost() {
     let odd = "'; DROP TABLE entry; -- \0 \u{feff}\u{202e} 🦀 \"\\ \r\n".to_owned();
     let message = || odd.clone();
-    let plugin = support::cost(1).plugin;
+    let plugin = (*support::cost(1).plugin).clone();
     let fault = PluginFault { plugin, kind: FaultKind::Trap, message: odd.clone() };
     let outcomes = [
         Outcome::Completed { reason: Some(FinishReason::Stop) },

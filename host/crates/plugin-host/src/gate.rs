@@ -76,7 +76,7 @@ pub(crate) fn examine(
     )?;
     let loaded = steps.take(
         Step::Configure,
-        || Loaded::new(prepared, identity, described, entry),
+        || Loaded::new(prepared, Arc::new(identity), described, entry),
         |_| String::new(),
     )?;
     if runtime.limits.trial_call {

@@ -123,7 +123,7 @@ fn examine(
     let loaded = &passed.loaded;
     let described = &loaded.described;
     Ok(Inspection {
-        identity: loaded.identity.clone(),
+        identity: (*loaded.identity).clone(),
         description: described.description.clone(),
         roles: loaded.roles(),
         api_version: API,

@@ -40,7 +40,7 @@ pub(crate) struct Prepared {
 /// A plugin that may be called.
 pub(crate) struct Loaded {
     prepared: Prepared,
-    pub identity: PluginIdentity,
+    pub identity: Arc<PluginIdentity>,
     pub described: Described,
     /// Of a cost model.
     pub currency: Currency,
@@ -94,7 +94,7 @@ impl Loaded {
     /// Configures a first instance and asks it for its currency.
     pub fn new(
         prepared: Prepared,
-        identity: PluginIdentity,
+        identity: Arc<PluginIdentity>,
         described: Described,
         entry: &Entry,
     ) -> Result<Self, PluginHostError> {
@@ -121,7 +121,7 @@ impl Loaded {
     /// The same file with another configuration or other limits: nothing is compiled again.
     pub fn configured(&self, runtime: &Runtime, entry: &Entry) -> Result<Self, PluginHostError> {
         let prepared = Prepared { runtime: runtime.clone(), ..self.prepared.clone() };
-        Self::new(prepared, self.identity.clone(), self.described.clone(), entry)
+        Self::new(prepared, Arc::clone(&self.identity), self.described.clone(), entry)
     }
 
     /// Whether it was made with these settings. What runs in the shadow is never the same as what does not, so that each

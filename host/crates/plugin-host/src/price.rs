@@ -3,6 +3,8 @@
 //! A request crosses alone: a batch would save nothing (what costs is the number of strings), and its `now` would belong
 //! to no single item, so that computing a price again could give another answer.
 
+use std::sync::Arc;
+
 use tollgate_domain::usage::{ComputeUsage, Phase, TokenUsage, UnitUsage, UsageSource};
 use tollgate_domain::{
     Cost, CostKind, CostLine, CostOutcome, Currency, FaultKind, Money, UnixNanos, UnpricedReason,
@@ -50,7 +52,8 @@ pub(crate) fn price<'a>(
 pub(crate) fn one(model: &Loaded, tenant: Option<&str>, usage: &Usage, trial: bool) -> CostOutcome {
     match ask(model, tenant, usage, trial) {
         Ok(Answer::Cost(lines, total)) => {
-            let (plugin, config_digest) = (model.identity.clone(), model.config_digest.clone());
+            let (plugin, config_digest) =
+                (Arc::clone(&model.identity), model.config_digest.clone());
             let cost = Cost { total, lines, plugin, config_digest };
             match usage.source {
                 UsageSource::Estimated => CostOutcome::Estimated(cost),

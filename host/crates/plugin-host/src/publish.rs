@@ -28,7 +28,7 @@ impl Registry {
             let plugins = members.len();
             self.shared.meters.serve(members.iter().map(|member| {
                 let loaded = &member.loaded;
-                (&loaded.identity, member.rules.shadow, member.roles(), &loaded.tally)
+                (&*loaded.identity, member.rules.shadow, member.roles(), &loaded.tally)
             }));
             self.shared.set.store(Arc::new(PluginSet::new(generation, members)));
             // Only now: who reads it may count on it that no request is admitted under the set before.
@@ -63,7 +63,7 @@ impl Registry {
             if let Some(loaded) = &known.loaded
                 && !known.missing
                 && !known.in_force.shadow
-                && present.plugins().any(|identity| *identity == loaded.identity)
+                && present.plugins().any(|identity| *identity == *loaded.identity)
             {
                 taken.entry(loaded.identity.name.clone()).or_insert_with(|| name.clone());
             }
@@ -131,7 +131,7 @@ impl Registry {
             let described = loaded.map(|loaded| &loaded.described);
             let member = loaded.and_then(|_| self.member(name));
             let status = PluginStatus {
-                identity: loaded.map(|loaded| loaded.identity.clone()),
+                identity: loaded.map(|loaded| (*loaded.identity).clone()),
                 roles: member.map(|member| member.roles()).unwrap_or_default(),
                 since: loaded.and(known.since),
                 enabled: known.entry.enabled && known.held.as_deref() != Some(Known::DISABLED),
@@ -153,7 +153,7 @@ impl Registry {
 
     fn previous_identity(&self, name: &str, known: &Known) -> Option<PluginIdentity> {
         let loaded = known.loaded.as_ref()?;
-        known.previous.as_ref().map(|previous| previous.identity.clone()).or_else(|| {
+        known.previous.as_ref().map(|previous| (*previous.identity).clone()).or_else(|| {
             let digest = self.holds.files.get(name)?.previous.clone()?;
             let name = loaded.identity.name.clone();
             Some(PluginIdentity { name, version: String::new(), digest })

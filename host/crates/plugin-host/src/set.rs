@@ -130,7 +130,7 @@ impl PluginSet {
 
     /// Who is in it, in order.
     pub fn plugins(&self) -> impl Iterator<Item = &PluginIdentity> {
-        self.members.iter().map(|member| &member.loaded.identity)
+        self.members.iter().map(|member| &*member.loaded.identity)
     }
 
     /// Counts the sets: a later one has a higher number.
@@ -167,7 +167,7 @@ impl PluginSet {
         self.pricing(true, tenant, usage)
             .map(|member| ShadowPrice {
                 file: Arc::clone(&member.file),
-                plugin: member.loaded.identity.clone(),
+                plugin: (*member.loaded.identity).clone(),
                 outcome: price::one(&member.loaded, tenant, usage, false),
             })
             .collect()

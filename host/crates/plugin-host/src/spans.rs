@@ -139,7 +139,7 @@ impl Keep {
 fn push_fault(faults: &mut Vec<PluginFault>, fault: CallFault, loaded: &Loaded) {
     let is_repeated = fault.kind == FaultKind::BreakerOpen
         && faults.last().is_some_and(|last| {
-            last.kind == FaultKind::BreakerOpen && last.plugin == loaded.identity
+            last.kind == FaultKind::BreakerOpen && last.plugin == *loaded.identity
         });
     if !is_repeated {
         faults.push(fault.of(&loaded.identity));

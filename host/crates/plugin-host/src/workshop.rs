@@ -154,7 +154,7 @@ fn configure(opened: &Opened, limits: Limits, config: &str) -> Result<Loaded, Pl
     prepared.runtime.limits = Arc::new(limits);
     let (identity, described) = (opened.identity.clone(), opened.described.clone());
     let entry = Entry { config: config.to_owned(), ..Entry::default() };
-    Loaded::new(prepared, identity, described, &entry)
+    Loaded::new(prepared, Arc::new(identity), described, &entry)
 }
 
 /// A component through those steps of the gate that ask for no configuration.

@@ -42,7 +42,7 @@ fn the_tutorials_table_is_exact() {
         cost.lines.iter().map(|line| i128::from(line.amount_pico)).sum::<i128>(),
         cost.total.pico
     );
-    assert_eq!(Some(&cost.plugin), set.plugins().next());
+    assert_eq!(Some(&*cost.plugin), set.plugins().next());
 
     let mut estimated = usage("gpt-4o-mini", 120, 40);
     estimated.source = UsageSource::Estimated;

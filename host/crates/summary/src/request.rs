@@ -133,7 +133,7 @@ impl<'a> From<&'a CostOutcome> for Cost<'a> {
         let amount = |cost: &'a tollgate_domain::Cost, estimated| Self::Amount {
             money: cost.total,
             estimated,
-            plugin: Plugin::from(&cost.plugin),
+            plugin: Plugin::from(&*cost.plugin),
         };
         match outcome {
             CostOutcome::Priced(cost) => amount(cost, false),

@@ -30,7 +30,7 @@ pub fn amount(pico: i64, currency: &str) -> Cost {
     Cost {
         total: Money::new(i128::from(pico), currency),
         lines: vec![CostLine { kind: CostKind::Input, quantity: 10, amount_pico: pico }],
-        plugin: plugin(),
+        plugin: plugin().into(),
         config_digest: None,
     }
 }

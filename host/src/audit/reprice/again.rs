@@ -66,7 +66,7 @@ impl Checked {
         let Some(cost) = record.cost.cost() else {
             return add(&mut self.without_price, status(&record.cost));
         };
-        let PluginIdentity { name, version, digest } = &cost.plugin;
+        let PluginIdentity { name, version, digest } = &*cost.plugin;
         let model = match builds.of(cost) {
             Ok(model) => model,
             Err(why) => {

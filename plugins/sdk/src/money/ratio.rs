@@ -45,12 +45,13 @@ impl Ratio {
     }
 
     fn magnitude(self, quantity: u64) -> Option<u64> {
-        // Prices per million tokens with up to six decimals are whole picos, and 128-bit division is slow in
+        // Prices per million tokens with up to six decimals are whole picos, and arithmetic in 128 bits is slow in
         // WebAssembly, so the two common cases come first.
+        let product = product(self.numerator, quantity);
         if self.denominator == 1 {
-            return self.numerator.checked_mul(quantity);
+            return product;
         }
-        if let Some(product) = self.numerator.checked_mul(quantity) {
+        if let Some(product) = product {
             let (quotient, rest) = (product / self.denominator, product % self.denominator);
             return Some(quotient + u64::from(rounds_up(quotient, rest, self.denominator)));
         }
@@ -60,6 +61,11 @@ impl Ratio {
         let rest = u64::try_from(product % denominator).ok()?;
         quotient.checked_add(u64::from(rounds_up(quotient, rest, self.denominator)))
     }
+}
+
+/// Halves of a word multiply without the 128 bits in which an overflow is looked for.
+fn product(a: u64, b: u64) -> Option<u64> {
+    if (a | b) >> 32 == 0 { Some(a * b) } else { a.checked_mul(b) }
 }
 
 /// Half to even: up when more than half is left over, or exactly half of an odd quotient.

@@ -42,7 +42,11 @@ impl Beside {
         };
         let taken: serde_json::Value = serde_json::from_str(answer).unwrap();
         let seconds = |key: &str| taken[key].as_f64().unwrap();
-        Taken { first: seconds("first"), rest: seconds("rest"), processors: seconds("processors") }
+        Taken {
+            first: seconds("first"),
+            whole: seconds("whole"),
+            processors: seconds("processors"),
+        }
     }
 }
 

@@ -46,20 +46,22 @@ const WORK: [Work; 4] = [
 /// How long it took, in seconds.
 #[derive(Clone, Copy, Debug)]
 struct Taken {
-    /// From the request to the first token, of the sequence that had it first.
+    /// From the request to the first token, the mean of all sequences: one that reads prompts one after another has
+    /// its very first token sooner, and its last later.
     first: f64,
-    /// From there to the last token of all.
-    rest: f64,
+    /// From the request to the last token of all.
+    whole: f64,
     /// What processors spent on all of it.
     processors: f64,
 }
 
 impl Work {
-    /// Tokens per second: of the prompt, or written.
+    /// Tokens per second: of the prompt; or written, the time to read the prompts included, since with several
+    /// sequences some write while others read.
     fn rate(self, taken: &Taken) -> f64 {
         match self.written {
             1 => f64::from(self.prompt) / taken.first,
-            _ => self.tokens() / taken.rest,
+            _ => self.tokens() / taken.whole,
         }
     }
 
@@ -72,7 +74,7 @@ impl Work {
     }
 
     fn tokens(self) -> f64 {
-        self.sequences as f64 * f64::from(self.written - 1)
+        self.sequences as f64 * f64::from(self.written)
     }
 
     /// Prompts that begin unlike all others, so that nothing of them is found in a cache.

@@ -29,7 +29,7 @@ impl Ours {
 
     pub(crate) fn turn(&self, work: &Work, prompts: &[Vec<u32>]) -> Taken {
         let spent = processor_seconds();
-        let (began, first, last) = self.runtime.block_on(async {
+        let (began, firsts, last) = self.runtime.block_on(async {
             let began = Instant::now();
             let all = prompts.iter().map(|prompt| {
                 let request = GenerateRequest {
@@ -42,17 +42,17 @@ impl Ours {
                 tokio::spawn(watch(self.engine.submit(request).unwrap()))
             });
             let all: Vec<_> = all.collect();
-            let (mut first, mut last) = (None::<Instant>, began);
+            let (mut firsts, mut last) = (0.0, began);
             for one in all {
                 let (prefilled, ended) = one.await.unwrap();
-                first = Some(first.map_or(prefilled, |first| first.min(prefilled)));
+                firsts += (prefilled - began).as_secs_f64();
                 last = last.max(ended);
             }
-            (began, first.unwrap(), last)
+            (began, firsts, last)
         });
         Taken {
-            first: (first - began).as_secs_f64(),
-            rest: (last - first).as_secs_f64(),
+            first: firsts / prompts.len() as f64,
+            whole: (last - began).as_secs_f64(),
             processors: processor_seconds() - spent,
         }
     }

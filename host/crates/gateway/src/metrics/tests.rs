@@ -111,7 +111,7 @@ fn priced(pico: i128, currency: Currency) -> CostOutcome {
     CostOutcome::Priced(Cost {
         total: Money::new(pico, currency),
         lines: Vec::new(),
-        plugin,
+        plugin: plugin.into(),
         config_digest: None,
     })
 }

@@ -17,7 +17,7 @@ fn amount(pico: i128, currency: &str) -> CostOutcome {
     CostOutcome::Priced(Cost {
         total,
         lines: Vec::new(),
-        plugin: plugin("billed"),
+        plugin: plugin("billed").into(),
         config_digest: None,
     })
 }

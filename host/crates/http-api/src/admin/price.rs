@@ -23,6 +23,7 @@
 //! `status` is `priced`, `estimated`, `unpriced` (with `reason`) or `plugin_failed` (with the kind
 //! of fault as `reason`, and `message`).
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
@@ -145,7 +146,12 @@ impl From<CostOutcome> for Answer {
                     amount: amount(line.amount_pico),
                 });
                 let lines = Some(lines.collect());
-                Self { total: Some(cost.total), lines, plugin: Some(cost.plugin), ..nothing }
+                Self {
+                    total: Some(cost.total),
+                    lines,
+                    plugin: Some(Arc::unwrap_or_clone(cost.plugin)),
+                    ..nothing
+                }
             }
             CostOutcome::Unpriced { .. } => nothing,
             CostOutcome::PluginFailed(fault) => {
@@ -221,7 +227,8 @@ mod tests {
         let by = json!({"name": "acme/flat", "version": "1.0.0", "digest": "ab"});
         let line = CostLine { kind: CostKind::Input, quantity: 3, amount_pico: 1_500_000 };
         let total = Money::new(1_500_000, Currency::USD);
-        let cost = Cost { total, lines: vec![line], plugin: plugin.clone(), config_digest: None };
+        let cost =
+            Cost { total, lines: vec![line], plugin: plugin.clone().into(), config_digest: None };
         let fault =
             PluginFault { plugin, kind: FaultKind::Trap, message: "unreachable".to_owned() };
         let cases: [(CostOutcome, Value); 3] = [

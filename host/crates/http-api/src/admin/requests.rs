@@ -174,7 +174,7 @@ fn whole_cost(outcome: &CostOutcome) -> Value {
                 json!({"kind": line.kind, "quantity": line.quantity, "amount": amount.decimal()})
             };
             let lines: Vec<Value> = cost.lines.iter().map(line).collect();
-            (Some(&cost.plugin), None, lines, cost.config_digest.as_ref())
+            (Some(&*cost.plugin), None, lines, cost.config_digest.as_ref())
         }
         CostOutcome::PluginFailed(fault) => {
             (Some(&fault.plugin), Some(&fault.message), Vec::new(), None)

@@ -95,7 +95,8 @@ pub fn cost(pico: i128) -> Cost {
             name: "tollgate/cost-per-token".to_owned(),
             version: "0.1.0".to_owned(),
             digest: "ab".repeat(32),
-        },
+        }
+        .into(),
         config_digest: None,
     }
 }

@@ -1,6 +1,7 @@
 //! The same work as a gateway without plugins would do it.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use tollgate_domain::{
     Cost, CostKind, CostLine, CostOutcome, Currency, Money, PluginIdentity, Span, UnpricedReason,
@@ -11,7 +12,7 @@ use tollgate_domain::{
 pub struct Native {
     rates: HashMap<&'static str, (i64, i64)>,
     default: (i64, i64),
-    identity: PluginIdentity,
+    identity: Arc<PluginIdentity>,
 }
 
 impl Native {
@@ -22,11 +23,11 @@ impl Native {
             ("mistral-7b", (100_000, 200_000)),
             ("llama-3-8b", (100_000, 200_000)),
         ];
-        let identity = PluginIdentity {
+        let identity = Arc::new(PluginIdentity {
             name: "native".to_owned(),
             version: "0.1.0".to_owned(),
             digest: "0".repeat(64),
-        };
+        });
         Self { rates: rates.into(), default: (200_000, 400_000), identity }
     }
 
@@ -51,7 +52,7 @@ impl Native {
         CostOutcome::Priced(Cost {
             total,
             lines,
-            plugin: self.identity.clone(),
+            plugin: Arc::clone(&self.identity),
             config_digest: None,
         })
     }
