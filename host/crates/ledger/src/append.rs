@@ -52,7 +52,7 @@ impl LedgerWriter {
     pub fn finish(mut self) -> Result<Head, LedgerError> {
         self.commit()?;
         let newest = self.book.newest();
-        newest.checkpoint(true).map_err(|error| newest.failed(&error))?;
+        newest.empty_journal().map_err(|error| newest.failed(&error))?;
         let tail = self.book.tail();
         Ok(Head { seq: tail.seq, records: tail.records })
     }

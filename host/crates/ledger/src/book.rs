@@ -18,6 +18,8 @@ pub(crate) struct Book {
     durability: Durability,
     partition_bytes: u64,
     newest: Partition,
+    /// Size of the newest file.
+    bytes: u64,
     tail: Tail,
 }
 
@@ -40,9 +42,9 @@ impl Book {
             let path = files::partition(&folder, ordinal);
             let newest = Partition::open(&path, ordinal, durability)?;
             if newest.is_begun()? {
-                let tail = Tail::default();
+                let (bytes, tail) = (size(&newest)?, Tail::default());
                 let folder = folder.clone();
-                break Some(Self { folder, durability, partition_bytes, newest, tail });
+                break Some(Self { folder, durability, partition_bytes, newest, bytes, tail });
             }
             // The process died between making the file and its first commit: nothing is in it.
             drop(newest);
@@ -55,8 +57,8 @@ impl Book {
             Some(book) => Ok(book),
             None => {
                 let newest = begin(&folder, durability, Tail::default(), &[], &[], &[])?;
-                let tail = Tail::default();
-                Ok(Self { folder, durability, partition_bytes, newest, tail })
+                let (bytes, tail) = (size(&newest)?, Tail::default());
+                Ok(Self { folder, durability, partition_bytes, newest, bytes, tail })
             }
         }
     }
@@ -76,15 +78,15 @@ impl Book {
         &mut self,
         work: impl FnOnce(&mut Page<'_>) -> Result<T, rusqlite::Error>,
     ) -> Result<T, LedgerError> {
-        let mut tail = self.tail;
+        let tail = self.tail;
         let written = self.newest.transaction(|partition| {
             let mut page = Page { partition, tail };
             let value = work(&mut page)?;
-            tail = page.tail;
-            Ok(value)
+            // In here the file is ours already; asked afterwards, it would have to be locked once more.
+            Ok((value, page.tail, partition.bytes()?))
         });
-        let value = written.map_err(|error| self.newest.failed(&error))?;
-        self.tail = tail;
+        let (value, tail, bytes) = written.map_err(|error| self.newest.failed(&error))?;
+        (self.tail, self.bytes) = (tail, bytes);
         Ok(value)
     }
 
@@ -93,9 +95,7 @@ impl Book {
         let newest = &self.newest;
         let failed = |error| newest.failed(&error);
         // An empty file is not closed, however small files shall be.
-        if newest.bytes().map_err(failed)? < self.partition_bytes
-            || newest.last().map_err(failed)?.is_none()
-        {
+        if self.bytes < self.partition_bytes || newest.last().map_err(failed)?.is_none() {
             return Ok(false);
         }
         let (listed, in_flight, cursors) = (
@@ -104,6 +104,7 @@ impl Book {
             newest.cursors().map_err(failed)?,
         );
         let next = begin(&self.folder, self.durability, self.tail, &listed, &in_flight, &cursors)?;
+        self.bytes = size(&next)?;
         self.newest = next;
         Ok(true)
     }
@@ -125,6 +126,7 @@ impl Book {
             return Err(LedgerError::damaged(&path, "the newest file is gone"));
         }
         self.newest = Partition::open(&path, ordinal, self.durability)?;
+        self.bytes = size(&self.newest)?;
         self.tail = self.read_tail()?;
         Ok(())
     }
@@ -144,6 +146,10 @@ impl Book {
         let records = newest.last_number().map_err(failed)?.unwrap_or(before);
         Ok(Tail { seq, records, hash })
     }
+}
+
+fn size(partition: &Partition) -> Result<u64, LedgerError> {
+    partition.bytes().map_err(|error| partition.failed(&error))
 }
 
 fn begin(

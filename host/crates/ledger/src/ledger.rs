@@ -320,9 +320,19 @@ impl Ledger {
     }
 
     pub(crate) fn retire_blocking(&self, ordinal: u64) -> Result<(), LedgerError> {
+        self.ask_blocking(|reply| Command::Retire { ordinal, reply })
+    }
+
+    pub(crate) fn write_back_blocking(&self) -> Result<(), LedgerError> {
+        self.ask_blocking(|reply| Command::WriteBack { reply })
+    }
+
+    fn ask_blocking<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<Result<T, LedgerError>>) -> Command,
+    ) -> Result<T, LedgerError> {
         let (reply, answer) = oneshot::channel();
-        let command = Command::Retire { ordinal, reply };
-        self.0.commands.blocking_send(command).map_err(|_| LedgerError::Closed)?;
+        self.0.commands.blocking_send(command(reply)).map_err(|_| LedgerError::Closed)?;
         answer.blocking_recv().unwrap_or(Err(LedgerError::Closed))
     }
 

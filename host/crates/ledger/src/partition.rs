@@ -28,6 +28,9 @@ const TABLES: u32 = 1;
 /// "Toll" in the file's header, by which tools tell what it is.
 const APPLICATION: u32 = 0x546f_6c6c;
 
+/// Size of the journal from which on it is written back, and to which it is cut when it begins again.
+pub(crate) const WAL_BYTES: u64 = 4 << 20;
+
 /// How long a reader waits for another connection.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -127,6 +130,9 @@ impl Partition {
             db.pragma_update(None, "journal_mode", "WAL")?;
             // A thread of its own writes back; in the committing one it would hold up everybody.
             db.pragma_update(None, "wal_autocheckpoint", 0)?;
+            // Written back, it is written from the start again, and would keep its length: who looks at that would
+            // take it for full for ever.
+            db.pragma_update(None, "journal_size_limit", integer(WAL_BYTES))?;
             let synchronous = match durability {
                 Durability::Power => "FULL",
                 Durability::Process => "NORMAL",
@@ -393,19 +399,23 @@ impl Partition {
         rows.collect()
     }
 
-    /// Writes the journal back into the file. `truncate`: waits for readers and empties it.
-    pub(crate) fn checkpoint(&self, truncate: bool) -> Result<()> {
-        let mode = if truncate {
-            "PRAGMA wal_checkpoint(TRUNCATE)"
-        } else {
-            "PRAGMA wal_checkpoint(PASSIVE)"
-        };
-        self.db.query_row(mode, [], |_| Ok(()))
+    /// Writes the journal back into the file, as far as nobody reads it; how many of its pages are left. When none is,
+    /// what is written next begins it anew.
+    pub(crate) fn write_back(&self) -> Result<u64> {
+        self.db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
+            let (all, written_back): (i64, i64) = (row.get(1)?, row.get(2)?);
+            Ok(count(all).saturating_sub(count(written_back)))
+        })
     }
 
-    /// Size of the file's pages, the journal's included.
+    /// Writes the journal back, waiting for readers, and empties it.
+    pub(crate) fn empty_journal(&self) -> Result<()> {
+        self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+    }
+
+    /// Size of the file's pages, the journal's included; within a transaction those that it adds, too.
     pub(crate) fn bytes(&self) -> Result<u64> {
-        // Asked after each commit, so these are parsed once.
+        // Asked in each commit, so these are parsed once.
         let value = |sql| self.db.prepare_cached(sql)?.query_row([], |row| row.get(0).map(count));
         Ok(value("PRAGMA page_count")?.saturating_mul(value("PRAGMA page_size")?))
     }

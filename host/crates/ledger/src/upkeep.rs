@@ -12,15 +12,17 @@ use crate::entry::integer;
 use crate::error::LedgerError;
 use crate::files;
 use crate::ledger::Ledger;
-use crate::partition::{Listed, Partition};
+use crate::partition::{Listed, Partition, WAL_BYTES};
 use crate::shared::Shared;
 use crate::state::Disk;
 
 /// How often it looks.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// Size of the journal from which on it is written back.
-const WAL_BYTES: u64 = 4 << 20;
+/// How often the journal is written back before the writer is asked for the rest, at most, and what is little enough
+/// for it.
+const PASSES: usize = 3;
+const FEW_PAGES: u64 = 256;
 
 /// The thread, as whoever ends it has it.
 pub(crate) struct Beside {
@@ -70,8 +72,10 @@ impl Upkeep {
     }
 
     fn look(&mut self) {
-        if let Err(error) = self.write_back().and_then(|()| self.retain()) {
-            tracing::warn!(%error, "the ledger's upkeep goes on later");
+        match self.write_back().and_then(|()| self.retain()) {
+            // Whoever closed it does the rest.
+            Ok(()) | Err(LedgerError::Closed) => {}
+            Err(error) => tracing::warn!(%error, "the ledger's upkeep goes on later"),
         }
         self.look_at_disk();
     }
@@ -93,14 +97,23 @@ impl Upkeep {
             let path = files::partition(folder, ordinal);
             if files::wal_bytes(&path) > 0 {
                 let closed = Partition::open(&path, ordinal, self.shared.settings.durability)?;
-                closed.checkpoint(true).map_err(|error| closed.failed(&error))?;
+                closed.empty_journal().map_err(|error| closed.failed(&error))?;
             }
         }
-        match &self.newest {
-            Some(open) if files::wal_bytes(&open.path) > WAL_BYTES => {
-                open.checkpoint(false).map_err(|error| open.failed(&error))
+        let Some(open) = &self.newest else { return Ok(()) };
+        if files::wal_bytes(&open.path) <= WAL_BYTES {
+            return Ok(());
+        }
+        // Beside a busy writer the end is never reached from here, but each time what is left is what came meanwhile.
+        for _ in 0..PASSES {
+            let left = open.write_back().map_err(|error| open.failed(&error))?;
+            if left <= FEW_PAGES {
+                break;
             }
-            _ => Ok(()),
+        }
+        match self.ledger.upgrade() {
+            Some(ledger) => Ledger::of(ledger).write_back_blocking(),
+            None => Ok(()),
         }
     }
 

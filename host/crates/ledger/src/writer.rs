@@ -16,7 +16,7 @@ use tollgate_domain::{CostOutcome, ErrorKind, Outcome, Record, UnixNanos, Unpric
 use crate::book::Book;
 use crate::entry::{Cursor, Head, Kind, NewEntry, Outbound, Payload, Seq};
 use crate::error::LedgerError;
-use crate::files::{self, Lock};
+use crate::files::Lock;
 use crate::recent::Recent;
 use crate::shared::Shared;
 use crate::slots::Ticket;
@@ -24,13 +24,6 @@ use crate::upkeep::Beside;
 
 /// Commands that are committed together at most.
 const BATCH: usize = 512;
-
-/// Size of the journal from which on the writer writes it back itself, since the upkeep does not
-/// get to the end of it.
-const WAL_BYTES: u64 = 64 << 20;
-
-/// How often the writer looks at that, in commits.
-const LOOK_EVERY: u64 = 16;
 
 /// First and longest pause before the file is tried again.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
@@ -42,12 +35,38 @@ type Reply<T> = Sender<Result<T, LedgerError>>;
 
 /// What the writer is asked to do.
 pub(crate) enum Command {
-    Start { entry: NewEntry, plugin_set: String, reply: Reply<Ticket> },
-    End { entry: NewEntry, record: Box<Record>, ticket: Option<Ticket>, reply: Reply<Seq> },
-    Receive { entries: Vec<NewEntry>, payloads: Vec<Payload>, reply: Reply<()> },
-    Advance { exporter: String, cursor: Cursor, reply: Reply<()> },
-    Retire { ordinal: u64, reply: Reply<()> },
-    Close { reply: Reply<()> },
+    Start {
+        entry: NewEntry,
+        plugin_set: String,
+        reply: Reply<Ticket>,
+    },
+    End {
+        entry: NewEntry,
+        record: Box<Record>,
+        ticket: Option<Ticket>,
+        reply: Reply<Seq>,
+    },
+    Receive {
+        entries: Vec<NewEntry>,
+        payloads: Vec<Payload>,
+        reply: Reply<()>,
+    },
+    Advance {
+        exporter: String,
+        cursor: Cursor,
+        reply: Reply<()>,
+    },
+    Retire {
+        ordinal: u64,
+        reply: Reply<()>,
+    },
+    /// What the upkeep left of the journal: while this is done nothing is added, so that it can begin anew.
+    WriteBack {
+        reply: Reply<()>,
+    },
+    Close {
+        reply: Reply<()>,
+    },
 }
 
 /// What a command has come to within a transaction.
@@ -192,7 +211,7 @@ impl Writer {
                             page.retire(*ordinal)?;
                             Done::Other
                         }
-                        Command::Close { .. } => Done::Other,
+                        Command::WriteBack { .. } | Command::Close { .. } => Done::Other,
                     })
                 })
                 .collect::<Result<Vec<Done>, rusqlite::Error>>()
@@ -211,6 +230,7 @@ impl Writer {
         let tail = self.book.tail();
         self.shared.count(|counts| counts.committed(batch.len(), began.elapsed()));
         let mut replies: Vec<Box<dyn FnOnce()>> = Vec::with_capacity(batch.len());
+        let mut write_back = None;
         for (command, done) in batch.into_iter().zip(done) {
             match (command, done) {
                 (Command::Start { reply, .. }, Done::Started(seq, slot)) => {
@@ -235,12 +255,19 @@ impl Writer {
                 (Command::Retire { reply, .. }, _) => {
                     replies.push(Box::new(move || drop(reply.send(Ok(())))));
                 }
+                (Command::WriteBack { reply }, _) => write_back = Some(reply),
                 _ => {}
             }
         }
         // Whoever hears of it finds it there.
         self.shared.head.send_replace(Head { seq: tail.seq, records: tail.records });
         replies.into_iter().for_each(|reply| reply());
+        // After all others, who have no need to wait for it.
+        if let Some(reply) = write_back {
+            let newest = self.book.newest();
+            let written = newest.write_back().map(drop).map_err(|error| newest.failed(&error));
+            let _ = reply.send(written);
+        }
         self.keep_bounds();
     }
 
@@ -287,7 +314,7 @@ impl Writer {
         }
     }
 
-    /// Begins the next file and writes the journal back, when it is time.
+    /// Begins the next file when it is time.
     fn keep_bounds(&mut self) {
         if Instant::now() >= self.turn_at
             && let Err(error) = self.book.turn()
@@ -299,15 +326,7 @@ impl Writer {
                 self.in_trouble(&error);
             }
         }
-        let newest = self.book.newest();
-        self.shared.set_newest(newest.ordinal);
-        let look = self.shared.count(|counts| counts.commits.is_multiple_of(LOOK_EVERY));
-        if look
-            && files::wal_bytes(&newest.path) > WAL_BYTES
-            && let Err(error) = newest.checkpoint(false)
-        {
-            tracing::warn!(%error, "the ledger's journal cannot be written back");
-        }
+        self.shared.set_newest(self.book.newest().ordinal);
     }
 
     /// Tells everybody that it was not put on record; keeps the ends of requests.
@@ -324,6 +343,7 @@ impl Writer {
                 Command::Advance { reply, .. }
                 | Command::Receive { reply, .. }
                 | Command::Retire { reply, .. }
+                | Command::WriteBack { reply }
                 | Command::Close { reply } => {
                     let _ = reply.send(Err(error.clone()));
                 }
@@ -405,7 +425,7 @@ impl Writer {
             self.write_owed()?;
         }
         let newest = self.book.newest();
-        newest.checkpoint(true).map_err(|error| newest.failed(&error))
+        newest.empty_journal().map_err(|error| newest.failed(&error))
     }
 }
 

@@ -3,7 +3,7 @@
 mod support;
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use support::{found, record, serve, settings, started, until};
 use tollgate_domain::plugin::{FaultKind, PluginFault};
@@ -97,6 +97,31 @@ async fn everything_at_once() {
     until(|| ledger.state().partitions == 1).await;
     assert_eq!(verify(folder.path(), None, |_| {}).unwrap().head.seq.0, 2 * records);
     ledger.close().await.unwrap();
+}
+
+/// However busy the writer is, the journal is written back whole now and then, begun anew and cut short: as long as it
+/// was, whoever looks at its length would have it written back again and again, and wait for the disk each time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_is_begun_anew_while_much_is_written() {
+    const MOST: u64 = 5 << 20;
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(settings(folder.path())).unwrap().ledger;
+    let journal = || {
+        let length = |path: std::path::PathBuf| path.metadata().unwrap().len();
+        length(folder.path().join("ledger-00000001.sqlite-wal"))
+    };
+    let mut served = 0;
+    while journal() < MOST {
+        serve(&ledger, served..served + 50).await;
+        served += 50;
+    }
+    let began = Instant::now();
+    while journal() >= MOST {
+        assert!(began.elapsed() < Duration::from_secs(60), "{} bytes", journal());
+        serve(&ledger, served..served + 50).await;
+        served += 50;
+    }
+    verify(folder.path(), None, |_| {}).unwrap();
 }
 
 /// Every way a request can end and be priced, with words that are hard to keep.
