@@ -19,6 +19,12 @@ use clap::{CommandFactory, Parser, Subcommand};
 use tollgate::Banner;
 use tollgate_settings::{Given, LogFormat, Settings};
 
+/// Requests of many sizes are made and dropped on many threads at once, for weeks: the allocator that gateways take for
+/// that. The ledger's SQLite has it, too.
+#[cfg(all(unix, not(target_env = "musl")))]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Observability gateway for LLM inference.
 #[derive(Parser)]
 #[command(name = "tollgate", version, arg_required_else_help = true)]
