@@ -161,6 +161,13 @@ impl Backend {
         self.settings == *settings && self.state.breaker_settings == breaker
     }
 
+    /// Host and port of its URL.
+    pub fn server(&self) -> (&str, u16) {
+        let url = &self.settings.url;
+        let default_port = if url.scheme_str() == Some("https") { 443 } else { 80 };
+        (url.host().unwrap_or_default(), url.port_u16().unwrap_or(default_port))
+    }
+
     /// The URL of a path below the base.
     pub fn below(&self, path: &str) -> Option<Uri> {
         self.at(format!("{}{path}", self.settings.url.path().trim_end_matches('/')))

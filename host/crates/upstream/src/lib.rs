@@ -30,6 +30,7 @@ mod responses;
 mod route;
 mod send;
 mod sse;
+mod trail;
 mod transport;
 mod upstreams;
 mod usage;
@@ -46,7 +47,8 @@ pub use outgoing::Outgoing;
 pub use probe::{Heard, Probe};
 #[doc(hidden)]
 pub use reading::reading_bench;
-pub use route::Route;
-pub use send::{Attempt, AttemptOutcome, Failed, FailedKind, UpstreamAnswer};
+pub use route::{Candidate, Route};
+pub use send::{Failed, FailedKind, UpstreamAnswer};
+pub use trail::{Asking, Attempt, AttemptOutcome, Trail, Tried};
 pub use upstreams::{ServedModel, Upstreams};
 pub use usage::ReportedPhases;
