@@ -3,6 +3,7 @@ that misbehave on purpose."""
 
 import json
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -339,9 +340,11 @@ def test_a_killed_gateway_bills_the_backend_that_was_asked_last(front, scripted,
     begun = threading.Event()
     threading.Thread(target=ask, daemon=True).start()
     assert asked.wait(30) and (not speaks or begun.wait(30))
-    # What is silent has nothing to wait for but the commit of the start.
-    until(lambda: "tollgate_ledger_started_total 1" in gateway.http.get("/metrics").text, what="the start")
-    time.sleep(0.5)
+    # What is silent has nothing to wait for but the commit of the start, and the note of who is asked, which follows at once.
+    ledger = sqlite3.connect(f"file:{gateway.data / 'ledger' / 'ledger-00000001.sqlite'}?mode=ro", uri=True)
+    until(lambda: ledger.execute("SELECT count(*) FROM in_flight").fetchone()[0], seconds=30, what="the start")
+    ledger.close()
+    time.sleep(1)
     gateway.kill()
     again = front(to(refuses(), "away"))
     root, _ = names_the_second(again, trace, "aborted")
