@@ -132,12 +132,16 @@ impl Backend {
         let same_connections = |before: &&Self| {
             before.settings.ca == settings.ca
                 && before.settings.connect_timeout == settings.connect_timeout
+                && before.settings.proxy == settings.proxy
         };
         let transport = match before.filter(same_connections) {
             Some(before) => before.transport.clone(),
-            None => {
-                Transport::new(&settings.url, settings.connect_timeout, settings.ca.as_deref())?
-            }
+            None => Transport::new(
+                &settings.url,
+                settings.connect_timeout,
+                settings.ca.as_deref(),
+                settings.proxy.as_ref(),
+            )?,
         };
         let kept = before.filter(|before| before.state.breaker_settings == breaker);
         let state = kept.map_or_else(|| Arc::new(State::new(breaker)), |b| Arc::clone(&b.state));

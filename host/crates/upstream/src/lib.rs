@@ -25,6 +25,8 @@ mod matching;
 mod openai;
 mod outgoing;
 mod probe;
+mod proxy;
+mod reach;
 mod reading;
 mod responses;
 mod route;
