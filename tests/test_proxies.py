@@ -2,6 +2,7 @@
 servers lead nowhere but at the proxy."""
 
 import ssl
+import time
 
 import httpx
 import pytest
@@ -181,6 +182,7 @@ def test_a_client_that_leaves_closes_the_tunnel(front, scripted, proxy, authorit
         try:
             while True:
                 connection.sendall(chunk("word "))
+                time.sleep(0.02)
         except OSError:
             gone.append(True)
 
@@ -189,4 +191,4 @@ def test_a_client_that_leaves_closes_the_tunnel(front, scripted, proxy, authorit
     gateway = front(behind("https", authority) | {"proxy": f"http://127.0.0.1:{by.port}"})
     with httpx.stream("POST", gateway.url + ROUTE, json=CHAT | {"stream": True}, trust_env=False) as answer:
         next(answer.iter_lines())
-    until(lambda: gone, what="the server hears of it")
+    until(lambda: gone, seconds=30, what="the server hears of it")

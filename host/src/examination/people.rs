@@ -3,11 +3,12 @@
 use std::time::SystemTime;
 
 use tollgate_settings::Settings;
-use tollgate_tenancy::{Keys, RedisSettings, ping};
+use tollgate_tenancy::{Keys, ping};
 use tollgate_upstream::{Heard, Probe, Upstreams};
 
 use super::clock::Clock;
 use super::{Finding, PATIENCE};
+use crate::tenancy;
 
 /// What was found, and which clocks were seen on the way.
 #[derive(Default)]
@@ -79,8 +80,7 @@ impl People {
 
     async fn redis(&mut self, settings: &Settings) {
         const CHECK: &str = "redis";
-        let Some(url) = &settings.tenancy.redis_url else { return };
-        let redis = RedisSettings::new(url.reveal().to_owned());
+        let Some(redis) = tenancy::redis(settings) else { return };
         let finding = match ping(&redis, PATIENCE).await {
             Err(error) => Finding::failed(
                 CHECK,

@@ -6,7 +6,7 @@ mod support;
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use support::{crash_image, found, open, record, serve, settings, started, until, usage};
+use support::{crash_image, found, open, planned, record, serve, settings, started, until, usage};
 use tollgate_domain::{CostOutcome, Currency, Money, Outcome, Record, TokenUsage, UnixNanos};
 use tollgate_ledger::{
     Cursor, Ledger, LedgerError, LedgerReader, LedgerSettings, LedgerWriter, Query, Seq, Stored,
