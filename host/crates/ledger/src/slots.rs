@@ -121,7 +121,7 @@ impl Slots {
     }
 
     fn write(&self, slot: u32, started: Seq, Progress { input, output, place, at }: Progress) {
-        let output = output.min(MOST_TOKENS) | u64::from(place) << COUNT_BITS;
+        let output = output.min(MOST_TOKENS) | (u64::from(place) << COUNT_BITS);
         let check = if place == 0 { CHECK } else { CHECK_WITH_PLACE };
         let check = check ^ started.0 ^ input ^ output ^ at.0;
         let mut bytes = [0; SLOT_BYTES];
