@@ -20,6 +20,8 @@ mod budget;
 mod config;
 mod error;
 mod exchange;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod json;
 mod matching;
 mod openai;

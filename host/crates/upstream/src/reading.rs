@@ -131,6 +131,18 @@ impl Source {
     }
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+impl Source {
+    /// Bytes that it keeps.
+    pub fn kept(&self) -> usize {
+        match self {
+            Self::Events { framer, .. } => framer.kept(),
+            Self::Whole { collected, .. } => collected.len(),
+            Self::Opaque { held, .. } => held.as_ref().map_or(0, Bytes::len),
+        }
+    }
+}
+
 /// Whether a stream that ended without the word for it is whole: every choice that it has said why it ended.
 fn whole_stream(reader: &EventReader, account: &mut Account) -> Result<(), UpstreamError> {
     if account.is_over() {
