@@ -62,7 +62,7 @@ async fn serve(gateway: Arc<Inner>, call: Call, reply: Reply) {
     let asked = Asked { model: gateway.model_of(&call.asked).to_owned(), ..call.asked.clone() };
     let request = Request::begin(&call.arrival, asked, call.user.clone());
     let log = request.log_span();
-    live(gateway, call, request, reply).instrument(log).await;
+    Box::pin(live(gateway, call, request, reply).instrument(log)).await;
 }
 
 /// The life of a request while its client waits.
