@@ -47,13 +47,15 @@ def to(server, name="second", **more):
 
 
 class Scripted:
-    """A server that answers each connection as `script` does, which gets the socket and the request's head."""
+    """A server that answers each connection as `script` does, which gets the socket and the request's body. `tls` is what it is
+    spoken to by, if it is."""
 
-    def __init__(self, script):
+    def __init__(self, script, tls=None):
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.address = self._listener.getsockname()
+        self.url = f"http://127.0.0.1:{self.address[1]}"
         self.heads = []
-        self._script = script
+        self._script, self._tls = script, tls
         threading.Thread(target=self._serve, daemon=True).start()
 
     def _serve(self):
@@ -65,6 +67,11 @@ class Scripted:
             threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
 
     def _answer(self, connection):
+        try:
+            if self._tls:
+                connection = self._tls.wrap_socket(connection, server_side=True)
+        except OSError:
+            return
         with connection:
             received = b""
             while b"\r\n\r\n" not in received:
@@ -90,8 +97,8 @@ class Scripted:
 def scripted():
     servers = []
 
-    def start(script):
-        servers.append(Scripted(script))
+    def start(script, tls=None):
+        servers.append(Scripted(script, tls))
         return servers[-1]
 
     yield start

@@ -183,6 +183,13 @@ def test_backends_and_the_clock(doctor, gateway, tmp_path):
         found = of(url)
         expect(found, "backends", "ok", "404")
         expect(found, "clock", "failed", "clock of b", "synchronise")
+    file.write_text('[[backend]]\nname = "b"\nurl = "https://model.test/v1"\n')
+    away = f"http://user:word@127.0.0.1:{free_port()}"
+    found = doctor("--backends", file, env={"HTTPS_PROXY": away})
+    expect(found, "backends", "failed", f"by the proxy {away.replace('user:word@', '')}", "cannot be reached", 'proxy = "none"')
+    assert "word" not in json.dumps(found)
+    found = doctor("--backends", file, env={"ALL_PROXY": "socks5://127.0.0.1:1"})
+    expect(found, "backends", "failed", "ALL_PROXY", "SOCKS")
     file.write_text("[[backend]]\nname = 1\n")
     expect(doctor("--backends", file), "backends", "failed", "backends.toml")
     file.write_text("")

@@ -190,11 +190,17 @@ def test_a_budget_that_is_new_knows_what_was_spent(start, tmp_path):
 
 
 class Redis:
-    """A Redis of our own."""
+    """A Redis of our own; `tls` is the certificate that it shows and its key, if it speaks TLS."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, tls=None):
         self.port = free_port()
-        self._command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+        self._tls = tls is not None
+        ports = ["--port", str(self.port)]
+        if tls:
+            certificate, key = tls
+            ports = ["--port", "0", "--tls-port", str(self.port), "--tls-auth-clients", "no", "--tls-ca-cert-file", certificate]
+            ports += ["--tls-cert-file", certificate, "--tls-key-file", key]
+        self._command = ["redis-server", *ports, "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
         self.start()
 
     def start(self):
@@ -204,6 +210,8 @@ class Redis:
     def _answers(self):
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+                if self._tls:
+                    return True
                 connection.sendall(b"PING\r\n")
                 return connection.recv(16).startswith(b"+PONG")
         except OSError:

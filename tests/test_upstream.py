@@ -3,6 +3,7 @@ that misbehave on purpose."""
 
 import json
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -270,6 +271,85 @@ def test_a_killed_gateway_bills_what_was_forwarded(front, scripted, tmp_path):
     attributes = again.root_span(trace_id)["attributes"]
     assert attributes["tollgate.outcome"] == "aborted" and attributes["tollgate.cost.status"] == "estimated"
     assert attributes["llm.completion_tokens"] > 0
+
+
+LATER = {"models": [{"as": "gpt-4o-mini", "name": "llama-3-8b"}], "provider": "elsewhere"}
+
+
+def names_the_second(gateway, trace_id, status="client_gone"):
+    """What is on record of a request that the first backend did not take names the second, in each place."""
+    root, client = root_and_client(gateway, trace_id)
+    attributes = root["attributes"]
+    assert attributes["tollgate.outcome"] == status
+    assert attributes["gen_ai.response.model"] == client["attributes"]["gen_ai.response.model"] == "llama-3-8b"
+    assert attributes["gen_ai.provider.name"] == client["attributes"]["gen_ai.provider.name"] == "elsewhere"
+    assert attributes["tollgate.backend"] == client["attributes"]["tollgate.backend"] == "second"
+    return root, client
+
+
+def test_a_client_that_leaves_while_the_second_backend_works_leaves_its_name(front, scripted):
+    server = scripted(lambda connection, _: time.sleep(60))
+    gateway = front(to(refuses(), "away", weight=9), to(server, **LATER))
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    with pytest.raises(httpx.ReadTimeout):
+        gateway.http.post(ROUTE, json=CHAT, headers={"traceparent": f"00-{trace}-00f067aa0ba902b7-01"}, timeout=3)
+    root, client = names_the_second(gateway, trace)
+    assert client["attributes"]["server.port"] == int(server.url.rsplit(":", 1)[1])
+    (event,) = client["events"]
+    assert event["attributes"]["tollgate.upstream.retry.backend"] == "away"
+    assert root["attributes"]["tollgate.cost.reason"] == "not_served"
+
+
+def test_a_request_that_times_out_at_the_second_backend_names_it(front, scripted):
+    server = scripted(lambda connection, _: time.sleep(60))
+    later = to(server, **LATER, **{"first-byte-timeout-ms": 300, "retries": 0})
+    gateway = front(to(refuses(), "away", weight=9, retries=0), later)
+    answer = gateway.http.post(ROUTE, json=CHAT)
+    assert answer.status_code == 504
+    _, client = names_the_second(gateway, answer.headers["x-tollgate-trace-id"], "failed")
+    assert [e["attributes"]["tollgate.upstream.retry.backend"] for e in client["events"]] == ["away", "second"]
+    assert client["attributes"]["server.port"] == int(server.url.rsplit(":", 1)[1])
+
+
+@pytest.mark.parametrize("speaks", [True, False])
+def test_a_killed_gateway_bills_the_backend_that_was_asked_last(front, scripted, speaks):
+    asked = threading.Event()
+
+    def script(connection, _):
+        asked.set()
+        if not speaks:
+            time.sleep(60)
+        begin_events(connection)
+        for _ in range(600):
+            connection.sendall(chunk("some words "))
+            time.sleep(0.02)
+
+    gateway = front(to(refuses(), "away", weight=9), to(scripted(script), **LATER))
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    headers = {"traceparent": f"00-{trace}-00f067aa0ba902b7-01"}
+
+    def ask():
+        try:
+            with gateway.http.stream("POST", ROUTE, json=CHAT | {"stream": True}, headers=headers) as answer:
+                for count, _ in enumerate(answer.iter_lines()):
+                    if count == 20:
+                        begun.set()
+        except httpx.TransportError:
+            pass
+
+    begun = threading.Event()
+    threading.Thread(target=ask, daemon=True).start()
+    assert asked.wait(30) and (not speaks or begun.wait(30))
+    # What is silent has nothing to wait for but the commit of the start, and the note of who is asked, which follows at once.
+    ledger = sqlite3.connect(f"file:{gateway.data / 'ledger' / 'ledger-00000001.sqlite'}?mode=ro", uri=True)
+    until(lambda: ledger.execute("SELECT count(*) FROM in_flight").fetchone()[0], seconds=30, what="the start")
+    ledger.close()
+    time.sleep(1)
+    gateway.kill()
+    again = front(to(refuses(), "away"))
+    root, _ = names_the_second(again, trace, "aborted")
+    attributes = root["attributes"]
+    assert attributes["tollgate.cost.status"] == "estimated" and (attributes["llm.completion_tokens"] > 0) == speaks
 
 
 @pytest.fixture(scope="module")

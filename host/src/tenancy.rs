@@ -27,25 +27,30 @@ pub(crate) fn open(settings: &Settings) -> Result<Tenancy, StartError> {
             return Err(StartError::Unguarded(fault));
         }
     }
-    let limiter = match &tenancy.redis_url {
+    let limiter = match redis(settings) {
         None => Limiter::local(),
-        Some(url) => {
-            let shared = RedisSettings {
-                policy: match tenancy.redis_away {
-                    RedisAway::Open => RedisPolicy::Open,
-                    RedisAway::Closed => RedisPolicy::Closed,
-                    RedisAway::Local => RedisPolicy::Local,
-                },
-                ..RedisSettings::new(url.reveal().to_owned())
-            };
-            Limiter::shared(&shared)?
-        }
+        Some(shared) => Limiter::shared(&shared)?,
     };
     match keys.count() {
         0 => tracing::info!("no keys: everybody is let in, and `user` names the tenant"),
         keys => tracing::info!(keys, "keys are asked for"),
     }
     Ok(Tenancy { keys, limiter })
+}
+
+/// What limits are shared through, if they are.
+pub(crate) fn redis(settings: &Settings) -> Option<RedisSettings> {
+    let tenancy = &settings.tenancy;
+    let url = tenancy.redis_url.as_ref()?;
+    Some(RedisSettings {
+        ca_file: tenancy.redis_ca_file.clone(),
+        policy: match tenancy.redis_away {
+            RedisAway::Open => RedisPolicy::Open,
+            RedisAway::Closed => RedisPolicy::Closed,
+            RedisAway::Local => RedisPolicy::Local,
+        },
+        ..RedisSettings::new(url.reveal().to_owned())
+    })
 }
 
 /// Tells budgets that are new what was spent before they were: looks for changes of the rules as

@@ -3,11 +3,12 @@
 use std::time::SystemTime;
 
 use tollgate_settings::Settings;
-use tollgate_tenancy::{Keys, RedisSettings, ping};
+use tollgate_tenancy::{Keys, ping};
 use tollgate_upstream::{Heard, Probe, Upstreams};
 
 use super::clock::Clock;
 use super::{Finding, PATIENCE};
+use crate::tenancy;
 
 /// What was found, and which clocks were seen on the way.
 #[derive(Default)]
@@ -79,14 +80,13 @@ impl People {
 
     async fn redis(&mut self, settings: &Settings) {
         const CHECK: &str = "redis";
-        let Some(url) = &settings.tenancy.redis_url else { return };
-        let redis = RedisSettings::new(url.reveal().to_owned());
+        let Some(redis) = tenancy::redis(settings) else { return };
         let finding = match ping(&redis, PATIENCE).await {
             Err(error) => Finding::failed(
                 CHECK,
                 error.to_string(),
-                "start it, or correct TOLLGATE_REDIS_URL or the file of redis-url-file; until then \
-                 redis-away says what happens",
+                "start it, or correct TOLLGATE_REDIS_URL or the file of redis-url-file, or of redis-ca-file \
+                 where its certificate is refused; until then redis-away says what happens",
             ),
             Ok(pong) => {
                 let now = SystemTime::now();
@@ -113,17 +113,32 @@ impl People {
 }
 
 fn backend(check: &'static str, probe: &Probe) -> Finding {
-    let Probe { backend, url, result } = probe;
+    let Probe { backend, url, proxy, result } = probe;
+    let url = match proxy {
+        Some(proxy) => format!("{url} by the proxy {proxy}"),
+        None => url.clone(),
+    };
     match result {
         Err(problem) => Finding::failed(
             check,
             format!("{backend}: {url}: {problem}"),
-            "start that server, or correct url, ca-file or the network between",
+            match proxy {
+                None => "start that server, or correct url, ca-file or the network between",
+                Some(_) => {
+                    "start that server or its proxy, or correct url, ca-file, proxy or the network between; \
+                     proxy = \"none\" goes straight, whatever HTTPS_PROXY and HTTP_PROXY say"
+                }
+            },
         ),
         Ok(Heard { status: 401 | 403, .. }) => Finding::failed(
             check,
             format!("{backend}: {url} does not take our key"),
             "correct key-env or key-file of this backend",
+        ),
+        Ok(Heard { status: 407, .. }) => Finding::failed(
+            check,
+            format!("{backend}: {url} answered 407: the proxy wants other credentials"),
+            "correct USER:PASSWORD of the proxy's URL, in proxy or in the environment",
         ),
         Ok(Heard { status: status @ 500.., .. }) => Finding::warning(
             check,

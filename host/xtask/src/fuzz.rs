@@ -13,7 +13,7 @@ use std::process::Command;
 
 use crate::process::{self, Outcome, cargo, root, run, target};
 
-const TARGETS: &[&str] = &["answers", "manifest", "otlp-protobuf", "otlp-json"];
+const TARGETS: &[&str] = &["answers", "manifest", "otlp-protobuf", "otlp-json", "upstream"];
 
 /// Set for the program that stands in for rustc.
 const STAND_IN: &str = "TOLLGATE_FUZZ_STAND_IN";
@@ -24,8 +24,10 @@ const WATCHED: &[&str] = &[
     "fuzz_manifest",
     "fuzz_otlp_protobuf",
     "fuzz_otlp_json",
+    "fuzz_upstream",
     "tollgate_plugin_host",
     "tollgate_telemetry",
+    "tollgate_upstream",
     "tollgate_domain",
 ];
 

@@ -3,14 +3,15 @@
 
 use std::time::Instant;
 
-use tollgate_domain::record::{Asked, Operation};
+use tokio::sync::watch;
+use tollgate_domain::record::{Asked, Operation, Record};
 use tollgate_domain::time::Interval;
 use tollgate_domain::upstream::UpstreamCall;
 use tollgate_domain::usage::UsageSource;
 use tollgate_domain::{ErrorKind, Usage};
 use tollgate_ledger::Ticket;
 use tollgate_plugin_host::{NotAdmitted, PluginSet};
-use tollgate_upstream::{Exchange, Failed, Route, Upstreams};
+use tollgate_upstream::{Candidate, Exchange, Route, Trail, Tried, Upstreams};
 
 use crate::admission::Terms;
 use crate::call::{Call, Form, Forward, Moment, Prompt, Refusal};
@@ -27,6 +28,8 @@ use crate::{Inner, pricing};
 /// An admitted request: a backend has it, or none would, and it is on record as started.
 pub(crate) struct Admitted {
     pub(crate) work: Work,
+    /// Other servers that were asked.
+    pub(crate) tried: Tried,
     pub(crate) usage: Usage,
     pub(crate) tokenize: Option<Interval>,
     pub(crate) submitted: Instant,
@@ -38,11 +41,11 @@ pub(crate) struct Admitted {
 /// What a backend does for a request.
 pub(crate) enum Work {
     /// The model in this process answers it; other servers may have been asked before.
-    Here { working: Box<Working>, failed: Option<Box<Failed>> },
+    Here { working: Box<Working> },
     /// Another server answers it.
     Elsewhere { exchange: Box<Exchange>, question: Box<Question> },
     /// No server answered, or none in a way that can be passed on, or the client did not wait.
-    Nowhere { failed: Option<Box<Failed>>, refusal: Option<Refusal> },
+    Nowhere { refusal: Option<Refusal> },
 }
 
 /// Who answers in this process, what it is asked, and as which of its models.
@@ -59,30 +62,29 @@ impl Work {
     /// What the pieces of the answer are, if there is one.
     pub(crate) fn form(&self) -> Option<Form> {
         match self {
-            Self::Here { working, .. } => Some(Form::Pieces { choices: working.choices.len() }),
+            Self::Here { working } => Some(Form::Pieces { choices: working.choices.len() }),
             Self::Elsewhere { exchange, .. } => Some(Form::Forwarded(forward::head(exchange))),
             Self::Nowhere { .. } => None,
         }
     }
 
     /// The call to another server, as far as it is known before its answer has passed.
-    pub(crate) fn upstream(&self, arrived: &Moment) -> Option<UpstreamCall> {
-        match self {
-            Self::Elsewhere { exchange, .. } => Some(forward::call(exchange, arrived)),
-            Self::Here { failed, .. } | Self::Nowhere { failed, .. } => {
-                failed.as_ref().and_then(|failed| forward::failed_call(failed, arrived))
-            }
-        }
+    pub(crate) fn upstream(&self, tried: &Tried, arrived: &Moment) -> Option<UpstreamCall> {
+        let answer = match self {
+            Self::Elsewhere { exchange, .. } => Some(exchange.head()),
+            Self::Here { .. } | Self::Nowhere { .. } => None,
+        };
+        forward::call(tried, answer, arrived)
     }
 
     /// Passes on what the backend makes until it ends.
     pub(crate) async fn run(self, tap: Tap<'_>) -> Tapped {
         match self {
-            Self::Here { working, .. } => tap::engine::run(*working, tap).await,
+            Self::Here { working } => tap::engine::run(*working, tap).await,
             Self::Elsewhere { exchange, question } => {
                 tap::upstream::run(*exchange, &question, tap).await
             }
-            Self::Nowhere { refusal, .. } => unanswered(refusal),
+            Self::Nowhere { refusal } => unanswered(refusal),
         }
     }
 }
@@ -142,10 +144,11 @@ impl Inner {
         let (terms, working) = terms.kept_for(local.submit(prepared))?;
         let content = self.capture.begin(request.tenant(), || prompt.clone());
         // The engine reads the prompt meanwhile; nothing of it goes out before this commit.
-        let started = self.started(request, &usage, tokenize, plugins).await;
+        let started = self.started(request.aborted(&usage, tokenize, None), plugins).await;
         let (terms, ticket) = terms.kept_for(started)?;
-        let work = Work::Here { working: Box::new(working), failed: None };
-        Ok(Admitted { work, usage, tokenize, submitted, ticket, terms, content })
+        let work = Work::Here { working: Box::new(working) };
+        let tried = Tried::default();
+        Ok(Admitted { work, tried, usage, tokenize, submitted, ticket, terms, content })
     }
 
     /// Admits what another server is to answer.
@@ -157,7 +160,10 @@ impl Inner {
         plugins: &PluginSet,
         reply: &mut Reply,
     ) -> Result<Admitted, Refusal> {
-        let mut usage = request.usage_base(route.provider(), route.upstream_model());
+        let mut usage = match route.candidates().first() {
+            Some(first) => request.usage_base(first.provider(), first.model()),
+            None => return Err(self.unknown_model(&request.asked.model)),
+        };
         usage.source = UsageSource::Estimated;
         if request.operation != Operation::Other {
             plugins.admits(request.tenant(), &usage).map_err(|refused| unpriceable(&refused))?;
@@ -168,38 +174,48 @@ impl Inner {
         let content = self.capture.begin(request.tenant(), said);
         let outgoing = forward::outgoing(request, &forward, content.is_some());
         let submitted = Instant::now();
+        let trail = Trail::default();
+        let mut seen = trail.follow();
         let asking = async {
-            tokio::select! {
-                answered = upstreams.send(&route, &outgoing) => answered.map(Some),
+            let answered = tokio::select! {
+                answered = upstreams.send(&route, &outgoing, &trail) => answered.map(Some),
                 // The client does not wait for it, so nobody does.
                 () = reply.closed() => Ok(None),
-            }
+            };
+            (answered, trail.ended())
         };
         let fallback = self.here(call, &request.asked.model);
-        let (answered, started) = match fallback {
+        let ((answered, tried), started) = match fallback {
             // The backend works meanwhile; nothing of it goes out before this commit.
             None => {
-                let started = self.started(request, &usage, None, plugins);
-                let (answered, started) = tokio::join!(asking, started);
-                (answered, Some(started))
+                let planned = forward::planned_call(&route, &request.arrived);
+                let record = request.aborted(&usage, None, planned);
+                let starting = async {
+                    let ticket = self.started(record, plugins).await?;
+                    note_who_is_asked(&ticket, &mut seen).await;
+                    Ok(ticket)
+                };
+                let (asked, started) = tokio::join!(asking, starting);
+                (asked, Some(started))
             }
             // Who serves it, and so what it will cost, is to be seen.
             Some(_) => (asking.await, None),
         };
+        if let Some(last) = tried.last() {
+            (usage.provider, usage.response_model) =
+                (last.provider().to_owned(), last.model().to_owned());
+        }
         let work = match (answered, fallback) {
             (Ok(Some(exchange)), _) if forward::turns_us_away(exchange.head().status) => {
                 let head = exchange.head();
                 tracing::error!(
-                    backend = &*head.backend,
+                    backend = head.candidate.backend(),
                     status = head.status,
                     "a backend does not take the gateway's own key"
                 );
-                Work::Nowhere { failed: None, refusal: Some(forward::turned_away()) }
+                Work::Nowhere { refusal: Some(forward::turned_away()) }
             }
             (Ok(Some(exchange)), _) => {
-                let head = exchange.head();
-                usage.provider.clone_from(&head.provider);
-                usage.response_model = head.upstream_model.to_string();
                 let question = Question {
                     operation: request.operation,
                     model: usage.response_model.clone(),
@@ -208,28 +224,26 @@ impl Inner {
                 };
                 Work::Elsewhere { exchange: Box::new(exchange), question: Box::new(question) }
             }
-            (Ok(None), _) => Work::Nowhere { failed: None, refusal: None },
+            (Ok(None), _) => Work::Nowhere { refusal: None },
             (Err(failed), Some(here)) => {
                 tracing::warn!(reason = failed.message, "no backend answered; the model here does");
-                let mut admitted =
-                    self.admit_here(here, call, request, plugins, Some(terms)).await?;
-                if let Work::Here { failed: before, .. } = &mut admitted.work {
-                    *before = Some(Box::new(failed));
-                }
-                return Ok(admitted);
+                let admitted = self.admit_here(here, call, request, plugins, Some(terms)).await?;
+                return Ok(Admitted { tried, ..admitted });
             }
             (Err(failed), None) => {
                 tracing::warn!(reason = failed.message, "no backend answered");
-                let refusal = Some(forward::refusal(&failed));
-                Work::Nowhere { failed: Some(Box::new(failed)), refusal }
+                Work::Nowhere { refusal: Some(forward::refusal(&failed)) }
             }
         };
         let started = match started {
             Some(started) => started,
-            None => self.started(request, &usage, None, plugins).await,
+            None => {
+                let upstream = work.upstream(&tried, &request.arrived);
+                self.started(request.aborted(&usage, None, upstream), plugins).await
+            }
         };
         let (terms, ticket) = terms.kept_for(started)?;
-        Ok(Admitted { work, usage, tokenize: None, submitted, ticket, terms, content })
+        Ok(Admitted { work, tried, usage, tokenize: None, submitted, ticket, terms, content })
     }
 
     /// The way of a call to other servers, if any may answer it.
@@ -275,17 +289,23 @@ impl Inner {
         self.tenancy.reserve(request, input.saturating_add(output), cost).await
     }
 
-    /// Puts a request on record as started.
-    async fn started(
-        &self,
-        request: &Request,
-        usage: &Usage,
-        tokenize: Option<Interval>,
-        plugins: &PluginSet,
-    ) -> Result<Ticket, Refusal> {
-        let record = request.aborted(usage, tokenize);
+    /// Puts a request on record as started, by the record that it has if nothing more is heard of it.
+    async fn started(&self, record: Record, plugins: &PluginSet) -> Result<Ticket, Refusal> {
         let started = self.ledger.start(&record, plugins.fingerprint()).await;
         started.map_err(|error| unrecorded(&error))
+    }
+}
+
+/// Notes where it will be found if this process dies who is asked, as long as somebody is.
+async fn note_who_is_asked(ticket: &Ticket, seen: &mut watch::Receiver<Tried>) {
+    loop {
+        let asked = seen.borrow_and_update().last().map(Candidate::place);
+        if let Some(place) = asked {
+            ticket.asks(place);
+        }
+        if seen.changed().await.is_err() {
+            return;
+        }
     }
 }
 

@@ -1,18 +1,19 @@
 //! Another server's answer: asking for it, and what our own eyes tell of a request that nobody here
 //! has to understand.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::Value;
 use tollgate_domain::ErrorKind;
-use tollgate_domain::record::Operation;
-use tollgate_domain::upstream::{FailedAttempt, UpstreamCall};
+use tollgate_domain::record::{Operation, ServedBy};
+use tollgate_domain::upstream::{FailedAttempt, PlannedCall, Server, UpstreamCall};
 use tollgate_model::ChatMessage;
 use tollgate_model::estimate::count_tokens;
 use tollgate_telemetry::{propagation, upstream_context};
 use tollgate_upstream::{
-    Attempt, AttemptOutcome, Exchange, Failed, FailedKind, Outgoing, UpstreamErrorKind,
+    Attempt, AttemptOutcome, Candidate, Exchange, Failed, FailedKind, Head, Outgoing, Route, Tried,
+    UpstreamErrorKind,
 };
 
 use crate::call::{Forward, ForwardedHead, Input, Moment, Prompt, Refusal};
@@ -83,42 +84,62 @@ pub(crate) fn head(exchange: &Exchange) -> ForwardedHead {
     }
 }
 
-/// The call as it goes on record.
-pub(crate) fn call(exchange: &Exchange, arrived: &Moment) -> UpstreamCall {
-    let head = exchange.head();
-    let answered = head.attempts.len().saturating_sub(1);
-    UpstreamCall {
-        backend: head.backend.to_string(),
-        host: head.server_address.clone(),
-        port: head.server_port,
-        interval: arrived.interval(
-            head.attempts.first().map_or(head.first_byte_at, |first| first.began),
-            head.first_byte_at,
-        ),
-        status: Some(head.status),
-        response_id: None,
-        failed: failed(head.attempts.get(..answered).unwrap_or_default(), arrived),
-    }
-}
-
-/// The last of the attempts that all failed.
-pub(crate) fn failed_call(failure: &Failed, arrived: &Moment) -> Option<UpstreamCall> {
-    let (last, before) = failure.attempts.split_last()?;
-    let first = before.first().unwrap_or(last);
+/// The call as it goes on record with the start: of the first who is asked, and who may be asked after
+/// it.
+pub(crate) fn planned_call(route: &Route, arrived: &Moment) -> Option<UpstreamCall> {
+    let planned = |candidate: &Candidate| PlannedCall {
+        backend: candidate.backend().to_owned(),
+        server: server(candidate),
+        by: ServedBy {
+            provider: candidate.provider().to_owned(),
+            model: candidate.model().to_owned(),
+        },
+    };
+    let candidates = route.candidates();
+    let first = candidates.first()?;
+    let several = Some(candidates).filter(|candidates| candidates.len() > 1).unwrap_or_default();
     Some(UpstreamCall {
-        backend: last.backend.to_string(),
-        host: String::new(),
-        port: 0,
-        interval: arrived.interval(first.began, last.ended),
+        backend: first.backend().to_owned(),
+        server: Some(server(first)),
+        interval: arrived.until_now(),
         status: None,
         response_id: None,
-        failed: failed(&failure.attempts, arrived),
+        failed: Vec::new(),
+        planned: several.iter().map(planned).collect(),
     })
+}
+
+/// The call as it goes on record once `answer` has come, or none will: that of the last who was asked.
+pub(crate) fn call(tried: &Tried, answer: Option<&Head>, arrived: &Moment) -> Option<UpstreamCall> {
+    let (last, began) = (tried.last()?, tried.began()?);
+    let mut attempts = tried.attempts.as_slice();
+    let ended = match (answer, &tried.asking, attempts.split_last()) {
+        (Some(head), _, before) => {
+            attempts = before.map_or(attempts, |(_, before)| before);
+            head.first_byte_at
+        }
+        (None, None, Some((last, _))) => last.ended,
+        (None, ..) => Instant::now(),
+    };
+    Some(UpstreamCall {
+        backend: last.backend().to_owned(),
+        server: Some(server(last)),
+        interval: arrived.interval(began, ended),
+        status: answer.map(|head| head.status),
+        response_id: None,
+        failed: failed(attempts, arrived),
+        planned: Vec::new(),
+    })
+}
+
+fn server(candidate: &Candidate) -> Server {
+    let (host, port) = candidate.server();
+    Server { host: host.to_owned(), port }
 }
 
 fn failed(attempts: &[Attempt], arrived: &Moment) -> Vec<FailedAttempt> {
     let one = |attempt: &Attempt| FailedAttempt {
-        backend: attempt.backend.to_string(),
+        backend: attempt.candidate.backend().to_owned(),
         at: arrived.at(attempt.ended),
         error: match &attempt.outcome {
             AttemptOutcome::Answered { status } | AttemptOutcome::Refused { status, .. } => {

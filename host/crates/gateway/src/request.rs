@@ -118,12 +118,19 @@ impl Request {
         record
     }
 
-    /// The record of an admitted request if nothing more is heard of it.
-    pub(crate) fn aborted(&self, usage: &Usage, tokenize: Option<Interval>) -> Record {
+    /// The record of an admitted request if nothing more is heard of it. `upstream`: the call to another
+    /// server, if that is to answer it.
+    pub(crate) fn aborted(
+        &self,
+        usage: &Usage,
+        tokenize: Option<Interval>,
+        upstream: Option<UpstreamCall>,
+    ) -> Record {
         let phases = Phases { tokenize, ..self.no_phases() };
         let usage = Usage { phase: Phase::Interrupted, ..usage.clone() };
         let cost = CostOutcome::Unpriced { reason: UnpricedReason::PluginsChanged };
-        self.record(phases, Outcome::Aborted, Some(usage), cost)
+        let record = self.record(phases, Outcome::Aborted, Some(usage), cost);
+        Record { upstream, ..record }
     }
 
     /// The record of a request that was served, whole or in part.

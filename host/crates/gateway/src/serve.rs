@@ -62,7 +62,7 @@ async fn serve(gateway: Arc<Inner>, call: Call, reply: Reply) {
     let asked = Asked { model: gateway.model_of(&call.asked).to_owned(), ..call.asked.clone() };
     let request = Request::begin(&call.arrival, asked, call.user.clone());
     let log = request.log_span();
-    live(gateway, call, request, reply).instrument(log).await;
+    Box::pin(live(gateway, call, request, reply).instrument(log)).await;
 }
 
 /// The life of a request while its client waits.
@@ -75,7 +75,7 @@ async fn live(gateway: Arc<Inner>, call: Call, request: Request, mut reply: Repl
             return;
         }
     };
-    let Admitted { work, usage, tokenize, submitted, ticket, terms, mut content } = admitted;
+    let Admitted { work, tried, usage, tokenize, submitted, ticket, terms, mut content } = admitted;
     let (pieces, events) = mpsc::channel(PIECES_WAITING);
     // A client that is gone by now is found out by the tap.
     let reply = match work.form() {
@@ -86,7 +86,7 @@ async fn live(gateway: Arc<Inner>, call: Call, request: Request, mut reply: Repl
         // Whom no backend answers hears so at the end, with a status of its own.
         None => Some(reply),
     };
-    let upstream = work.upstream(&request.arrived);
+    let upstream = work.upstream(&tried, &request.arrived);
     let tap = Tap { pieces: &pieces, ticket: &ticket, content: &mut content, stall: gateway.stall };
     let mut tapped = work.run(tap).await;
     let usage = tapped.usage(usage);

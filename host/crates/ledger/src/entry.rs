@@ -175,8 +175,8 @@ impl Payload {
 pub struct Interrupted {
     /// To end it with.
     pub ticket: Ticket,
-    /// Its record as of its start, with the usage and the time of its last progress, the outcome
-    /// `aborted`, and no price yet.
+    /// Its record as of its start, with the usage and the time of its last progress, who was asked
+    /// last, the outcome `aborted`, and no price yet.
     pub record: Record,
     /// Fingerprint of the plugin set it was admitted under.
     pub plugin_set: String,
@@ -187,7 +187,7 @@ pub struct Interrupted {
 pub struct UnderWay {
     /// Entry of its start.
     pub started: Seq,
-    /// Its record as of its start: who asks for what.
+    /// Its record as of its start: who asks for what, and who is asked now.
     pub record: Record,
     /// Input and output tokens so far, once it has used any.
     pub tokens: Option<(u64, u64)>,

@@ -239,7 +239,8 @@ impl Ledger {
         let newest = requests.into_iter().rev().take(most);
         let found = newest.map(|request| {
             let progress = shared.slots.read(request.slot, request.started);
-            let record = shared.record_at(request.started)?;
+            let mut record = shared.record_at(request.started)?;
+            record.asks_planned(progress.map(|progress| progress.place).unwrap_or_default());
             let tokens = progress.map(|progress| (progress.input, progress.output));
             Ok(UnderWay { started: request.started, record, tokens })
         });

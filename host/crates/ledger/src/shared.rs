@@ -179,12 +179,17 @@ impl Shared {
     pub(crate) fn interrupted(&self, request: InFlight) -> Result<Interrupted, LedgerError> {
         let mut record = self.record_at(request.started)?;
         record.outcome = Outcome::Aborted;
-        if let Some(progress) = self.slots.read(request.slot, request.started) {
+        let progress = self.slots.read(request.slot, request.started);
+        record.asks_planned(progress.map(|progress| progress.place).unwrap_or_default());
+        if let Some(progress) = progress {
             record.phases.request.end = record.phases.request.end.max(progress.at);
             if let Some(usage) = &mut record.usage {
                 usage.phase = Phase::Interrupted;
                 (usage.tokens.input, usage.tokens.output) = (progress.input, progress.output);
             }
+        }
+        if let Some(call) = &mut record.upstream {
+            call.interval.end = call.interval.end.max(record.phases.request.end);
         }
         self.slots.reserve(request.slot);
         let ticket = Ticket::new(request.started, request.slot, Arc::clone(&self.slots));

@@ -7,7 +7,7 @@
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -23,6 +23,12 @@ const MOST: u32 = 1 << 20;
 
 /// So that a slot of zeros is none.
 const CHECK: u64 = 0x746f_6c6c_6761_7465;
+/// Likewise, of a slot whose word of output tokens begins with a place in the plan. Who knows of no such places takes it
+/// for none.
+const CHECK_WITH_PLACE: u64 = 0x746f_6c6c_706c_6163;
+/// Bits of that word that count tokens.
+const COUNT_BITS: u32 = 48;
+const MOST_TOKENS: u64 = (1 << COUNT_BITS) - 1;
 
 /// The file.
 #[derive(Debug)]
@@ -43,6 +49,8 @@ struct Free {
 pub(crate) struct Progress {
     pub(crate) input: u64,
     pub(crate) output: u64,
+    /// Who is asked, by their place in the plan that is on record with the start.
+    pub(crate) place: u16,
     pub(crate) at: UnixNanos,
 }
 
@@ -53,6 +61,7 @@ pub struct Ticket {
     pub(crate) started: Seq,
     pub(crate) slot: u32,
     slots: Arc<Slots>,
+    place: AtomicU16,
     ended: bool,
 }
 
@@ -96,25 +105,32 @@ impl Slots {
     /// What the request that started there had used, if the slot is still its own.
     pub(crate) fn read(&self, slot: u32, started: Seq) -> Option<Progress> {
         let mut bytes = [0; SLOT_BYTES];
-        self.file.read_exact_at(&mut bytes, place(slot)).ok()?;
+        self.file.read_exact_at(&mut bytes, offset(slot)).ok()?;
         let mut words = bytes
             .chunks_exact(8)
             .map(|word| word.try_into().map(u64::from_le_bytes).unwrap_or_default());
         let (seq, input, output, at, check) =
             (words.next()?, words.next()?, words.next()?, words.next()?, words.next()?);
-        let whole = check == CHECK ^ seq ^ input ^ output ^ at;
-        (whole && seq == started.0).then_some(Progress { input, output, at: UnixNanos(at) })
+        let place = match check ^ seq ^ input ^ output ^ at {
+            CHECK => 0,
+            CHECK_WITH_PLACE => u16::try_from(output >> COUNT_BITS).ok()?,
+            _ => return None,
+        };
+        let output = output & MOST_TOKENS;
+        (seq == started.0).then_some(Progress { input, output, place, at: UnixNanos(at) })
     }
 
-    fn write(&self, slot: u32, started: Seq, Progress { input, output, at }: Progress) {
-        let check = CHECK ^ started.0 ^ input ^ output ^ at.0;
+    fn write(&self, slot: u32, started: Seq, Progress { input, output, place, at }: Progress) {
+        let output = output.min(MOST_TOKENS) | (u64::from(place) << COUNT_BITS);
+        let check = if place == 0 { CHECK } else { CHECK_WITH_PLACE };
+        let check = check ^ started.0 ^ input ^ output ^ at.0;
         let mut bytes = [0; SLOT_BYTES];
-        for (place, word) in bytes.chunks_exact_mut(8).zip([started.0, input, output, at.0, check])
+        for (bytes, word) in bytes.chunks_exact_mut(8).zip([started.0, input, output, at.0, check])
         {
-            place.copy_from_slice(&word.to_le_bytes());
+            bytes.copy_from_slice(&word.to_le_bytes());
         }
         // Without room on the disk a crash now would find older counts; requests in flight go on.
-        let _ = self.file.write_all_at(&bytes, place(slot));
+        let _ = self.file.write_all_at(&bytes, offset(slot));
     }
 
     /// Tickets that were dropped without an end.
@@ -123,19 +139,27 @@ impl Slots {
     }
 }
 
-fn place(slot: u32) -> u64 {
+fn offset(slot: u32) -> u64 {
     u64::from(slot) * SLOT_BYTES as u64
 }
 
 impl Ticket {
     pub(crate) fn new(started: Seq, slot: u32, slots: Arc<Slots>) -> Self {
-        Self { started, slot, slots, ended: false }
+        Self { started, slot, slots, place: AtomicU16::new(0), ended: false }
+    }
+
+    /// Notes who is asked, by their place in the plan of the call that is on record with the start; survives `kill -9`.
+    pub fn asks(&self, place: u16) {
+        if self.place.swap(place, Relaxed) != place {
+            self.progress(0, 0);
+        }
     }
 
     /// Notes what the request has used so far; survives `kill -9`. Takes about a microsecond.
     pub fn progress(&self, input_tokens: u64, output_tokens: u64) {
         let at = SystemTime::now().into();
-        let progress = Progress { input: input_tokens, output: output_tokens, at };
+        let place = self.place.load(Relaxed);
+        let progress = Progress { input: input_tokens, output: output_tokens, place, at };
         self.slots.write(self.slot, self.started, progress);
     }
 
@@ -175,7 +199,15 @@ mod tests {
         ticket.progress(12, 30);
         let again = Slots::open(folder.path()).unwrap();
         let found = again.read(1, Seq(7)).unwrap();
-        assert_eq!((found.input, found.output), (12, 30));
+        assert_eq!((found.input, found.output, found.place), (12, 30, 0));
+        for place in [3, u16::MAX, 0] {
+            ticket.asks(place);
+            let found = again.read(1, Seq(7)).unwrap();
+            assert_eq!((found.input, found.output, found.place), (0, 0, place));
+            ticket.progress(12, u64::MAX);
+            let found = again.read(1, Seq(7)).unwrap();
+            assert_eq!((found.input, found.output, found.place), (12, MOST_TOKENS, place));
+        }
         assert_eq!((again.read(1, Seq(8)), again.read(0, Seq(0))), (None, None));
         ticket.end();
         drop(Ticket::new(Seq(8), 2, Arc::clone(&slots)));

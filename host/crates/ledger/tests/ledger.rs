@@ -6,7 +6,7 @@ mod support;
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use support::{crash_image, found, open, record, serve, settings, started, until, usage};
+use support::{crash_image, found, open, planned, record, serve, settings, started, until, usage};
 use tollgate_domain::{CostOutcome, Currency, Money, Outcome, Record, TokenUsage, UnixNanos};
 use tollgate_ledger::{
     Cursor, Ledger, LedgerError, LedgerReader, LedgerSettings, LedgerWriter, Query, Seq, Stored,
@@ -91,6 +91,41 @@ async fn what_was_in_flight_is_found_with_what_it_used() {
     verify(image.path(), None, |_| {}).unwrap();
     drop((silent, speaking));
     assert_eq!(ledger.state().abandoned, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_in_flight_elsewhere_is_of_who_was_asked_last() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = open(folder.path()).ledger;
+    let mut record = started(0);
+    record.upstream = Some(planned(&["a", "b", "c"]));
+    let asks: [&[u16]; 4] = [&[], &[0, 1], &[1, 2], &[7]];
+    let mut tickets = Vec::new();
+    for places in asks {
+        let ticket = ledger.start(&record, "set").await.unwrap();
+        places.iter().for_each(|place| ticket.asks(*place));
+        ticket.progress(7, 21);
+        tickets.push(ticket);
+    }
+    let under_way = ledger.in_flight(10).unwrap();
+    let image = crash_image(folder.path());
+    let interrupted = open(image.path()).interrupted;
+    let found = interrupted.iter().map(|found| &found.record);
+    // What is no place of the plan leaves the record as it was.
+    for (record, expected) in found.zip(["a", "b", "c", "-"]) {
+        let usage = record.usage.as_ref().unwrap();
+        let (by, call) = (record.served_by.as_ref().unwrap(), record.upstream.as_ref().unwrap());
+        let (model, backend) = match expected {
+            "-" => ("demo".to_owned(), "a".to_owned()),
+            name => (format!("{name}-model"), name.to_owned()),
+        };
+        assert_eq!((&usage.response_model, &by.model, &call.backend), (&model, &model, &backend));
+        assert_eq!((usage.tokens.input, usage.tokens.output), (7, 21));
+        assert!(call.planned.is_empty() && call.interval.end == record.phases.request.end);
+    }
+    let now =
+        under_way.iter().rev().map(|way| way.record.upstream.as_ref().unwrap().backend.as_str());
+    assert_eq!(now.collect::<Vec<_>>(), ["a", "b", "c", "a"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

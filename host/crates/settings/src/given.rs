@@ -92,6 +92,11 @@ pub struct Given {
     #[arg(long, env = "TOLLGATE_REDIS_URL_FILE", value_name = "FILE")]
     pub redis_url_file: Option<PathBuf>,
 
+    /// PEM file of the authorities that are trusted instead of the system's where that address begins
+    /// with rediss:// [default: the system's]
+    #[arg(long, env = "TOLLGATE_REDIS_CA_FILE", value_name = "FILE")]
+    pub redis_ca_file: Option<PathBuf>,
+
     /// What happens to requests while Redis is away: no limits, none served, or limits of this
     /// gateway by itself [default: local]
     #[arg(long, env = "TOLLGATE_REDIS_AWAY", value_enum)]
@@ -280,6 +285,7 @@ impl Given {
             keys_file: self.keys_file.or(other.keys_file),
             anonymous: self.anonymous.or(other.anonymous),
             redis_url_file: self.redis_url_file.or(other.redis_url_file),
+            redis_ca_file: self.redis_ca_file.or(other.redis_ca_file),
             redis_away: self.redis_away.or(other.redis_away),
             console: self.console.or(other.console),
             log: self.log.or(other.log),

@@ -16,7 +16,7 @@ pub const SCHEMA_FILE: &str = "tollgate.schema.json";
 const WIDTH: usize = 98;
 
 /// What to write for settings that have no default which is a value.
-const EXAMPLES: [(&str, &str); 30] = [
+const EXAMPLES: [(&str, &str); 31] = [
     ("plugins", "\"plugins\""),
     ("plugin-keys", "[\"RWQ...\"]"),
     ("admin-listen", "\"127.0.0.1:9090\""),
@@ -28,6 +28,7 @@ const EXAMPLES: [(&str, &str); 30] = [
     ("backends", "\"backends.toml\""),
     ("keys-file", "\"keys.toml\""),
     ("redis-url-file", "\"redis-url\""),
+    ("redis-ca-file", "\"redis-ca.pem\""),
     ("ledger-retain-days", "90"),
     ("ledger-retain-mib", "10240"),
     ("ledger-budget-mib", "20480"),

@@ -22,6 +22,8 @@ pub struct Tenancy {
     pub anonymous: bool,
     /// Address of the Redis that limits are shared through.
     pub redis_url: Option<Secret>,
+    /// Authorities that its certificate is checked by, instead of the system's.
+    pub redis_ca_file: Option<PathBuf>,
     /// What happens while it is away.
     pub redis_away: RedisAway,
 }
@@ -56,6 +58,7 @@ pub(crate) fn resolve(
         keys: variable(KEYS).map(Secret::new),
         anonymous: given.anonymous.unwrap_or_default(),
         redis_url,
+        redis_ca_file: given.redis_ca_file.clone(),
         redis_away: given.redis_away.unwrap_or_default(),
     }
 }

@@ -47,10 +47,9 @@ pub(crate) fn of_upstream(record: &Record, call: &UpstreamCall, failed: bool) ->
     usage(record, to);
     to.set(tollgate::BACKEND, call.backend.as_str());
     to.set(http::REQUEST_METHOD, record.http.method.as_str());
-    // Of several that did not answer none is the one.
-    let one = !call.host.is_empty();
-    to.set_some(http::SERVER_ADDRESS, one.then_some(call.host.as_str()));
-    to.set_some(http::SERVER_PORT, one.then_some(i64::from(call.port)));
+    let server = call.server.as_ref();
+    to.set_some(http::SERVER_ADDRESS, server.map(|server| server.host.as_str()));
+    to.set_some(http::SERVER_PORT, server.map(|server| i64::from(server.port)));
     to.set_some(http::RESPONSE_STATUS_CODE, call.status.map(i64::from));
     to.set_some(http::ERROR_TYPE, error_type(&record.outcome).filter(|_| failed));
     attributes

@@ -19,7 +19,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use support::{Server, file, load, plain, simple};
+use support::{Server, file, load, plain, send, simple};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tollgate_upstream::reading_bench;
 
@@ -86,7 +86,7 @@ fn round_trips() -> (f64, f64) {
             bare.push(began.elapsed());
             let began = Instant::now();
             let route = upstreams.route("m", None).unwrap();
-            let mut exchange = upstreams.send(&route, &outgoing).await.unwrap();
+            let mut exchange = send(&upstreams, &route, &outgoing).await.unwrap();
             while let Some(piece) = exchange.next().await {
                 piece.unwrap();
             }

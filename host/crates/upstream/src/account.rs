@@ -99,6 +99,11 @@ impl ReportedError {
 }
 
 impl Account {
+    /// Whether nothing counts any more that comes now.
+    pub(crate) fn is_over(&self) -> bool {
+        self.ended || self.error.is_some()
+    }
+
     /// Some output: a piece of text, of reasoning or of a tool call.
     pub(crate) fn output(&mut self, text: &str, at: Instant) {
         if text.is_empty() {

@@ -1,6 +1,5 @@
 //! One request to one backend: what is sent, and what is made of the start of the answer.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::{Bytes, BytesMut};
@@ -126,23 +125,15 @@ pub(crate) async fn attempt(
     let (parts, mut body) = response.into_parts();
     let first = timeout_at(deadline, frame(&mut body, patience)).await;
     let first = first.map_err(|_| too_slow())?.map_err(Missed::reached)?;
-    let url = &backend.settings.url;
-    let default_port = if url.scheme_str() == Some("https") { 443 } else { 80 };
     let head = Head {
-        backend: Arc::clone(&backend.name),
-        provider: backend.settings.provider.clone(),
-        requested_model: outgoing.model.clone(),
-        upstream_model: Arc::clone(&candidate.upstream_model),
-        server_address: url.host().unwrap_or_default().to_owned(),
-        server_port: url.port_u16().unwrap_or(default_port),
+        candidate: candidate.clone(),
         status: parts.status.as_u16(),
         content_type: content_type(&parts.headers, &source),
         headers: passed_on(&parts.headers, &source),
-        attempts: Vec::new(),
         first_byte_at: Instant::now(),
     };
     let body = first.is_some().then_some(body);
-    Ok(Exchange::new(head, Arc::clone(backend), slot, body, first, source, outgoing.keep_output))
+    Ok(Exchange::new(head, slot, body, first, source, outgoing.keep_output))
 }
 
 fn request(

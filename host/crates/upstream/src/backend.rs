@@ -132,12 +132,16 @@ impl Backend {
         let same_connections = |before: &&Self| {
             before.settings.ca == settings.ca
                 && before.settings.connect_timeout == settings.connect_timeout
+                && before.settings.proxy == settings.proxy
         };
         let transport = match before.filter(same_connections) {
             Some(before) => before.transport.clone(),
-            None => {
-                Transport::new(&settings.url, settings.connect_timeout, settings.ca.as_deref())?
-            }
+            None => Transport::new(
+                &settings.url,
+                settings.connect_timeout,
+                settings.ca.as_deref(),
+                settings.proxy.as_ref(),
+            )?,
         };
         let kept = before.filter(|before| before.state.breaker_settings == breaker);
         let state = kept.map_or_else(|| Arc::new(State::new(breaker)), |b| Arc::clone(&b.state));
@@ -159,6 +163,13 @@ impl Backend {
     /// Whether anything but the state differs.
     pub fn is_as(&self, settings: &BackendSettings, breaker: BreakerSettings) -> bool {
         self.settings == *settings && self.state.breaker_settings == breaker
+    }
+
+    /// Host and port of its URL.
+    pub fn server(&self) -> (&str, u16) {
+        let url = &self.settings.url;
+        let default_port = if url.scheme_str() == Some("https") { 443 } else { 80 };
+        (url.host().unwrap_or_default(), url.port_u16().unwrap_or(default_port))
     }
 
     /// The URL of a path below the base.

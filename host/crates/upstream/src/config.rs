@@ -20,10 +20,12 @@
 //! tenants = ["acme-*"]            # default: all
 //! weight = 1                      # 1 to 1000
 //! max-in-flight = 256             # default: no limit
-//! connect-timeout-ms = 2000
+//! connect-timeout-ms = 2000       # to the server, or to its proxy, and again for that one's answer to CONNECT
 //! first-byte-timeout-ms = 300000
 //! idle-timeout-ms = 120000        # between two pieces of an answer
 //! ca-file = "ca.pem"              # trusted instead of the system's
+//! proxy = "http://proxy:3128"     # or https://, with USER:PASSWORD@ too; or "none"; default: HTTPS_PROXY, HTTP_PROXY,
+//!                                 # ALL_PROXY and NO_PROXY of the environment, but for what is loopback
 //! health = { path = "/health", every-ms = 5000, timeout-ms = 2000 }  # path: from the root of the server
 //! retries = 1                     # 0 to 10: further attempts at this backend, once all others have been tried
 //! inject-usage = true             # false for a server that refuses `stream_options`
@@ -42,6 +44,7 @@ use http::Uri;
 
 use crate::error::UpstreamError;
 use crate::matching::{Models, Tenants};
+use crate::proxy::Proxy;
 use crate::written;
 
 /// How a server wants to be spoken to.
@@ -114,6 +117,7 @@ pub(crate) struct BackendSettings {
     pub idle_timeout: Duration,
     /// PEM.
     pub ca: Option<Vec<u8>>,
+    pub proxy: Option<Proxy>,
     pub health: Option<HealthSettings>,
     pub retries: u32,
     pub inject_usage: bool,

@@ -1,7 +1,6 @@
 //! An answer under way: passes on what comes, and keeps the account of it.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
@@ -11,10 +10,10 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
 use crate::account::Account;
-use crate::backend::{Backend, Slot};
+use crate::backend::Slot;
 use crate::error::{UpstreamError, chain};
 use crate::reading::{Source, Taken};
-use crate::send::Attempt;
+use crate::route::Candidate;
 
 /// How long an answer that is over may take to end its connection's message, so that the connection can be used again.
 const DRAIN: Duration = Duration::from_secs(1);
@@ -53,17 +52,7 @@ pub enum Form {
 #[derive(Clone, Debug)]
 pub struct Head {
     /// Who answers.
-    pub backend: Arc<str>,
-    /// `gen_ai.provider.name`.
-    pub provider: String,
-    /// The model as the client named it.
-    pub requested_model: String,
-    /// The model as the backend was asked for it.
-    pub upstream_model: Arc<str>,
-    /// `server.address`.
-    pub server_address: String,
-    /// `server.port`.
-    pub server_port: u16,
+    pub candidate: Candidate,
     /// HTTP status; from 400 on the answer is the upstream's error.
     pub status: u16,
     /// `content-type` for the client.
@@ -71,8 +60,6 @@ pub struct Head {
     /// What the client gets of the headers: the request's id, processing time, `retry-after`; never the upstream's rate
     /// limits, which are ours.
     pub headers: HeaderMap,
-    /// All attempts, the last of which is this answer.
-    pub attempts: Vec<Attempt>,
     /// When the first byte of the body came; of an empty one, when that was known.
     pub first_byte_at: Instant,
 }
@@ -83,7 +70,6 @@ pub struct Head {
 pub struct Exchange {
     head: Box<Head>,
     account: Box<Account>,
-    backend: Arc<Backend>,
     /// Given back when the answer has ended.
     slot: Option<Slot>,
     body: Option<Incoming>,
@@ -97,7 +83,6 @@ pub struct Exchange {
 impl Exchange {
     pub(crate) fn new(
         head: Head,
-        backend: Arc<Backend>,
         slot: Slot,
         body: Option<Incoming>,
         first: Option<Bytes>,
@@ -107,7 +92,6 @@ impl Exchange {
         Self {
             head: Box::new(head),
             account: Box::new(Account { keep_output, ..Account::default() }),
-            backend,
             slot: Some(slot),
             body,
             first,
@@ -116,11 +100,6 @@ impl Exchange {
             failure: None,
             finished: false,
         }
-    }
-
-    /// All attempts that led here.
-    pub(crate) fn attempted(&mut self, attempts: Vec<Attempt>) {
-        self.head.attempts = attempts;
     }
 
     /// What is known from its start.
@@ -188,7 +167,7 @@ impl Exchange {
     /// The next bytes of the body, or none at its end.
     async fn receive(&mut self) -> Result<Option<Bytes>, UpstreamError> {
         let Some(body) = &mut self.body else { return Ok(None) };
-        frame(body, self.backend.settings.idle_timeout).await
+        frame(body, self.head.candidate.backend.settings.idle_timeout).await
     }
 
     fn take(&mut self, bytes: &Bytes, at: Instant) {
@@ -208,7 +187,7 @@ impl Exchange {
         self.ready.extend(taken.pieces);
         if let Some(error) = taken.error {
             self.fail(error);
-        } else if self.account.ended || self.account.error.is_some() {
+        } else if self.account.is_over() {
             self.finish();
         }
     }
@@ -217,9 +196,10 @@ impl Exchange {
         if self.finished {
             return;
         }
-        self.backend.state.totals.broken.fetch_add(1, Relaxed);
-        if self.backend.state.breaker.failed_later() {
-            tracing::warn!(backend = %self.backend.name, %error, "answers break off; the backend rests");
+        let backend = &self.head.candidate.backend;
+        backend.state.totals.broken.fetch_add(1, Relaxed);
+        if backend.state.breaker.failed_later() {
+            tracing::warn!(backend = %backend.name, %error, "answers break off; the backend rests");
         }
         self.failure = Some(error);
         // What comes after an error is nobody's; the connection goes.

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 
 use crate::backend::Backend;
 use crate::error::chain;
+use crate::proxy::Proxy;
 use crate::upstreams::Upstreams;
 
 /// Most backends that are asked at the same time.
@@ -24,6 +25,8 @@ pub struct Probe {
     pub backend: Arc<str>,
     /// What was asked.
     pub url: String,
+    /// The proxy that it was asked by.
+    pub proxy: Option<String>,
     /// What came of it; the error is a sentence.
     pub result: Result<Heard, String>,
 }
@@ -63,7 +66,8 @@ async fn probe(backend: &Backend, patience: Duration) -> Probe {
         Err(_) => Err(format!("no answer within {patience:?}")),
     };
     let url = backend.below("/models").map(|url| url.to_string()).unwrap_or_default();
-    Probe { backend: Arc::clone(&backend.name), url, result }
+    let proxy = backend.settings.proxy.as_ref().map(Proxy::place);
+    Probe { backend: Arc::clone(&backend.name), url, proxy, result }
 }
 
 async fn ask(backend: &Backend) -> Result<Heard, String> {

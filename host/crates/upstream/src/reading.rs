@@ -67,6 +67,10 @@ impl Source {
                 framer.push(bytes);
                 let mut out = Out { last_seen: *last_seen, ..Out::default() };
                 let result = loop {
+                    // What comes after the end is not looked at, whether it came along or would have come later.
+                    if account.is_over() {
+                        break Ok(());
+                    }
                     match framer.find() {
                         Ok(Some(found)) => {
                             if let Err(error) = out.event(framer, reader, &found, account, at) {
@@ -127,9 +131,21 @@ impl Source {
     }
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+impl Source {
+    /// Bytes that it keeps.
+    pub fn kept(&self) -> usize {
+        match self {
+            Self::Events { framer, .. } => framer.kept(),
+            Self::Whole { collected, .. } => collected.len(),
+            Self::Opaque { held, .. } => held.as_ref().map_or(0, Bytes::len),
+        }
+    }
+}
+
 /// Whether a stream that ended without the word for it is whole: every choice that it has said why it ended.
 fn whole_stream(reader: &EventReader, account: &mut Account) -> Result<(), UpstreamError> {
-    if account.ended || account.error.is_some() {
+    if account.is_over() {
         return Ok(());
     }
     let choices = usize::try_from(account.choices).unwrap_or(usize::MAX);

@@ -12,6 +12,8 @@ use crate::error::UpstreamError;
 
 /// Counters of turns. Sets of backends that fall on the same one share their turns.
 const COUNTERS: usize = 64;
+/// Most backends that one request is tried at.
+const MOST: usize = 16;
 
 /// All backends of one configuration.
 #[derive(Debug)]
@@ -34,28 +36,55 @@ pub struct Route {
 
 /// A backend that has the model.
 #[derive(Clone, Debug)]
-pub(crate) struct Candidate {
-    pub backend: Arc<Backend>,
+pub struct Candidate {
+    pub(crate) backend: Arc<Backend>,
     /// What it calls the model.
-    pub upstream_model: Arc<str>,
+    pub(crate) upstream_model: Arc<str>,
+    /// Its place among the candidates, counted from 0.
+    pub(crate) place: u16,
 }
 
 impl Route {
-    /// `gen_ai.provider.name` of the backend that is asked first.
+    /// Who is asked, in this order. At least one, at most 16.
+    #[must_use]
+    pub fn candidates(&self) -> &[Candidate] {
+        &self.candidates
+    }
+}
+
+impl Candidate {
+    fn new(backend: &Arc<Backend>, upstream_model: Arc<str>) -> Self {
+        Self { backend: Arc::clone(backend), upstream_model, place: 0 }
+    }
+
+    /// The backend's name.
+    #[must_use]
+    pub fn backend(&self) -> &str {
+        &self.backend.name
+    }
+
+    /// Its `gen_ai.provider.name`.
     #[must_use]
     pub fn provider(&self) -> &str {
-        self.candidates.first().map_or("", |first| &first.backend.settings.provider)
+        &self.backend.settings.provider
     }
 
-    /// What the backend that is asked first calls the model.
+    /// What it calls the model.
     #[must_use]
-    pub fn upstream_model(&self) -> &str {
-        self.candidates.first().map_or("", |first| &first.upstream_model)
+    pub fn model(&self) -> &str {
+        &self.upstream_model
     }
 
-    /// The names of the backends, in the order in which they are asked.
-    pub fn backends(&self) -> impl Iterator<Item = &str> {
-        self.candidates.iter().map(|candidate| &*candidate.backend.name)
+    /// `server.address` and `server.port`.
+    #[must_use]
+    pub fn server(&self) -> (&str, u16) {
+        self.backend.server()
+    }
+
+    /// Its place on the route, counted from 0.
+    #[must_use]
+    pub fn place(&self) -> u16 {
+        self.place
     }
 }
 
@@ -95,20 +124,17 @@ impl Snapshot {
             || self.backends.iter().filter(|backend| backend.settings.tenants.admit(tenant));
         let named: Vec<Candidate> = admitting()
             .filter_map(|backend| {
-                let upstream_model = backend.settings.models.named(model)?;
-                Some(Candidate { backend: Arc::clone(backend), upstream_model })
+                Some(Candidate::new(backend, backend.settings.models.named(model)?))
             })
             .collect();
         if !named.is_empty() {
             return named;
         }
         let fitting = admitting().filter(|backend| backend.settings.models.fits(model));
-        fitting
-            .map(|backend| Candidate { backend: Arc::clone(backend), upstream_model: model.into() })
-            .collect()
+        fitting.map(|backend| Candidate::new(backend, model.into())).collect()
     }
 
-    /// The candidates in order: first those that seem well, among them as the balance says.
+    /// The best candidates in order: first those that seem well, among them as the balance says.
     pub fn candidates(&self, model: &str, tenant: Option<&str>, turns: &Turns) -> Vec<Candidate> {
         let mut candidates = self.serving(model, tenant);
         if candidates.len() < 2 {
@@ -128,6 +154,10 @@ impl Snapshot {
                 (unwell(candidate), backend.load(), Reverse(backend.settings.weight))
             }),
             Balance::RoundRobin => candidates.sort_by_cached_key(unwell),
+        }
+        candidates.truncate(MOST);
+        for (place, candidate) in (0..).zip(&mut candidates) {
+            candidate.place = place;
         }
         candidates
     }

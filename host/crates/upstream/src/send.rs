@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -18,6 +18,7 @@ use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::exchange::Exchange;
 use crate::outgoing::Outgoing;
 use crate::route::{Candidate, Route};
+use crate::trail::{AttemptOutcome, Trail};
 use crate::upstreams::Upstreams;
 
 /// The first pause before candidates are tried again; each further one is twice as long.
@@ -25,43 +26,6 @@ const PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest `Retry-After` that is waited for. Whoever asks for more is not tried again.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(5);
-
-/// One attempt at one backend.
-#[derive(Clone, Debug)]
-pub struct Attempt {
-    /// Which.
-    pub backend: Arc<str>,
-    /// When it began.
-    pub began: Instant,
-    /// When its outcome was known.
-    pub ended: Instant,
-    /// What came of it.
-    pub outcome: AttemptOutcome,
-}
-
-/// What came of an attempt.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AttemptOutcome {
-    /// An answer, if only an error that is the client's.
-    Answered {
-        /// HTTP status.
-        status: u16,
-    },
-    /// "Not now".
-    Refused {
-        /// 429, 502, 503, 504 or 529.
-        status: u16,
-        /// When to come again, if it says so.
-        retry_after: Option<Duration>,
-    },
-    /// No answer.
-    Failed {
-        /// What kind of failure.
-        kind: UpstreamErrorKind,
-        /// What happened.
-        message: String,
-    },
-}
 
 /// No candidate gave an answer, and no byte of one has come.
 #[derive(Debug)]
@@ -72,8 +36,6 @@ pub struct Failed {
     pub message: String,
     /// The parameter of the request that no candidate can be sent.
     pub parameter: Option<String>,
-    /// All that was tried; none if nobody could be.
-    pub attempts: Vec<Attempt>,
     /// What an upstream said, if the last attempt got that far.
     pub answer: Option<UpstreamAnswer>,
     /// When another try may go better, as far as that is known.
@@ -107,9 +69,9 @@ pub struct UpstreamAnswer {
 /// What has been tried so far.
 struct Run<'a> {
     outgoing: &'a Outgoing,
+    trail: &'a Trail,
     /// Requests as candidates get them, by kind and model; what cannot be sent to a kind is remembered too.
     ready: HashMap<(Kind, Arc<str>, bool), Ready>,
-    attempts: Vec<Attempt>,
     /// The last attempt that failed.
     missed: Option<Missed>,
     refused: Option<UpstreamError>,
@@ -132,13 +94,18 @@ enum Step {
 }
 
 impl Upstreams {
-    /// Sends a request along its route. Dropping the future gives the request up, also at the upstream.
-    pub async fn send(&self, route: &Route, outgoing: &Outgoing) -> Result<Exchange, Failed> {
+    /// Sends a request along its route and leaves a trail. Dropping the future gives the request up, also at the upstream.
+    pub async fn send(
+        &self,
+        route: &Route,
+        outgoing: &Outgoing,
+        trail: &Trail,
+    ) -> Result<Exchange, Failed> {
         self.budget().request(route.snapshot.retry_budget);
         let mut run = Run {
             outgoing,
+            trail,
             ready: HashMap::new(),
-            attempts: Vec::new(),
             missed: None,
             refused: None,
             full: false,
@@ -191,22 +158,16 @@ impl Run<'_> {
                 return Step::Skipped;
             }
         };
-        let retries = !self.attempts.is_empty();
+        let retries = !self.trail.is_empty();
         if retries && self.missed.as_ref().is_some_and(|m| m.reached) && !upstreams.budget().retry()
         {
             return Step::Broke;
         }
         let totals = &backend.state.totals;
         totals.attempts.fetch_add(1, Relaxed);
-        let began = Instant::now();
-        let result = attempt::attempt(candidate, &ready, self.outgoing, slot).await;
-        let ended = Instant::now();
-        let mut noted = |outcome| {
-            let backend = Arc::clone(&backend.name);
-            self.attempts.push(Attempt { backend, began, ended, outcome });
-        };
-        match result {
-            Ok(mut exchange) => {
+        self.trail.asks(candidate);
+        match attempt::attempt(candidate, &ready, self.outgoing, slot).await {
+            Ok(exchange) => {
                 let status = exchange.head().status;
                 totals.answered.fetch_add(1, Relaxed);
                 // 500 is an answer, but not one of a server that is well.
@@ -215,8 +176,7 @@ impl Run<'_> {
                 } else {
                     opened(permit.failed(), &backend.name, status);
                 }
-                noted(AttemptOutcome::Answered { status });
-                exchange.attempted(std::mem::take(&mut self.attempts));
+                self.trail.brought(AttemptOutcome::Answered { status });
                 Step::Answered(Box::new(exchange))
             }
             Err(missed) => {
@@ -224,7 +184,7 @@ impl Run<'_> {
                 match missed.error {
                     UpstreamError::Status(status) => {
                         totals.refused.fetch_add(1, Relaxed);
-                        noted(AttemptOutcome::Refused { status, retry_after: after });
+                        self.trail.brought(AttemptOutcome::Refused { status, retry_after: after });
                         // It is well, and busy.
                         if status == 429 {
                             permit.succeeded();
@@ -235,7 +195,7 @@ impl Run<'_> {
                     ref error => {
                         totals.failed.fetch_add(1, Relaxed);
                         let message = error.to_string();
-                        noted(AttemptOutcome::Failed { kind: error.kind(), message });
+                        self.trail.brought(AttemptOutcome::Failed { kind: error.kind(), message });
                         opened(permit.failed(), &backend.name, error);
                     }
                 }
@@ -280,7 +240,7 @@ impl Run<'_> {
             (None, _) => None,
         };
         let answer = self.missed.and_then(|missed| missed.answer);
-        Failed { kind, message, parameter, attempts: self.attempts, answer, retry_after }
+        Failed { kind, message, parameter, answer, retry_after }
     }
 }
 

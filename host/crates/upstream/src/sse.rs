@@ -75,6 +75,12 @@ impl Framer {
         self.longest
     }
 
+    /// Bytes that it keeps.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub fn kept(&self) -> usize {
+        self.buffer.len()
+    }
+
     /// Takes what arrived.
     pub fn push(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);

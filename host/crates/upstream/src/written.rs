@@ -16,6 +16,7 @@ use crate::config::{
 };
 use crate::error::UpstreamError;
 use crate::matching::{Models, Tenants, is_pattern};
+use crate::proxy::Proxy;
 
 /// Most bytes of a file.
 const LIMIT: u64 = 4 << 20;
@@ -79,6 +80,7 @@ struct WrittenBackend {
     first_byte_timeout_ms: Option<u64>,
     idle_timeout_ms: Option<u64>,
     ca_file: Option<String>,
+    proxy: Option<String>,
     health: Option<WrittenHealth>,
     retries: Option<u64>,
     inject_usage: Option<bool>,
@@ -213,6 +215,7 @@ impl WrittenBackend {
         let provider = self.provider.unwrap_or_else(|| self.kind.name().to_owned());
         name_of("provider", &provider)?;
         let url = url(&self.url)?;
+        let proxy = Proxy::of(&url, self.proxy.as_deref(), &environment)?;
         let key = match (self.key_env, self.key_file) {
             (Some(_), Some(_)) => {
                 return Err("key-file: key-env is there already".to_owned().into());
@@ -253,6 +256,7 @@ impl WrittenBackend {
             first_byte_timeout: ms("first-byte-timeout-ms", self.first_byte_timeout_ms, 300_000)?,
             idle_timeout: ms("idle-timeout-ms", self.idle_timeout_ms, 120_000)?,
             ca: ca.transpose().map_err(Wrong::Elsewhere)?,
+            proxy,
             health: self.health.map(WrittenHealth::check).transpose()?,
             retries: small(range("retries", self.retries, 1, 0, 10)?),
             inject_usage: self.inject_usage.unwrap_or(true),
@@ -378,7 +382,7 @@ mod tests {
              longest-pause-ms = 50\n{ONE}kind = \"anthropic\"\nprovider = \"p\"\nkey-env = \"KEY\"\n\
              models = [\"m\", {{ as = \"x\", name = \"y/z\" }}, \"q*\"]\ntenants = [\"t-*\"]\nweight = 3\nmax-in-flight = 4\n\
              connect-timeout-ms = 1\nfirst-byte-timeout-ms = 2\nidle-timeout-ms = 3\n\
-             health = {{ path = \"/health\", every-ms = 10, timeout-ms = 11 }}\nretries = 0\ninject-usage = false\n\
+             health = {{ path = \"/health\", every-ms = 10, timeout-ms = 11 }}\nproxy = \"u:p@there:1\"\nretries = 0\ninject-usage = false\n\
              max-event-mib = 1\nmax-answer-mib = 2\n"
         );
         let configuration = parsed(&text).unwrap();
@@ -393,6 +397,7 @@ mod tests {
         assert!(a.tenants.admit(Some("t-1")) && !a.tenants.admit(None));
         assert_eq!((a.weight, a.max_in_flight, a.retries), (3, Some(4), 0));
         assert_eq!(a.health.as_ref().unwrap().every, Duration::from_millis(10));
+        assert_eq!(a.proxy.as_ref().map(Proxy::place).as_deref(), Some("http://there:1"));
         assert!(!format!("{a:?}").contains("secret"));
         let defaults = &parsed(ONE).unwrap().backends[0];
         assert!(defaults.models.fits("anything") && defaults.tenants.admit(None));
@@ -421,6 +426,7 @@ mod tests {
             ("[[backend]]\nname = \"a\"\n".to_owned(), "missing field `url`"),
             ("retry-budget = 2.0\n".to_owned(), "retry-budget: it must be from 0 to 1"),
             (format!("{ONE}health = {{ path = \"x\" }}\n"), "health.path"),
+            (format!("{ONE}proxy = \"socks5://h\"\n"), "backend[0] (a): proxy: SOCKS"),
             ("balance = \"best\"\n".to_owned(), "balance at line 1, column 11"),
         ];
         for (text, expected) in cases {

@@ -30,13 +30,13 @@ async fn a_chat_goes_there_and_back() {
     rewrite(&folder, "", &[("a", server.address, models)]);
     let upstreams = load(&folder);
     let route = upstreams.route("m", None).unwrap();
-    assert_eq!(route.provider(), "anthropic");
+    assert_eq!(route.candidates()[0].provider(), "anthropic");
     let body = |stream| {
         format!(
             r#"{{"model":"m","stream":{stream},"messages":[{{"role":"user","content":"hi"}}]}}"#
         )
     };
-    let exchange = upstreams.send(&route, &chat(&body(false), false)).await.unwrap();
+    let exchange = send(&upstreams, &route, &chat(&body(false), false)).await.unwrap();
     assert_eq!(exchange.head().content_type.as_deref(), Some("application/json"));
     assert_eq!(exchange.head().headers["request-id"], "req_1");
     let plain = drain(exchange).await;
@@ -50,7 +50,7 @@ async fn a_chat_goes_there_and_back() {
         assert!(arrived.head.contains(header), "{}", arrived.head);
     }
     assert!(arrived.body.contains(r#""model":"claude""#) && arrived.body.contains("max_tokens"));
-    let streamed = drain(upstreams.send(&route, &chat(&body(true), true)).await.unwrap()).await;
+    let streamed = drain(send(&upstreams, &route, &chat(&body(true), true)).await.unwrap()).await;
     assert_eq!(streamed.account.usage, plain.account.usage);
     assert!(streamed.text().ends_with("data: [DONE]\n\n") && !streamed.text().contains("usage"));
 }
@@ -67,22 +67,22 @@ async fn what_cannot_be_translated_is_refused_or_served_elsewhere() {
     let upstreams = load(&folder);
     let route = upstreams.route("m", None).unwrap();
     let body = r#"{"model":"m","n":2,"messages":[{"role":"user","content":"hi"}]}"#;
-    let failed = upstreams.send(&route, &chat(body, false)).await.unwrap_err();
+    let failed = send(&upstreams, &route, &chat(body, false)).await.unwrap_err();
     assert_eq!((failed.kind, failed.parameter.as_deref()), (FailedKind::Request, Some("n")));
     assert_eq!(claude.requests(), 0);
     // Its errors have OpenAI's form, whether they may be tried again or not.
     let simple = body.replace("\"n\":2,", "");
-    let exchange = upstreams.send(&route, &chat(&simple, false)).await.unwrap();
+    let exchange = send(&upstreams, &route, &chat(&simple, false)).await.unwrap();
     assert_eq!(exchange.head().status, 400);
     let whole = drain(exchange).await;
     assert_eq!(whole.account.error.as_ref().unwrap().message, "Overloaded");
     assert!(whole.text().starts_with(r#"{"error":{"#), "{}", whole.text());
-    let failed = upstreams.send(&route, &chat(&simple, false)).await.unwrap_err();
+    let failed = send(&upstreams, &route, &chat(&simple, false)).await.unwrap_err();
     let answer = failed.answer.unwrap();
     assert!(answer.status == 529 && answer.body.starts_with(br#"{"error":{"#), "{answer:?}");
     let folder = file("", &[("a", claude.address, kind), ("b", other.address, "")]);
     let upstreams = load(&folder);
     let route = upstreams.route("m", None).unwrap();
-    let exchange = upstreams.send(&route, &chat(body, false)).await.unwrap();
-    assert_eq!(&*exchange.head().backend, "b");
+    let exchange = send(&upstreams, &route, &chat(body, false)).await.unwrap();
+    assert_eq!(exchange.head().candidate.backend(), "b");
 }

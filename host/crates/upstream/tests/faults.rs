@@ -10,7 +10,7 @@ use support::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tollgate_domain::TokenUsage;
 use tollgate_domain::record::Operation;
-use tollgate_upstream::{AttemptOutcome, FailedKind, UpstreamErrorKind};
+use tollgate_upstream::{AttemptOutcome, Candidate, FailedKind, Trail, UpstreamErrorKind};
 
 const ANSWER: &str = r#"{"id":"c1","model":"m-1","choices":[{"index":0,"message":{"content":"hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":1,"total_tokens":4}}"#;
 const TEXT: &str = "data: {\"id\":\"c1\",\"model\":\"m-1\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"hi\"}}],\"usage\":null}\n\n";
@@ -33,7 +33,7 @@ fn kinds(attempts: &[tollgate_upstream::Attempt]) -> Vec<String> {
     };
     attempts
         .iter()
-        .map(|attempt| format!("{} {}", attempt.backend, kind(&attempt.outcome)))
+        .map(|attempt| format!("{} {}", attempt.candidate.backend(), kind(&attempt.outcome)))
         .collect()
 }
 
@@ -43,11 +43,12 @@ async fn a_stream_that_did_not_ask_for_usage_is_counted_and_has_none() {
     let folder = file("", &[("a", server.address, "models = [{ as = \"m\", name = \"big/m\" }]")]);
     let upstreams = load(&folder);
     let route = upstreams.route("m", None).unwrap();
-    assert_eq!((route.provider(), route.upstream_model()), ("openai", "big/m"));
+    let [first] = route.candidates() else { panic!("{route:?}") };
+    assert_eq!((first.provider(), first.model()), ("openai", "big/m"));
     let mut outgoing = simple(true);
     outgoing.headers.insert("traceparent", "00-1".parse().unwrap());
     outgoing.headers.insert("authorization", "Bearer of-the-client".parse().unwrap());
-    let exchange = upstreams.send(&route, &outgoing).await.unwrap();
+    let exchange = send(&upstreams, &route, &outgoing).await.unwrap();
     assert_eq!(exchange.head().status, 200);
     assert_eq!(upstreams.status()[0].in_flight, 1);
     let whole = drain(exchange).await;
@@ -76,7 +77,7 @@ async fn connections_are_used_again() {
     let upstreams = load(&folder);
     for number in 0..6 {
         let route = upstreams.route("m", None).unwrap();
-        let whole = drain(upstreams.send(&route, &simple(number % 2 == 0)).await.unwrap()).await;
+        let whole = drain(send(&upstreams, &route, &simple(number % 2 == 0)).await.unwrap()).await;
         assert_eq!(whole.account.usage, used());
         // The end of a stream is read beside.
         tokio::time::sleep(Duration::from_millis(200)).await;
@@ -113,10 +114,12 @@ async fn before_the_first_byte_another_backend_takes_over() {
             file("", &[("bad", bad, &format!("{FAST}\nweight = 2")), ("good", good.address, "")]);
         let upstreams = load(&folder);
         let route = upstreams.route("m", None).unwrap();
-        assert_eq!(route.backends().next(), Some("bad"));
-        let exchange = upstreams.send(&route, &simple(true)).await.unwrap();
-        let attempts = exchange.head().attempts.clone();
-        assert_eq!(kinds(&attempts), [format!("bad {expected}"), "good 200".to_owned()]);
+        assert_eq!(route.candidates()[0].backend(), "bad");
+        let trail = Trail::default();
+        let exchange = upstreams.send(&route, &simple(true), &trail).await.unwrap();
+        let tried = trail.ended();
+        assert_eq!(tried.last().map(Candidate::place), Some(1));
+        assert_eq!(kinds(&tried.attempts), [format!("bad {expected}"), "good 200".to_owned()]);
         assert_eq!(drain(exchange).await.account.usage, used());
         assert_eq!(good.requests(), 1, "one answer, no duplicate");
     }
@@ -136,7 +139,7 @@ async fn other_answers_are_the_upstreams() {
         let folder = file("", &[("a", server.address, "")]);
         let upstreams = load(&folder);
         let route = upstreams.route("m", None).unwrap();
-        let exchange = upstreams.send(&route, &simple(true)).await.unwrap();
+        let exchange = send(&upstreams, &route, &simple(true)).await.unwrap();
         assert_eq!(exchange.head().status, status);
         assert_eq!(exchange.head().headers.len(), 1);
         let whole = drain(exchange).await;
@@ -167,7 +170,7 @@ async fn what_breaks_off_in_the_middle_is_told_and_not_tried_again() {
         let folder = file("", &[("a", server.address, FAST), ("b", server.address, FAST)]);
         let upstreams = load(&folder);
         let route = upstreams.route("m", None).unwrap();
-        let whole = drain(upstreams.send(&route, &simple(true)).await.unwrap()).await;
+        let whole = drain(send(&upstreams, &route, &simple(true)).await.unwrap()).await;
         let error = whole.error.as_ref().unwrap_or_else(|| panic!("no error after {acts:?}"));
         assert_eq!(error.kind(), expected, "{error} after {acts:?}");
         assert_eq!(whole.text(), TEXT.replace(",\"usage\":null", ""));
@@ -186,7 +189,7 @@ async fn an_error_in_the_stream_is_passed_on_and_noted() {
     let folder = file("", &[("a", server.address, "")]);
     let upstreams = load(&folder);
     let route = upstreams.route("m", None).unwrap();
-    let whole = drain(upstreams.send(&route, &simple(true)).await.unwrap()).await;
+    let whole = drain(send(&upstreams, &route, &simple(true)).await.unwrap()).await;
     assert_eq!(whole.last, error.as_bytes());
     assert!(!whole.account.ended && whole.error.is_none());
     assert_eq!(whole.account.error.unwrap().message, "out of memory");
@@ -208,7 +211,7 @@ async fn events_of_ten_megabytes_pass_and_larger_ones_do_not() {
         let folder = file("", &[("a", server.address, "")]);
         let upstreams = load(&folder);
         let route = upstreams.route("m", None).unwrap();
-        let whole = drain(upstreams.send(&route, &simple(true)).await.unwrap()).await;
+        let whole = drain(send(&upstreams, &route, &simple(true)).await.unwrap()).await;
         assert_eq!(whole.error.is_none(), fits, "{size}: {:?}", whole.error);
         if fits {
             assert_eq!(whole.account.output_chars, size as u64);
@@ -227,7 +230,7 @@ async fn answers_larger_than_the_limit_are_refused() {
     let folder = file("", &[("a", server.address, "max-answer-mib = 1")]);
     let upstreams = load(&folder);
     let route = upstreams.route("m", None).unwrap();
-    let whole = drain(upstreams.send(&route, &simple(false)).await.unwrap()).await;
+    let whole = drain(send(&upstreams, &route, &simple(false)).await.unwrap()).await;
     assert_eq!(whole.error.unwrap().kind(), UpstreamErrorKind::Protocol);
     assert!(whole.body.is_empty() && whole.last.is_empty());
 }
@@ -242,18 +245,21 @@ async fn whoever_gives_up_is_noticed_by_the_upstream() {
     );
     let upstreams = load(&folder);
     let route = upstreams.route("m", None).unwrap();
-    let mut exchange = upstreams.send(&route, &simple(true)).await.unwrap();
+    let mut exchange = send(&upstreams, &route, &simple(true)).await.unwrap();
     exchange.next().await.unwrap().unwrap();
     exchange.cancel();
     until(|| hanging.gone.load(SeqCst) == 1).await;
     // Before the first byte, too.
     let route = upstreams.route("n", None).unwrap();
     let outgoing = simple(true);
-    let sending = upstreams.send(&route, &outgoing);
+    let trail = Trail::default();
     tokio::select! {
-        answer = sending => panic!("{answer:?}"),
+        answer = upstreams.send(&route, &outgoing, &trail) => panic!("{answer:?}"),
         () = until(|| silent.requests() == 1) => {}
     }
+    let tried = trail.ended();
+    assert_eq!(tried.last().map(Candidate::backend), Some("b"));
+    assert!(tried.asking.is_some() && tried.attempts.is_empty());
     until(|| silent.gone.load(SeqCst) == 1).await;
     assert_eq!(upstreams.status().iter().map(|s| s.in_flight).sum::<u32>(), 0);
 }
@@ -265,7 +271,7 @@ async fn a_refusal_that_is_final_has_the_upstreams_words() {
     let folder = file("", &[("a", server.address, "retries = 3")]);
     let upstreams = load(&folder);
     let route = upstreams.route("m", None).unwrap();
-    let failed = upstreams.send(&route, &simple(false)).await.unwrap_err();
+    let failed = send(&upstreams, &route, &simple(false)).await.unwrap_err();
     assert_eq!(failed.kind, FailedKind::Upstream(UpstreamErrorKind::Status));
     assert_eq!(failed.retry_after, Some(Duration::from_secs(60)));
     assert_eq!(failed.answer.unwrap().body, r#"{"error":"slow down"}"#);
@@ -283,9 +289,10 @@ async fn retry_after_is_waited_for() {
     let upstreams = load(&folder);
     let route = upstreams.route("m", None).unwrap();
     let began = Instant::now();
-    let exchange = upstreams.send(&route, &simple(false)).await.unwrap();
+    let trail = Trail::default();
+    upstreams.send(&route, &simple(false), &trail).await.unwrap();
     assert!(began.elapsed() >= Duration::from_secs(1));
-    assert_eq!(kinds(&exchange.head().attempts), ["a refused 503", "a 200"]);
+    assert_eq!(kinds(&trail.ended().attempts), ["a refused 503", "a 200"]);
 }
 
 #[tokio::test]
@@ -296,11 +303,12 @@ async fn retries_have_a_budget() {
     let outgoing = simple(false);
     let route = upstreams.route("m", None).unwrap();
     let began = Instant::now();
-    let all = (0..40).map(|_| upstreams.send(&route, &outgoing));
-    let mut tries = 0;
-    for failed in futures_all(all).await {
-        tries += failed.unwrap_err().attempts.len();
-    }
+    let one = || async {
+        let trail = Trail::default();
+        upstreams.send(&route, &outgoing, &trail).await.unwrap_err();
+        trail.ended().attempts.len()
+    };
+    let tries: usize = futures_all((0..40).map(|_| one())).await.into_iter().sum();
     let earned = usize::try_from(began.elapsed().as_secs()).unwrap() + 1;
     assert!((50..=50 + earned).contains(&tries), "{tries} attempts of 40 requests");
     assert_eq!(server.requests(), tries);
@@ -337,7 +345,7 @@ async fn a_dead_backend_loses_no_request_of_many_at_once() {
     let outgoing = simple(false);
     let one = || async {
         let route = upstreams.route("m", None).unwrap();
-        drain(upstreams.send(&route, &outgoing).await.unwrap()).await.account.usage
+        drain(send(&upstreams, &route, &outgoing).await.unwrap()).await.account.usage
     };
     for usage in futures_all((0..100).map(|_| one())).await {
         assert_eq!(usage, used());
@@ -352,11 +360,12 @@ async fn what_is_full_is_refused_at_once() {
     let upstreams = load(&folder);
     let route = upstreams.route("m", None).unwrap();
     let outgoing = simple(false);
-    let held = upstreams.send(&route, &outgoing);
+    let held = send(&upstreams, &route, &outgoing);
     tokio::pin!(held);
     assert!(tokio::time::timeout(Duration::from_millis(100), &mut held).await.is_err());
-    let failed = upstreams.send(&route, &outgoing).await.unwrap_err();
-    assert_eq!((failed.kind, failed.attempts.len()), (FailedKind::Full, 0));
+    let trail = Trail::default();
+    let failed = upstreams.send(&route, &outgoing, &trail).await.unwrap_err();
+    assert_eq!((failed.kind, trail.ended().last().is_none()), (FailedKind::Full, true));
 }
 
 #[tokio::test]
@@ -383,7 +392,7 @@ async fn whoever_reads_slowly_slows_the_upstream() {
     let folder = file("", &[("a", address, "")]);
     let upstreams = load(&folder);
     let route = upstreams.route("m", None).unwrap();
-    let mut exchange = upstreams.send(&route, &simple(true)).await.unwrap();
+    let mut exchange = send(&upstreams, &route, &simple(true)).await.unwrap();
     exchange.next().await.unwrap().unwrap();
     // Until nothing moves any more: what the kernel's and our buffers take, and no more.
     let mut before = usize::MAX;
@@ -412,7 +421,7 @@ async fn what_nobody_knows_passes_as_it_is() {
     let route = upstreams.route("m", None).unwrap();
     let mut outgoing = simple(false);
     (outgoing.path, outgoing.operation) = ("/audio/speech?a=b".into(), Operation::Other);
-    let exchange = upstreams.send(&route, &outgoing).await.unwrap();
+    let exchange = send(&upstreams, &route, &outgoing).await.unwrap();
     assert_eq!(exchange.head().content_type.as_deref(), Some("audio/mpeg"));
     let whole = drain(exchange).await;
     assert!([&whole.body[..], &whole.last[..]].concat() == binary && !whole.last.is_empty());
@@ -420,12 +429,12 @@ async fn what_nobody_knows_passes_as_it_is() {
     assert!(server.last().head.starts_with("POST /v1/audio/speech?a=b HTTP"));
     assert!(server.last().body.contains(r#""model":"x""#));
     outgoing.path = "/rerank".into();
-    let whole = drain(upstreams.send(&route, &outgoing).await.unwrap()).await;
+    let whole = drain(send(&upstreams, &route, &outgoing).await.unwrap()).await;
     assert_eq!((whole.text().as_str(), whole.account.usage.unwrap().input), (json, 9));
     // A form is not JSON and is left alone.
     outgoing.headers.insert("content-type", "multipart/form-data; boundary=b".parse().unwrap());
     outgoing.body = "--b\r\nmodel=m".into();
-    drain(upstreams.send(&route, &outgoing).await.unwrap()).await;
+    drain(send(&upstreams, &route, &outgoing).await.unwrap()).await;
     let arrived = server.last();
     assert_eq!(arrived.body, "--b\r\nmodel=m");
     assert!(arrived.head.contains("content-type: multipart/form-data; boundary=b"));

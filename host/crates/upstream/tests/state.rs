@@ -9,7 +9,7 @@ use std::time::Duration;
 use support::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tollgate_upstream::{
-    BreakerState, FailedKind, HealthState, UpstreamError, UpstreamErrorKind, Upstreams,
+    BreakerState, FailedKind, HealthState, Trail, UpstreamError, UpstreamErrorKind, Upstreams,
 };
 
 const ANSWER: &str = r#"{"model":"m-1","choices":[{"index":0,"message":{"content":"hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":1}}"#;
@@ -31,7 +31,7 @@ async fn a_breaker_opens_and_half_opens() {
     let outgoing = simple(false);
     let ask = || async {
         let route = upstreams.route("m", None).unwrap();
-        upstreams.send(&route, &outgoing).await.map(|_| ()).map_err(|failed| failed.kind)
+        send(&upstreams, &route, &outgoing).await.map(|_| ()).map_err(|failed| failed.kind)
     };
     let refused = Err(FailedKind::Upstream(UpstreamErrorKind::Status));
     for _ in 0..3 {
@@ -58,7 +58,7 @@ async fn many_at_once_make_one_probe() {
     let upstreams = load(&folder);
     let ask = |upstreams: Upstreams| async move {
         let route = upstreams.route("m", None).unwrap();
-        upstreams.send(&route, &simple(false)).await.map(|_| ())
+        send(&upstreams, &route, &simple(false)).await.map(|_| ())
     };
     for _ in 0..3 {
         ask(upstreams.clone()).await.unwrap_err();
@@ -82,8 +82,9 @@ async fn an_open_breaker_is_passed_by() {
     let upstreams = load(&folder);
     for number in 0..20 {
         let route = upstreams.route("m", None).unwrap();
-        let exchange = upstreams.send(&route, &simple(false)).await.unwrap();
-        let tries = exchange.head().attempts.len();
+        let trail = Trail::default();
+        let exchange = upstreams.send(&route, &simple(false), &trail).await.unwrap();
+        let tries = trail.ended().attempts.len();
         assert_eq!(tries, if number < 3 { 2 } else { 1 }, "request {number}");
         // None of them is held, so that load does not decide.
         drain(exchange).await;
@@ -116,7 +117,7 @@ async fn health_is_checked_and_counts() {
         async move { upstreams.watch().await }
     });
     until(|| status(0) == HealthState::Healthy).await;
-    let first = || upstreams.route("m", None).unwrap().backends().next().unwrap().to_owned();
+    let first = || upstreams.route("m", None).unwrap().candidates()[0].backend().to_owned();
     assert_eq!((status(1), first()), (HealthState::Unknown, "a".to_owned()));
     well.store(false, SeqCst);
     until(|| matches!(status(0), HealthState::Unhealthy { problem } if problem.contains("500")))
@@ -153,7 +154,7 @@ async fn the_configuration_changes_while_requests_are_under_way() {
         async move { upstreams.watch().await }
     });
     let route = upstreams.route("m", None).unwrap();
-    let mut exchange = upstreams.send(&route, &simple(true)).await.unwrap();
+    let mut exchange = send(&upstreams, &route, &simple(true)).await.unwrap();
     exchange.next().await.unwrap().unwrap();
     let names = || -> Vec<String> {
         upstreams.models().into_iter().map(|m| format!("{} {}", m.name, m.backend)).collect()
@@ -166,14 +167,15 @@ async fn the_configuration_changes_while_requests_are_under_way() {
     rewrite(&folder, "", &[("b", new.address, "models = [\"n\", { as = \"m\", name = \"x\" }]")]);
     until(|| names() == ["n b", "m b"]).await;
     // A request goes the way it was sent, a route leads where it did, and a new one elsewhere.
-    let again = upstreams.send(&route, &simple(true)).await.unwrap();
-    assert_eq!(&*again.head().backend, "a");
+    let again = send(&upstreams, &route, &simple(true)).await.unwrap();
+    assert_eq!(again.head().candidate.backend(), "a");
     drop(again);
     let whole = drain(exchange).await;
     assert!(whole.error.is_none() && whole.account.ended);
     let route = upstreams.route("m", None).unwrap();
-    let exchange = upstreams.send(&route, &simple(false)).await.unwrap();
-    assert_eq!((&*exchange.head().backend, &*exchange.head().upstream_model), ("b", "x"));
+    let exchange = send(&upstreams, &route, &simple(false)).await.unwrap();
+    let candidate = &exchange.head().candidate;
+    assert_eq!((candidate.backend(), candidate.model()), ("b", "x"));
     watching.abort();
 }
 
@@ -186,7 +188,7 @@ async fn keys_are_sent_and_read_again() {
     let upstreams = load(&folder);
     let ask = || async {
         let route = upstreams.route("m", None).unwrap();
-        drain(upstreams.send(&route, &simple(false)).await.unwrap()).await;
+        drain(send(&upstreams, &route, &simple(false)).await.unwrap()).await;
         server.last().head
     };
     assert!(ask().await.contains("authorization: Bearer sesame-1\r\n"));
@@ -236,7 +238,7 @@ async fn a_server_with_its_own_authority_is_trusted_by_file_only() {
             continue;
         };
         let route = upstreams.route("m", None).unwrap();
-        match upstreams.send(&route, &simple(false)).await {
+        match send(&upstreams, &route, &simple(false)).await {
             Ok(exchange) => {
                 assert!(trusted);
                 assert!(drain(exchange).await.account.usage.is_some());

@@ -14,6 +14,7 @@ use tollgate_domain::record::{
     Asked, FinishReason, HttpExchange, Operation, Phases, Record, ServedBy, TracePlace,
 };
 use tollgate_domain::time::Interval;
+use tollgate_domain::upstream::{PlannedCall, Server, UpstreamCall};
 use tollgate_domain::usage::{Phase, UsageSource};
 use tollgate_domain::{
     Cost, CostOutcome, Currency, Money, Outcome, PluginIdentity, RequestId, SpanId, TokenUsage,
@@ -68,6 +69,25 @@ pub fn started(number: u64) -> Record {
     let usage = record.usage.as_mut().unwrap();
     (usage.phase, usage.tokens) = (Phase::Interrupted, TokenUsage::default());
     record
+}
+
+/// The call of a request that has started, and may go to each of these in turn.
+pub fn planned(backends: &[&str]) -> UpstreamCall {
+    let server = || Server { host: "localhost".to_owned(), port: 80 };
+    let planned = |name: &&str| PlannedCall {
+        backend: (*name).to_owned(),
+        server: server(),
+        by: ServedBy { provider: "other".to_owned(), model: format!("{name}-model") },
+    };
+    UpstreamCall {
+        backend: backends.first().copied().unwrap_or_default().to_owned(),
+        server: Some(server()),
+        interval: record(0).phases.request,
+        status: None,
+        response_id: None,
+        failed: Vec::new(),
+        planned: backends.iter().map(planned).collect(),
+    }
 }
 
 pub fn usage(start: UnixNanos, tokens: TokenUsage) -> Usage {

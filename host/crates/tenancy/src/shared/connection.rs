@@ -76,11 +76,7 @@ impl fmt::Debug for Connection {
 
 impl Connection {
     /// Connects when it is first asked something. Needs a runtime.
-    pub fn new(url: &str, timeout: Duration) -> Result<Self, TenancyError> {
-        // Which is refused if the program has chosen one; without any, connecting would panic.
-        #[cfg(feature = "tls")]
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = Client::open(url).map_err(TenancyError::Redis)?;
+    pub fn new(client: Client, timeout: Duration) -> Result<Self, TenancyError> {
         let manager = ArcSwap::from_pointee(connect(&client).map_err(TenancyError::Redis)?);
         let (away, silent) = (AtomicBool::new(false), AtomicBool::new(false));
         Ok(Self { client, manager, timeout, away, silent, health: Mutex::default() })

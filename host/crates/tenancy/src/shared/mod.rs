@@ -5,6 +5,7 @@
 //! answer got lost. What waits to be told is bounded; beyond that, budgets of requests that ended
 //! are *merged*, so their sums stay exact, and tokens are left to flow out.
 
+mod client;
 mod connection;
 mod ping;
 mod scripts;
@@ -12,6 +13,7 @@ mod worker;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -64,6 +66,8 @@ pub struct RedisSettings {
     /// `redis://host:6379/0`, `redis+unix:///path`, or `rediss://` with the feature `tls`; may hold
     /// a user and a password. Redis 6 or later, or what speaks like it.
     pub url: String,
+    /// PEM of the authorities that are trusted instead of the system's, for `rediss://`.
+    pub ca_file: Option<PathBuf>,
     /// What all keys begin with. One Redis may serve several fleets.
     pub prefix: String,
     /// Longest that a request waits for it.
@@ -83,6 +87,7 @@ impl RedisSettings {
     pub fn new(url: String) -> Self {
         Self {
             url,
+            ca_file: None,
             prefix: "tollgate:".to_owned(),
             timeout: Duration::from_millis(50),
             policy: RedisPolicy::default(),
@@ -96,6 +101,7 @@ impl fmt::Debug for RedisSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Without the address, which may hold a password.
         f.debug_struct("RedisSettings")
+            .field("ca_file", &self.ca_file)
             .field("prefix", &self.prefix)
             .field("timeout", &self.timeout)
             .field("policy", &self.policy)
@@ -152,7 +158,7 @@ impl SharedStore {
     /// Starts the worker; needs a runtime. Does not wait for a connection.
     pub fn new(settings: &RedisSettings, local: Arc<Local>) -> Result<Self, TenancyError> {
         let runtime = Handle::try_current().map_err(TenancyError::NoRuntime)?;
-        let connection = Connection::new(&settings.url, settings.timeout)?;
+        let connection = Connection::new(client::client(settings)?, settings.timeout)?;
         let scripts = Scripts::new(&settings.prefix, settings.lease, settings.given_clock);
         let gateway = secret::random(10)?;
         let book = Arc::new(Book {

@@ -6,7 +6,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{Client, RedisError};
 use tollgate_domain::UnixNanos;
 
-use super::RedisSettings;
+use super::{RedisSettings, client};
 use crate::error::{TenancyError, one_line};
 
 /// What Redis says of itself.
@@ -21,11 +21,9 @@ pub struct RedisPong {
 /// Connects anew and asks, for at most `patience`.
 ///
 /// # Errors
-/// [`TenancyError::Redis`] where the address is none, else [`TenancyError::NoAnswer`].
+/// [`TenancyError::NoAnswer`], or what is wrong with the settings.
 pub async fn ping(settings: &RedisSettings, patience: Duration) -> Result<RedisPong, TenancyError> {
-    #[cfg(feature = "tls")]
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = Client::open(settings.url.as_str()).map_err(TenancyError::Redis)?;
+    let client = client::client(settings)?;
     let no_answer = |problem: String| TenancyError::NoAnswer { problem };
     match tokio::time::timeout(patience, ask(&client)).await {
         Ok(Ok(pong)) => Ok(pong),

@@ -164,7 +164,8 @@ fn came(mut source: Source, pieces: &[&[u8]], at: Instant) -> Came {
     let mut account = Account { keep_output: true, ..Account::default() };
     let mut came =
         Came { account: Account::default(), body: String::new(), last: String::new(), error: None };
-    let mut keep = |taken: Taken| {
+    // As an exchange does: what comes after the end or an error is not taken.
+    let mut keep = |taken: Taken, account: &Account| {
         for piece in taken.pieces {
             let text = String::from_utf8_lossy(&piece.bytes).into_owned();
             match piece.kind {
@@ -176,14 +177,18 @@ fn came(mut source: Source, pieces: &[&[u8]], at: Instant) -> Came {
             }
         }
         came.error = taken.error.map(|error| error.to_string());
-        came.error.is_some()
+        came.error.is_some() || account.is_over()
     };
     let mut over = false;
     for piece in pieces {
-        over = over || keep(source.take(&Bytes::copy_from_slice(piece), &mut account, at));
+        if !over {
+            let taken = source.take(&Bytes::copy_from_slice(piece), &mut account, at);
+            over = keep(taken, &account);
+        }
     }
     if !over {
-        keep(source.end(&mut account, at));
+        let taken = source.end(&mut account, at);
+        keep(taken, &account);
     }
     came.account = account;
     came

@@ -19,7 +19,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 use tollgate_domain::record::Operation;
-use tollgate_upstream::{Account, Exchange, Outgoing, PieceKind, UpstreamError, Upstreams};
+use tollgate_upstream::{
+    Account, Exchange, Failed, Outgoing, PieceKind, Route, Trail, UpstreamError, Upstreams,
+};
 
 /// What a server does with a request.
 #[derive(Clone, Debug)]
@@ -226,6 +228,15 @@ pub fn chat(body: &str, stream: bool) -> Outgoing {
 
 pub fn simple(stream: bool) -> Outgoing {
     chat(&format!(r#"{{"model":"m","stream":{stream},"messages":[]}}"#), stream)
+}
+
+/// Sends it, whatever trail it leaves.
+pub async fn send(
+    upstreams: &Upstreams,
+    route: &Route,
+    outgoing: &Outgoing,
+) -> Result<Exchange, Failed> {
+    upstreams.send(route, outgoing, &Trail::default()).await
 }
 
 /// All that came of an answer.
