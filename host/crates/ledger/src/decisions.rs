@@ -216,7 +216,7 @@ mod tests {
         one.remember(&batch(100, 110 + DECISIONS as u128)).unwrap();
         let rows = |of: &Decisions| -> usize {
             let sql = "SELECT count(*) FROM decision";
-            count(of.db.query_row(sql, [], |row| row.get(0)).unwrap()) as usize
+            usize::try_from(count(of.db.query_row(sql, [], |row| row.get(0)).unwrap())).unwrap()
         };
         assert_eq!(rows(&one), DECISIONS);
         assert_eq!(known(&one)[0].0, 110);
