@@ -170,6 +170,7 @@ def test_the_bench_counts_the_same_each_time(tmp_path):
     [
         (("new", "Bad Name", "--lang", "rust", "--role", "cost-model"), "not a name"),
         (("new", "there", "--lang", "python", "--role", "export-filter"), "is there already"),
+        (("new", "cost", "--lang", "rust", "--role", "cost-model", "--whole-traces"), "only filters judge"),
         (("build", "there"), "holds no plugin"),
         (("test", "absent.wasm"), "absent.wasm"),
     ],

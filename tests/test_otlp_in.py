@@ -255,6 +255,10 @@ def test_what_is_malformed_does_no_harm(start):
         (b"no gzip", {"content_encoding": "gzip"}, 400),
         (gzip.compress(bytes(64 << 20)), {"content_encoding": "gzip"}, 413),
         (within(1, within(2, million)), {}, 413),
+        # References to entities, of which a resource may have many.
+        (within(1, within(1, b"\x1a\x00" * 1_000_000)), {}, 413),
+        # Each call would go on record with a mebibyte of resource.
+        (request(*(chat(n) for n in range(1, 100)), large="x" * (1 << 20)).SerializeToString(), {}, 413),
         (b"\xff", {"path": "/v1/metrics"}, 400),
         (b"{", {"path": "/v1/logs", "content_type": "application/json"}, 400),
         (b"", {"path": "/v1/profiles"}, 404),

@@ -1,4 +1,4 @@
-"""Whole traces: an exporter waits for them, keeps those that matter, and loses none over a kill; late spans follow."""
+"""Whole traces: an exporter waits for them, keeps those that matter, and loses none over a kill; late spans follow, also then."""
 
 import signal
 
@@ -124,6 +124,52 @@ def test_a_kill_loses_no_trace_and_takes_none_apart(start, receiver):
 
     until(lambda: pending() == 0, 60, what="a decision on each, and the cursor after all of them")
     assert traces(receiver) == wanted
+
+
+def test_late_spans_follow_a_decision_of_before_a_kill(start, receiver):
+    rules = "trace-wait-seconds = 1\nsample = 0"
+    gateway = start(rules)
+    export(gateway, failed(11, trace=KEPT), span(21, trace=DROPPED, name="handle"))
+    until(lambda: sum(metric(gateway, "tollgate_exporter_traces_total").values()) == 2, 30, what="both decisions")
+    until(lambda: traces(receiver) == {KEPT: [11]}, what="the trace with an error")
+    gateway.process.send_signal(signal.SIGKILL)
+    gateway.process.wait()
+    again = start(rules, data=gateway.data)
+    # By themselves they would be decided the other way round.
+    export(again, span(12, trace=KEPT, name="late"), failed(22, trace=DROPPED))
+    export(again, failed(31, trace=LATE))
+    until(lambda: LATE in traces(receiver), 30, what="a trace that is new")
+    until(lambda: traces(receiver)[KEPT] == [11, 12], what="the late span of a trace that left")
+    assert traces(receiver) == {KEPT: [11, 12], LATE: [31]}
+    assert sum(metric(again, "tollgate_exporter_late_spans_total").values()) == 2
+
+
+def test_kills_in_the_middle_of_decisions_take_no_trace_apart(start, receiver):
+    rules = "trace-wait-seconds = 1\nsample = 0"
+    data, sent = None, []
+    for run in range(3):
+        gateway = start(rules, **{"data": data} if data else {})
+        data = gateway.data
+        for number in range(40):
+            trace = 1000 * (run + 1) + number
+            export(gateway, failed(trace, trace=trace) if number % 4 == 0 else span(trace, trace=trace, name="x"))
+            sent.append(trace)
+        # Some are decided by now, some are not.
+        until(lambda: sum(metric(gateway, "tollgate_exporter_traces_total").values()) >= 5, 30, what="some decisions")
+        gateway.process.send_signal(signal.SIGKILL)
+        gateway.process.wait()
+    again = start(rules, data=data)
+    export(again, *(failed(trace + 500, trace=trace) for trace in sent))
+
+    def pending():
+        return sum(metric(again, 'tollgate_exporter_pending{exporter="whole"').values())
+
+    until(lambda: pending() == 0, 60, what="all of them decided and sent")
+    # What was sent shortly before a kill may arrive twice.
+    left = {trace: set(spans) for trace, spans in traces(receiver).items()}
+    apart = {trace: spans for trace, spans in left.items() if spans != {trace, trace + 500}}
+    assert not apart, "a late span has left without the rest of its trace"
+    assert left.keys() >= {trace for trace in sent if trace % 4 == 0}, "those with an error leave in any case"
 
 
 def test_want_of_room_decides_early_and_loses_nothing(start, receiver):

@@ -51,6 +51,15 @@ export class Edits {
     this.edit(span, "remove", key, false);
   }
 
+  /** The edits of the span at this place of the batch alone: `set`, `setDefault` and `remove` without it. */
+  at(span) {
+    return {
+      set: (key, value) => this.set(span, key, value),
+      setDefault: (key, value) => this.setDefault(span, key, value),
+      remove: (key) => this.remove(span, key),
+    };
+  }
+
   /** What `enrich` answers. */
   finish() {
     return { edits: this.edits, keys: this.keys, arena: new Uint8Array(this.bytes) };

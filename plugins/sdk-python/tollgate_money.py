@@ -1,4 +1,4 @@
-"""Exact money for cost models. No float appears: a price is a fraction, an amount a whole number of picos, 10^-12 of
+"""Exact money. No float appears: a price is a fraction, an amount a whole number of picos, 10^-12 of
 the currency's unit. A price is rounded once, when it meets a quantity: to the nearest pico, halves to even."""
 
 import re
@@ -8,6 +8,8 @@ MOST = 2**63 - 1
 SIGNS = {"$": "USD", "€": "EUR", "£": "GBP", "¥": "JPY"}
 COUNTS = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "B": 10**9}
 PRICE = re.compile(r"([$€£¥]|[A-Z]{3} )?([0-9]{1,15}(?:\.[0-9]{1,9})?)/(?:1?(k|K|M|B)|token)", re.ASCII)
+AMOUNT = re.compile(r"(-?)([0-9]+)(?:\.([0-9]+))?", re.ASCII)
+MOST_DIGITS = 24
 
 
 class OutOfRange(Exception):
@@ -35,3 +37,16 @@ class Price:
         if picos > MOST:
             raise OutOfRange(f"the amount is out of range: {quantity} tokens")
         return picos
+
+
+def picos(text):
+    """The picos of an amount that is written as a plain decimal, such as "0.0042"; None if it is not, or does not fit."""
+    match = AMOUNT.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        return None
+    sign, whole, decimals = match.group(1), match.group(2), match.group(3) or ""
+    if len(whole) + len(decimals) > MOST_DIGITS:
+        return None
+    amount, finer = divmod(int(whole + decimals) * PICOS_PER_UNIT, 10 ** len(decimals))
+    amount = -amount if sign else amount
+    return amount if not finer and -MOST - 1 <= amount <= MOST else None

@@ -57,6 +57,10 @@ class Edits:
         """Removes an attribute."""
         self._edit(span, EditOp.REMOVE, key, False)
 
+    def at(self, span):
+        """The edits of the span at this place of the batch alone."""
+        return SpanEdits(self, span)
+
     def finish(self):
         """What `enrich` answers."""
         return EditList(self._edits, self._keys, bytes(self._arena))
@@ -85,6 +89,25 @@ class Edits:
         at = len(self._arena)
         self._arena += text.encode()
         return at, len(self._arena) - at
+
+
+class SpanEdits:
+    """`Edits` of one span of the call."""
+
+    def __init__(self, edits, span):
+        self._edits, self._span = edits, span
+
+    def set(self, key, value):
+        """Sets an attribute: text, bool, int, float, or a list of these."""
+        self._edits.set(self._span, key, value)
+
+    def set_default(self, key, value):
+        """Sets an attribute where the span has none of that key."""
+        self._edits.set_default(self._span, key, value)
+
+    def remove(self, key):
+        """Removes an attribute."""
+        self._edits.remove(self._span, key)
 
 
 def _attributes(slots, arena, reads, found):

@@ -1,5 +1,5 @@
 //! The examples of every language, written by `tollgate plugin new`, built by `plugin build`, and put to their own cases;
-//! cost models also to the cases of `plugins/conformance`, whatever language they came from.
+//! cost models and filters of whole traces also to the cases of `plugins/conformance`, whatever language they came from.
 //!
 //! Everything lies in `target/conformance`. The tools of Python and JavaScript are installed there once, at the versions
 //! that new projects are given.
@@ -12,8 +12,13 @@ use crate::building::{self, components_folder, need_target};
 use crate::process::{self, Outcome, cargo, root, run, target};
 use crate::python;
 
-const ROLES: [(&str, &str); 3] =
-    [("cost", "cost-model"), ("enricher", "attribute-enricher"), ("filter", "export-filter")];
+/// Their names and how `plugin new` is asked for them.
+const ROLES: [(&str, &[&str]); 4] = [
+    ("cost", &["cost-model"]),
+    ("enricher", &["attribute-enricher"]),
+    ("filter", &["export-filter"]),
+    ("trace-filter", &["export-filter", "--whole-traces"]),
+];
 
 /// Builds and tests all of them.
 pub(crate) fn conformance() -> Outcome {
@@ -21,7 +26,7 @@ pub(crate) fn conformance() -> Outcome {
     run(&mut cargo(["build", "--locked", "--workspace", "--bins", "--examples"]))?;
     let folder = target().join("conformance");
     fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    test(&components_folder().join("cost_per_token.wasm"), &[suite()])?;
+    test(&components_folder().join("cost_per_token.wasm"), &[suite("cost")])?;
     for (language, tools) in [
         ("rust", Some(PathBuf::new())),
         ("python", Some(python_tools(&folder)?)),
@@ -39,12 +44,12 @@ pub(crate) fn conformance() -> Outcome {
 }
 
 /// Writes, builds and tests one example.
-fn example(folder: &Path, language: &str, (name, role): (&str, &str), tools: &Path) -> Outcome {
+fn example(folder: &Path, language: &str, (name, role): (&str, &[&str]), tools: &Path) -> Outcome {
     let project = folder.join(format!("{language}-{name}"));
     // As an author begins; what was built before stays only where a build tool keeps it.
     let _ = fs::remove_dir_all(&project);
     let mut new = tollgate(["plugin", "new", &format!("{language}-{name}")]);
-    new.args(["--lang", language, "--role", role, "--path"]).arg(folder);
+    new.args(["--lang", language, "--role"]).args(role).arg("--path").arg(folder);
     if language == "rust" && name != "cost" {
         // One project proves that the SDK's own sources build; for the others they are compiled once.
         new.arg("--sdk").arg(building::plugins_folder().join("sdk"));
@@ -58,15 +63,17 @@ fn example(folder: &Path, language: &str, (name, role): (&str, &str), tools: &Pa
     run(&mut build)?;
     // At once, since an interpreter takes long to compile.
     let mut cases = vec![project.join("cases")];
-    if name == "cost" {
-        cases.push(suite());
+    match name {
+        "cost" => cases.push(suite("cost")),
+        "trace-filter" => cases.push(suite("traces")),
+        _ => {}
     }
     test(&project, &cases)
 }
 
-/// The cases that every cost model of this kind of price list must answer alike.
-fn suite() -> PathBuf {
-    building::plugins_folder().join("conformance").join("cost")
+/// The cases that every plugin of a kind must answer alike.
+fn suite(kind: &str) -> PathBuf {
+    building::plugins_folder().join("conformance").join(kind)
 }
 
 fn test(plugin: &Path, cases: &[PathBuf]) -> Outcome {

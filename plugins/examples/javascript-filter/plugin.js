@@ -1,7 +1,8 @@
 // javascript-filter: decides what leaves, here without content and without health checks.
 
 import schema from "./config.schema.json";
-import { Edits, keys, spans } from "./tollgate-spans.js";
+import { filter } from "./tollgate-filter.js";
+import { keys } from "./tollgate-spans.js";
 
 const READS = keys("http.route", "app.content.*");
 const WRITES = keys("app.content.*");
@@ -26,16 +27,15 @@ export const lifecycle = {
   },
 };
 
-export const exportFilter = {
-  filter(ctx, batch) {
-    const edits = new Edits(WRITES);
-    const verdicts = spans(ctx, batch, READS).map(({ attributes }, i) => {
-      if (dropRoutes.includes(attributes["http.route"])) return "drop";
-      for (const key of Object.keys(attributes)) {
-        if (key.startsWith("app.content.")) edits.remove(i, key);
-      }
-      return "keep";
-    });
-    return { verdicts, edits: edits.finish() };
+export const exportFilter = filter({
+  reads: READS,
+  writes: WRITES,
+
+  span(ctx, { attributes }, edits) {
+    if (dropRoutes.includes(attributes["http.route"])) return "drop";
+    for (const key of Object.keys(attributes)) {
+      if (key.startsWith("app.content.")) edits.remove(key);
+    }
+    return "keep";
   },
-};
+});

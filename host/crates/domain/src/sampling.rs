@@ -14,6 +14,12 @@ use crate::time::Interval;
 /// Bits of a trace's id that are random by the W3C's second level of trace context.
 const RANDOM_BITS: u32 = 56;
 
+/// Decisions on traces that each exporter remembers, so that spans that come late follow them.
+pub const DECISIONS: usize = 65_536;
+
+/// How long it remembers one at most.
+pub const REMEMBERED_FOR: Duration = Duration::from_secs(7 * 86_400);
+
 /// How an exporter waits for whole traces, and which of them leave.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TraceRules {
@@ -88,13 +94,22 @@ pub enum Decision {
 }
 
 impl Decision {
+    /// All of them.
+    const ALL: [Self; 5] = [Self::Error, Self::Cost, Self::Slow, Self::Share, Self::Dropped];
+
     /// Whether it leaves.
     #[must_use]
     pub fn is_kept(self) -> bool {
         self != Self::Dropped
     }
 
-    /// Its name in metrics.
+    /// The one of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|decision| decision.name() == name)
+    }
+
+    /// Its name in metrics and in the ledger's folder.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

@@ -121,8 +121,9 @@ impl Courier {
         let mut cursor = self.begin().await;
         let rules = self.exporter.traces().cloned();
         let mut reading = Reading::new(cursor, rules);
+        self.recall(&mut reading);
         let mut head = self.ledger.head();
-        while self.wait(&reading, &mut head).await {
+        while self.wait(reading.records, reading.due(), &mut head).await {
             let Some(batch) = self.next_batch(&mut reading, &head).await else { continue };
             if !self.deliver(batch, &mut reading.progress, &mut cursor).await {
                 break;
@@ -162,9 +163,30 @@ impl Courier {
         cursor
     }
 
-    /// Whether there is something to deliver; false once there will be nothing more.
-    async fn wait(&mut self, reading: &Reading, head: &mut watch::Receiver<Head>) -> bool {
-        let grown = |head: &Head| head.records > reading.records;
+    /// Recalls what was decided of traces before, if it waits for them. If that fails it decides
+    /// afresh what comes late of them.
+    fn recall(&self, reading: &mut Reading) {
+        if self.exporter.traces().is_none() {
+            return;
+        }
+        let name = self.exporter.name();
+        let recalled =
+            block_in_place(|| self.ledger.decisions(name).and_then(|kept| reading.recall(kept)));
+        if let Err(error) = recalled {
+            let what = "what it decides of traces is forgotten at the next start";
+            self.meter.trouble(&format!("{what}: {error}"));
+        }
+    }
+
+    /// Whether there is something to deliver beyond the first `read` records, or decided since it is
+    /// due; false once there will be nothing more.
+    async fn wait(
+        &mut self,
+        read: u64,
+        due: Option<Instant>,
+        head: &mut watch::Receiver<Head>,
+    ) -> bool {
+        let grown = |head: &Head| head.records > read;
         loop {
             if grown(&head.borrow_and_update()) {
                 break;
@@ -172,7 +194,6 @@ impl Courier {
             if *self.closing.borrow() {
                 return false;
             }
-            let due = reading.due();
             let decided = async {
                 match due {
                     Some(due) => sleep_until(due).await,
@@ -186,7 +207,7 @@ impl Courier {
             }
         }
         // In company one call carries many; but not while the gateway waits to end.
-        let few = |head: &Head| head.records.saturating_sub(reading.records) < BATCH as u64;
+        let few = |head: &Head| head.records.saturating_sub(read) < BATCH as u64;
         let leaves_at = Instant::now() + self.exporter.gathers_for();
         while few(&head.borrow_and_update()) && !*self.closing.borrow() {
             tokio::select! {
@@ -216,6 +237,10 @@ impl Courier {
                 return Ok(None);
             }
             let outgoing = reading.take(&records, &self.tracer, &self.exporter, head);
+            // Before anything leaves by it, and before the cursor moves.
+            if let Err(error) = reading.remember() {
+                self.meter.trouble(&format!("cannot keep what it decides of traces: {error}"));
+            }
             Ok::<_, LedgerError>(Some(outgoing))
         });
         if let Some(counts) = reading.trace_counts() {

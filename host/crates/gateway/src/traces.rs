@@ -2,7 +2,8 @@
 //! tells the time.
 //!
 //! A trace is decided [`TraceRules::wait`] after the first of its spans came, by all that came until
-//! then. Spans that come later follow the decision, as long as it is among the newest [`DECIDED`].
+//! then. Spans that come later follow the decision, as long as it is among the newest [`DECISIONS`]
+//! and no older than [`REMEMBERED_FOR`]. Its caller keeps decisions for the next start.
 //!
 //! Bounded in bytes and in spans. Policy when there are more: the oldest trace is *decided early*, by
 //! what there is of it, and counted.
@@ -11,14 +12,10 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use tollgate_domain::TraceId;
-use tollgate_domain::sampling::{Decision, TraceFacts, TraceRules};
+use tollgate_domain::sampling::{DECISIONS, Decision, REMEMBERED_FOR, TraceFacts, TraceRules};
 
 /// Most spans that wait.
 pub(crate) const MOST_SPANS: usize = 262_144;
-
-/// Decisions that are remembered. Policy when there are more: the oldest is forgotten, and what
-/// comes of its trace is a trace of its own.
-pub(crate) const DECIDED: usize = 65_536;
 
 /// Some spans of one trace, whatever they are.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,8 +63,11 @@ pub(crate) struct Traces<T> {
     /// The open ones, the oldest first, and when each is due.
     order: VecDeque<(Duration, TraceId)>,
     decisions: HashMap<TraceId, Decision>,
-    /// The oldest first.
-    known: VecDeque<TraceId>,
+    /// The oldest first, and when each was decided. Policy when there are more than may be: the
+    /// oldest is forgotten, and what comes of its trace is a trace of its own.
+    known: VecDeque<(Duration, TraceId)>,
+    /// What its caller has not kept yet, the oldest first. Not more than are known.
+    fresh: VecDeque<TraceId>,
     /// What has become of a trace and is not taken yet.
     leaving: Vec<Decided<T>>,
     counts: TraceCounts,
@@ -89,9 +89,26 @@ impl<T> Traces<T> {
             order: VecDeque::new(),
             decisions: HashMap::new(),
             known: VecDeque::new(),
+            fresh: VecDeque::new(),
             leaving: Vec::new(),
             counts: TraceCounts::default(),
         }
+    }
+
+    /// Knows what was decided before this start. Said before anything else, the oldest first.
+    pub(crate) fn recall(&mut self, trace: TraceId, decision: Decision, at: Duration) {
+        self.know(trace, decision, at);
+    }
+
+    /// What was decided since it was last said to be kept, plugins' words included.
+    pub(crate) fn fresh(&self) -> Vec<(TraceId, Decision)> {
+        let decision = |trace: &TraceId| Some((*trace, *self.decisions.get(trace)?));
+        self.fresh.iter().filter_map(decision).collect()
+    }
+
+    /// That is kept now.
+    pub(crate) fn kept(&mut self) {
+        self.fresh.clear();
     }
 
     /// Takes spans that have come at `now`, which never goes back.
@@ -112,19 +129,23 @@ impl<T> Traces<T> {
         self.counts.waiting_spans = self.counts.waiting_spans.saturating_add(spans as u64);
         self.counts.waiting_bytes = self.counts.waiting_bytes.saturating_add(bytes as u64);
         while self.is_too_much() && !self.order.is_empty() {
-            self.hurry();
+            self.hurry(now);
         }
     }
 
     /// What is decided by `now`, late spans included.
     pub(crate) fn take(&mut self, now: Duration) -> Vec<Decided<T>> {
-        while self.order.front().is_some_and(|(due, _)| *due <= now) && self.decide_oldest() {}
+        while self.order.front().is_some_and(|(due, _)| *due <= now) && self.decide_oldest(now) {}
+        let is_old = |(at, _): &(Duration, TraceId)| at.saturating_add(REMEMBERED_FOR) <= now;
+        while self.known.front().is_some_and(is_old) {
+            self.forget_oldest();
+        }
         std::mem::take(&mut self.leaving)
     }
 
     /// Decides the oldest trace now, for want of room elsewhere.
-    pub(crate) fn hurry(&mut self) {
-        if self.decide_oldest() {
+    pub(crate) fn hurry(&mut self, now: Duration) {
+        if self.decide_oldest(now) {
             self.counts.early = self.counts.early.saturating_add(1);
         }
     }
@@ -157,22 +178,34 @@ impl<T> Traces<T> {
     }
 
     /// False if none is open.
-    fn decide_oldest(&mut self) -> bool {
+    fn decide_oldest(&mut self, now: Duration) -> bool {
         let Some((_, trace)) = self.order.pop_front() else { return false };
         let Some(open) = self.open.remove(&trace) else { return true };
         let decision = self.rules.decide(trace, &open.facts);
         self.counts.waiting_spans = self.counts.waiting_spans.saturating_sub(open.spans as u64);
         self.counts.waiting_bytes = self.counts.waiting_bytes.saturating_sub(open.bytes as u64);
         *self.counts.decided.entry(decision).or_default() += 1;
-        self.decisions.insert(trace, decision);
-        self.known.push_back(trace);
-        if self.known.len() > DECIDED
-            && let Some(oldest) = self.known.pop_front()
-        {
-            self.decisions.remove(&oldest);
+        self.know(trace, decision, now);
+        self.fresh.push_back(trace);
+        if self.fresh.len() > DECISIONS {
+            self.fresh.pop_front();
         }
         self.leaving.push(Decided { trace, decision, late: false, parts: open.parts });
         true
+    }
+
+    fn know(&mut self, trace: TraceId, decision: Decision, at: Duration) {
+        self.decisions.insert(trace, decision);
+        self.known.push_back((at, trace));
+        if self.known.len() > DECISIONS {
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some((_, oldest)) = self.known.pop_front() {
+            self.decisions.remove(&oldest);
+        }
     }
 }
 
@@ -234,15 +267,44 @@ mod tests {
     #[test]
     fn decisions_are_forgotten_from_the_oldest_on() {
         let mut traces = Traces::new(rules(usize::MAX));
-        for trace in 0..=DECIDED as u128 {
+        for trace in 0..=DECISIONS as u128 {
             traces.add(part(trace, false, 0), at(0));
         }
-        assert_eq!(traces.take(at(WAIT)).len(), DECIDED + 1);
+        assert_eq!(traces.take(at(WAIT)).len(), DECISIONS + 1);
         traces.add(part(0, false, 1), at(20));
         traces.add(part(1, false, 2), at(20));
         let late: Vec<bool> = traces.take(at(99)).iter().map(|decided| decided.late).collect();
         assert_eq!(late, [true, false]);
-        assert_eq!(traces.decisions.len(), DECIDED);
+        assert_eq!((traces.decisions.len(), traces.fresh().len()), (DECISIONS, DECISIONS));
+    }
+
+    #[test]
+    fn what_was_decided_before_a_start_holds_until_it_is_old() {
+        let mut traces = Traces::new(rules(1000));
+        traces.recall(TraceId(1), Decision::Error, at(0));
+        traces.recall(TraceId(2), Decision::Dropped, at(60));
+        traces.add(part(1, false, 0), at(100));
+        traces.add(part(2, true, 1), at(100));
+        traces.add(part(3, true, 2), at(100));
+        let followed = |traces: &mut Traces<usize>, now| -> Vec<(u128, Decision, bool)> {
+            let taken = traces.take(now).into_iter();
+            taken.map(|decided| (decided.trace.0, decided.decision, decided.late)).collect()
+        };
+        let late = [(1, Decision::Error, true), (2, Decision::Dropped, true)];
+        assert_eq!(followed(&mut traces, at(100)), late);
+        assert_eq!(traces.fresh(), [], "nothing is decided anew");
+        assert_eq!(followed(&mut traces, at(110)), [(3, Decision::Error, false)]);
+        traces.overrule(TraceId(3));
+        assert_eq!(traces.fresh(), [(TraceId(3), Decision::Dropped)]);
+        traces.kept();
+        // The first is old a minute before the second.
+        let old = REMEMBERED_FOR + at(1);
+        assert_eq!(followed(&mut traces, old), []);
+        traces.add(part(1, false, 3), old);
+        traces.add(part(2, true, 4), old);
+        assert_eq!(followed(&mut traces, old), [(2, Decision::Dropped, true)]);
+        assert_eq!(followed(&mut traces, old + at(WAIT)), [(1, Decision::Dropped, false)]);
+        assert_eq!(traces.fresh(), [(TraceId(1), Decision::Dropped)]);
     }
 
     proptest! {

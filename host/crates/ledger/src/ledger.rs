@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tollgate_domain::Record;
 
 use crate::book::Book;
+use crate::decisions::Decisions;
 use crate::entry::{Cursor, Head, Interrupted, Kind, NewEntry, Outbound, Payload, Seq, UnderWay};
 use crate::error::LedgerError;
 use crate::files;
@@ -279,6 +280,15 @@ impl Ledger {
     pub async fn advance(&self, exporter: &str, cursor: Cursor) -> Result<(), LedgerError> {
         let exporter = exporter.to_owned();
         self.ask(|reply| Command::Advance { exporter, cursor, reply }).await
+    }
+
+    /// What `exporter` has decided of traces; opening it blocks for a moment.
+    ///
+    /// # Errors
+    /// A file that cannot be read or written.
+    pub fn decisions(&self, exporter: &str) -> Result<Decisions, LedgerError> {
+        let shared = &self.0.shared;
+        Decisions::open(&shared.folder, shared.settings.durability, exporter)
     }
 
     /// What it did so far, and how it stands.

@@ -18,6 +18,7 @@
 mod append;
 mod book;
 mod chain;
+mod decisions;
 mod entry;
 mod error;
 mod files;
@@ -36,6 +37,7 @@ mod writer;
 
 pub use append::LedgerWriter;
 pub use chain::Hash;
+pub use decisions::{Decisions, Remembered};
 pub use entry::{Cursor, Head, Interrupted, Kind, Outbound, Payload, Seq, Stored, UnderWay};
 pub use error::{LedgerError, LedgerErrorKind};
 pub use files::free_bytes;

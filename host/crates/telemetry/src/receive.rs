@@ -11,6 +11,8 @@ mod limits;
 mod passed;
 mod status;
 
+use std::fmt::Display;
+
 use prost::Message;
 use tollgate_domain::received::Group;
 
@@ -55,6 +57,20 @@ pub enum Malformed {
     },
 }
 
+/// How much of a complaint is told: it may quote what was sent.
+const COMPLAINT: usize = 300;
+
+impl Malformed {
+    fn unreadable(problem: impl Display) -> Self {
+        let mut said: String = problem.to_string();
+        if let Some((end, _)) = said.char_indices().nth(COMPLAINT) {
+            said.truncate(end);
+            said.push_str(" ...");
+        }
+        Self::Unreadable(said)
+    }
+}
+
 /// The spans of a request, whose bytes are not compressed any more.
 ///
 /// # Errors
@@ -63,12 +79,14 @@ pub fn decode(bytes: &[u8], encoding: Encoding) -> Result<Incoming, Malformed> {
     let request = match encoding {
         Encoding::Protobuf => {
             limits::check_protobuf(bytes)?;
-            ExportTraceServiceRequest::decode(bytes)
-                .map_err(|error| Malformed::Unreadable(error.to_string()))?
+            ExportTraceServiceRequest::decode(bytes).map_err(Malformed::unreadable)?
         }
         Encoding::Json => {
             limits::check_json(bytes)?;
-            json::request(bytes).map_err(|error| Malformed::Unreadable(error.to_string()))?
+            let request = json::request(bytes).map_err(Malformed::unreadable)?;
+            // By the same limits as in the form in which it leaves.
+            limits::check_protobuf(&request.encode_to_vec())?;
+            request
         }
     };
     convert::incoming(request)

@@ -21,6 +21,9 @@ pub(crate) struct New {
     /// What the plugin does
     #[arg(long, value_enum)]
     role: Role,
+    /// A filter that judges whole traces
+    #[arg(long)]
+    whole_traces: bool,
     /// Folder to make the project's folder in
     #[arg(long, default_value = ".")]
     path: PathBuf,
@@ -36,13 +39,18 @@ enum Role {
     ExportFilter,
 }
 
-impl Role {
-    /// Its name among the examples.
-    fn example(self) -> &'static str {
-        match self {
-            Self::CostModel => "cost",
-            Self::AttributeEnricher => "enricher",
-            Self::ExportFilter => "filter",
+impl New {
+    /// Name of its example.
+    fn example(&self) -> Result<&'static str, ToolError> {
+        match (self.role, self.whole_traces) {
+            (Role::CostModel, false) => Ok("cost"),
+            (Role::AttributeEnricher, false) => Ok("enricher"),
+            (Role::ExportFilter, false) => Ok("filter"),
+            (Role::ExportFilter, true) => Ok("trace-filter"),
+            (_, true) => Err(ToolError::Project(
+                "only filters judge whole traces: --whole-traces goes with --role export-filter"
+                    .to_owned(),
+            )),
         }
     }
 }
@@ -76,7 +84,7 @@ impl New {
     }
 
     fn files(&self) -> Result<Vec<vendored::Written>, ToolError> {
-        let role = self.role.example();
+        let role = self.example()?;
         let mut files = vendored::example(self.lang, role, &self.name);
         files.extend(vendored::beside(self.lang, role));
         if self.lang == Language::Rust {

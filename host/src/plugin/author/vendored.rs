@@ -15,17 +15,20 @@ const RUST_SDK_MANIFEST: &str = include_str!("../../../../plugins/sdk/Cargo.toml
 const WORKSPACE_MANIFEST: &str = include_str!("../../../../plugins/Cargo.toml");
 const LOCK: &str = include_str!("../../../../plugins/Cargo.lock");
 const CONTRACT: &str = include_str!("../../../../wit/since-v0.1.0/plugin.wit");
+const PYTHON_FILTER: &str = include_str!("../../../../plugins/sdk-python/tollgate_filter.py");
 const PYTHON_MONEY: &str = include_str!("../../../../plugins/sdk-python/tollgate_money.py");
 const PYTHON_SPANS: &str = include_str!("../../../../plugins/sdk-python/tollgate_spans.py");
 const PYTHON_USAGE: &str = include_str!("../../../../plugins/sdk-python/tollgate_usage.py");
 const PYTHON_REQUIREMENTS: &str = include_str!("../../../../plugins/sdk-python/requirements.txt");
+const JAVASCRIPT_FILTER: &str =
+    include_str!("../../../../plugins/sdk-javascript/tollgate-filter.js");
 const JAVASCRIPT_MONEY: &str = include_str!("../../../../plugins/sdk-javascript/tollgate-money.js");
 const JAVASCRIPT_SPANS: &str = include_str!("../../../../plugins/sdk-javascript/tollgate-spans.js");
 const JAVASCRIPT_USAGE: &str = include_str!("../../../../plugins/sdk-javascript/tollgate-usage.js");
 const PACKAGE: &str = include_str!("../../../../plugins/sdk-javascript/package.json");
 const PACKAGE_LOCK: &str = include_str!("../../../../plugins/sdk-javascript/package-lock.json");
 
-/// The example of a language and role (`cost`, `enricher`, `filter`), under another name.
+/// The example of a language and role (`cost`, `enricher`, `filter`, `trace-filter`), under another name.
 pub(super) fn example(language: Language, role: &str, name: &str) -> Vec<Written> {
     let example = format!("{}-{role}", language.name());
     let mut files = Vec::new();
@@ -54,19 +57,33 @@ pub(super) fn beside(language: Language, role: &str) -> Vec<Written> {
             file("package-lock.json", PACKAGE_LOCK),
         ]),
     }
-    let sdk: &[_] = match (language, role) {
-        (Language::Rust, _) => &[],
-        (Language::Python, "cost") => {
-            &[("tollgate_money.py", PYTHON_MONEY), ("tollgate_usage.py", PYTHON_USAGE)]
-        }
-        (Language::Python, _) => &[("tollgate_spans.py", PYTHON_SPANS)],
-        (Language::Javascript, "cost") => {
-            &[("tollgate-money.js", JAVASCRIPT_MONEY), ("tollgate-usage.js", JAVASCRIPT_USAGE)]
-        }
-        (Language::Javascript, _) => &[("tollgate-spans.js", JAVASCRIPT_SPANS)],
-    };
-    files.extend(sdk.iter().map(|(path, content)| file(path, content)));
+    files.extend(sdk(language, role).into_iter().map(|(path, content)| file(path, content)));
     files
+}
+
+/// The parts of the SDK that a role needs; Rust has its own as a crate.
+fn sdk(language: Language, role: &str) -> Vec<(&'static str, &'static str)> {
+    let [money, usage, spans, filter] = match language {
+        Language::Rust => return Vec::new(),
+        Language::Python => [
+            ("tollgate_money.py", PYTHON_MONEY),
+            ("tollgate_usage.py", PYTHON_USAGE),
+            ("tollgate_spans.py", PYTHON_SPANS),
+            ("tollgate_filter.py", PYTHON_FILTER),
+        ],
+        Language::Javascript => [
+            ("tollgate-money.js", JAVASCRIPT_MONEY),
+            ("tollgate-usage.js", JAVASCRIPT_USAGE),
+            ("tollgate-spans.js", JAVASCRIPT_SPANS),
+            ("tollgate-filter.js", JAVASCRIPT_FILTER),
+        ],
+    };
+    match role {
+        "cost" => vec![money, usage],
+        "filter" => vec![spans, filter],
+        "trace-filter" => vec![spans, filter, money],
+        _ => vec![spans],
+    }
 }
 
 /// The Rust SDK as a crate that stands alone, below `folder/`.
@@ -139,7 +156,7 @@ mod tests {
     #[test]
     fn there_is_an_example_of_everything() {
         for language in [Language::Rust, Language::Python, Language::Javascript] {
-            for role in ["cost", "enricher", "filter"] {
+            for role in ["cost", "enricher", "filter", "trace-filter"] {
                 let files = example(language, role, "acme-thing");
                 let has = |end: &str| files.iter().any(|(path, _)| path.ends_with(end));
                 assert!(has("README.md") && has("config.schema.json") && has("in.json"));

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tollgate_domain::UnixNanos;
 use tollgate_domain::passed::Signal;
 use tollgate_domain::sampling::TraceRules;
-use tollgate_ledger::{Cursor, Head, Outbound, Payload, Seq};
+use tollgate_ledger::{Cursor, Decisions, Head, LedgerError, Outbound, Payload, Remembered, Seq};
 use tollgate_telemetry::Exporter;
 
 use super::{BATCH, Load, Outgoing};
@@ -34,6 +34,8 @@ pub(super) struct Reading {
     pub(super) records: u64,
     pub(super) progress: Progress,
     traces: Option<(Traces<Fragment>, Clock)>,
+    /// Where decisions on traces are kept for the next start.
+    decisions: Option<Decisions>,
 }
 
 impl Reading {
@@ -44,7 +46,31 @@ impl Reading {
             records: cursor.records,
             progress: Progress::default(),
             traces: rules.map(|rules| (Traces::new(rules), Clock::default())),
+            decisions: None,
         }
+    }
+
+    /// Knows what was decided before this start, and keeps there what is decided from now on.
+    pub(super) fn recall(&mut self, decisions: Decisions) -> Result<(), LedgerError> {
+        let Some((traces, clock)) = &mut self.traces else { return Ok(()) };
+        for Remembered { trace, decision, age } in decisions.all()? {
+            traces.recall(trace, decision, clock.ago(age));
+        }
+        self.decisions = Some(decisions);
+        Ok(())
+    }
+
+    /// Keeps what was decided since; blocks for a commit. What fails is tried again the next time.
+    pub(super) fn remember(&mut self) -> Result<(), LedgerError> {
+        let Some((traces, _)) = &mut self.traces else { return Ok(()) };
+        let fresh = traces.fresh();
+        if let Some(decisions) = &mut self.decisions
+            && !fresh.is_empty()
+        {
+            decisions.remember(&fresh)?;
+        }
+        traces.kept();
+        Ok(())
     }
 
     /// When the next trace is due.
@@ -104,7 +130,8 @@ impl Reading {
             }
         }
         if self.progress.len() > AHEAD {
-            (0..BATCH).for_each(|_| traces.hurry());
+            let now = clock.now(clock.lag);
+            (0..BATCH).for_each(|_| traces.hurry(now));
         }
     }
 
@@ -173,6 +200,11 @@ impl Clock {
         let now = ORIGIN.saturating_add(self.began.elapsed());
         self.latest = self.latest.max(now.saturating_sub(lag));
         self.latest
+    }
+
+    /// What its time was then.
+    fn ago(&self, age: Duration) -> Duration {
+        ORIGIN.saturating_add(self.began.elapsed()).saturating_sub(age)
     }
 
     /// When that time is, for who is not behind.

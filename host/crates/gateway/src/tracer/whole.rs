@@ -9,7 +9,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::mem;
 use std::sync::Arc;
 
+use tollgate_domain::received::Origin;
 use tollgate_domain::sampling::TraceFacts;
+use tollgate_domain::span::{Attributes, Key};
 use tollgate_domain::{Currency, Money, Resource, Span, TraceId, Value};
 use tollgate_ledger::{Outbound, Payload, Seq};
 use tollgate_plugin_host::{Filters, Role};
@@ -114,24 +116,31 @@ impl Tracer {
 
     /// What the resources of all these spans have in common.
     fn in_common(&self, spans: &[Span]) -> Resource {
-        let of = |span: &'_ Span| span.received.as_deref().map(|sent| Arc::clone(&sent.origin));
-        let mut origins: Vec<_> = Vec::new();
-        for origin in spans.iter().map(of) {
-            if !origins.contains(&origin) {
-                origins.push(origin);
-            }
-        }
-        let mut resources = origins
-            .iter()
-            .map(|origin| origin.as_ref().map_or(&self.resource, |origin| &origin.resource));
-        let Some(first) = resources.next() else { return Resource::default() };
-        let others: Vec<&Resource> = resources.collect();
-        let everywhere = |key: &str, value: &Value| {
-            others.iter().all(|other| other.attributes.get(key) == Some(value))
-        };
-        let shared = first.attributes.iter().filter(|(key, value)| everywhere(key, value));
-        Resource { attributes: shared.map(|(key, value)| (key.clone(), value.clone())).collect() }
+        let resources = spans.iter().map(|span| match &span.received {
+            Some(sent) => &sent.origin.resource,
+            None => &self.resource,
+        });
+        Resource { attributes: in_all(resources.map(|resource| &resource.attributes)) }
     }
+}
+
+/// What stands in all of these alike, in time that grows with them and not with their pairs: each of
+/// a sender's spans may have another resource, and each of those many attributes.
+fn in_all<'a>(mut all: impl Iterator<Item = &'a Attributes>) -> Attributes {
+    let Some(first) = all.next() else { return Attributes::new() };
+    let mut shared: HashMap<&Key, &Value> = first.iter().collect();
+    let mut before = first;
+    for attributes in all {
+        // Spans of one process stand together, and their resource is one and the same.
+        if std::ptr::eq(before, attributes) {
+            continue;
+        }
+        before = attributes;
+        let alike = attributes.iter().filter(|(key, value)| shared.get(*key) == Some(value));
+        shared = alike.collect();
+    }
+    let left = first.iter().filter(|(key, _)| shared.contains_key(*key));
+    left.map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
 /// The spans of one record or batch by their traces, in the order in which those begin.
@@ -139,6 +148,7 @@ fn apart(stored: &Outbound, spans: &[Span]) -> Vec<Part<Fragment>> {
     let subject = Subject::of(&stored.what);
     let mut places: HashMap<TraceId, usize> = HashMap::new();
     let mut parts: Vec<Part<Fragment>> = Vec::new();
+    let shares = shares(spans);
     for span in spans {
         let trace = span.context.trace_id;
         let place = *places.entry(trace).or_insert_with(|| {
@@ -149,7 +159,8 @@ fn apart(stored: &Outbound, spans: &[Span]) -> Vec<Part<Fragment>> {
         });
         let Some(part) = parts.get_mut(place) else { continue };
         part.spans += 1;
-        part.bytes = part.bytes.saturating_add(bytes(span));
+        let share = origin(span).and_then(|origin| shares.get(&Arc::as_ptr(origin)));
+        part.bytes = part.bytes.saturating_add(bytes(span)).saturating_add(share.map_or(0, |s| *s));
         part.what.spans.push(span.clone());
     }
     for part in &mut parts {
@@ -177,11 +188,29 @@ fn cost(span: &Span) -> Option<Money> {
     Money::parse_decimal(text(tollgate_telemetry::names::cost::AMOUNT)?, currency)
 }
 
+/// Who recorded the span, if it was not us.
+fn origin(span: &Span) -> Option<&Arc<Origin>> {
+    span.received.as_deref().map(|sent| &sent.origin)
+}
+
+/// About what each of these spans has of the memory that its origin takes, which all of its spans
+/// share.
+fn shares(spans: &[Span]) -> HashMap<*const Origin, usize> {
+    let mut origins: HashMap<*const Origin, (&Origin, usize)> = HashMap::new();
+    for origin in spans.iter().filter_map(origin) {
+        origins.entry(Arc::as_ptr(origin)).or_insert((origin, 0)).1 += 1;
+    }
+    let share = |(origin, spans): (&Origin, usize)| {
+        let attributes = [&origin.resource.attributes, &origin.scope.attributes];
+        let bytes: usize = attributes.into_iter().map(attribute_bytes).sum();
+        bytes.div_ceil(spans.max(1))
+    };
+    origins.into_iter().map(|(at, found)| (at, share(found))).collect()
+}
+
 /// About what a span takes in memory.
 fn bytes(span: &Span) -> usize {
-    let of = |attributes: &tollgate_domain::span::Attributes| -> usize {
-        attributes.iter().map(|(key, value)| ATTRIBUTE_BYTES + key.len() + value_bytes(value)).sum()
-    };
+    let of = attribute_bytes;
     let events = span.events.iter().map(|event| SPAN_BYTES / 4 + of(&event.attributes));
     let links = span.received.iter().flat_map(|sent| &sent.links);
     let links = links.map(|link| SPAN_BYTES / 4 + of(&link.attributes));
@@ -189,15 +218,70 @@ fn bytes(span: &Span) -> usize {
     SPAN_BYTES + span.name.len() + of(&span.attributes) + more
 }
 
+fn attribute_bytes(attributes: &Attributes) -> usize {
+    attributes.iter().map(|(key, value)| ATTRIBUTE_BYTES + key.len() + value_bytes(value)).sum()
+}
+
 fn value_bytes(value: &Value) -> usize {
     match value {
         Value::Text(text) => text.len(),
         Value::Bytes(bytes) => bytes.len(),
         Value::List(items) => items.iter().map(|item| ATTRIBUTE_BYTES + value_bytes(item)).sum(),
-        Value::Map(entries) => entries
-            .iter()
-            .map(|(key, value)| ATTRIBUTE_BYTES + key.len() + value_bytes(value))
-            .sum(),
+        Value::Map(entries) => attribute_bytes(entries),
         Value::Empty | Value::Bool(_) | Value::Int(_) | Value::Double(_) => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tollgate_domain::received::Received;
+
+    fn attributes(pairs: &[(&str, i64)]) -> Attributes {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), Value::Int(*value))).collect()
+    }
+
+    #[test]
+    fn what_all_processes_have_in_common_is_left() {
+        for (all, left) in [
+            (vec![vec![("a", 1), ("b", 2)]], vec![("a", 1), ("b", 2)]),
+            (vec![vec![("a", 1), ("b", 2), ("c", 3)], vec![("c", 3), ("b", 0)]], vec![("c", 3)]),
+            (vec![vec![("a", 1)], vec![("a", 2)], vec![("a", 1)]], vec![]),
+            (vec![vec![("a", 1)], vec![], vec![("a", 1)]], vec![]),
+        ] {
+            let all: Vec<Attributes> = all.iter().map(|pairs| attributes(pairs)).collect();
+            assert_eq!(in_all(all.iter()), attributes(&left));
+        }
+        assert_eq!(in_all(std::iter::empty()), Attributes::new());
+    }
+
+    #[test]
+    fn many_processes_with_many_attributes_are_compared_in_linear_time() {
+        let wide = |first: i64| -> Attributes {
+            (0..100_000).map(|n| (format!("k{n}"), Value::Int(first + n))).collect()
+        };
+        // By pairs it would not end today.
+        let (one, other) = (wide(0), wide(1));
+        assert_eq!(in_all([&one, &one.clone(), &other].into_iter()), Attributes::new());
+        let many: Vec<Attributes> =
+            (0..100_000).map(|n| attributes(&[("shared", 1), ("own", n)])).collect();
+        assert_eq!(in_all(many.iter()), attributes(&[("shared", 1)]));
+    }
+
+    #[test]
+    fn what_recorded_spans_is_part_of_what_they_take() {
+        let text = Value::Text("x".repeat(100_000));
+        let resource = Resource { attributes: [("k".to_owned(), text)].into_iter().collect() };
+        let origin = Arc::new(Origin { resource, ..Origin::default() });
+        let record = crate::metrics::tests::record();
+        let mut spans = tollgate_telemetry::spans(&record, None);
+        let own: usize = spans.iter().map(bytes).sum();
+        assert!(shares(&spans).is_empty());
+        for span in &mut spans {
+            let sent = Received { origin: Arc::clone(&origin), ..Received::default() };
+            span.received = Some(Box::new(sent));
+        }
+        let share = shares(&spans)[&Arc::as_ptr(&origin)];
+        assert!((100_000..101_000).contains(&(share * spans.len())), "{share}, beside {own}");
     }
 }

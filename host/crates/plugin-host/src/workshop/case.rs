@@ -71,6 +71,8 @@ struct Written {
 #[serde(deny_unknown_fields, default)]
 struct WrittenSpan {
     name: String,
+    /// Its trace, 32 hex digits.
+    trace: TraceId,
     kind: SpanKind,
     /// `"ok"`, `"unset"`, or the message of an error as `{"error": "..."}`.
     status: WrittenStatus,
@@ -92,6 +94,7 @@ impl Default for WrittenSpan {
     fn default() -> Self {
         Self {
             name: "inference.request".to_owned(),
+            trace: TraceId(1),
             kind: SpanKind::Server,
             status: WrittenStatus::Ok,
             child: false,
@@ -200,7 +203,7 @@ impl WrittenSpan {
         let end = UnixNanos(START.saturating_add(self.duration_ns));
         Span {
             context: SpanContext {
-                trace_id: TraceId(1),
+                trace_id: self.trace,
                 span_id: SpanId(number),
                 sampled: true,
                 trace_state: None,
@@ -239,7 +242,7 @@ mod tests {
         let case = Case::parse(
             r#"{ "usages": [ { "model": "m", "tokens": { "input": 18446744073709551615 } },
                              { "compute": { "device": "h200" }, "phase": "interrupted" } ],
-                 "spans": [ { "attributes": { "a": 1, "b": ["x", "y"] } }, { "status": { "error": "e" } } ] }"#,
+                 "spans": [ { "attributes": { "a": 1, "b": ["x", "y"] } }, { "status": { "error": "e" }, "trace": "00ff" } ] }"#,
         )
         .unwrap();
         assert_eq!(case.usages[0].response_model, "m");
@@ -247,6 +250,8 @@ mod tests {
         assert_eq!(case.usages[1].compute.as_ref().unwrap().share_ppm, 1_000_000);
         assert_eq!(case.spans[0].attributes.get("a"), Some(&Value::Int(1)));
         assert_eq!(case.spans[1].status, SpanStatus::Error("e".into()));
+        let traces = [0, 1].map(|place: usize| case.spans[place].context.trace_id);
+        assert_eq!(traces, [TraceId(1), TraceId(255)]);
         assert_eq!(Case::parse("{}").unwrap().usages, []);
     }
 
@@ -259,6 +264,7 @@ mod tests {
             (r#"{ "usages": [ { "tokens": { "input": -1 } } ] }"#, "u64"),
             (r#"{ "usages": [ { "phase": "done" } ] }"#, "unknown variant `done`"),
             (r#"{ "spans": [ { "attribute": {} } ] }"#, "unknown field `attribute`"),
+            (r#"{ "spans": [ { "trace": "xyz" } ] }"#, "invalid digit"),
             ("", "EOF"),
         ] {
             let error = Case::parse(json).unwrap_err().to_string();

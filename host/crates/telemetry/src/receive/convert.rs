@@ -6,6 +6,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value};
 use opentelemetry_proto::tonic::resource::v1::Resource as OtlpResource;
 use opentelemetry_proto::tonic::trace::v1::{Span as OtlpSpan, Status, span as otlp_span, status};
+use prost::Message;
 use tollgate_domain::received::{Group, Origin, Received, Scope, SpanLink};
 use tollgate_domain::span::{Attributes, SpanEvent, SpanKind, SpanStatus, Value};
 use tollgate_domain::time::Interval;
@@ -16,13 +17,17 @@ use crate::otlp::message::{IS_REMOTE, SAMPLED};
 
 /// All spans of a request.
 pub(super) fn incoming(request: ExportTraceServiceRequest) -> Result<Incoming, Malformed> {
-    let scopes = request.resource_spans.iter().flat_map(|resource| &resource.scope_spans);
-    limits::check_spans(scopes.map(|scope| scope.spans.len()).sum())?;
-    let mut incoming = Incoming::default();
+    let (mut incoming, mut shared) = (Incoming::default(), limits::Shared::default());
     for of_resource in request.resource_spans {
         let resource = of_resource.resource.unwrap_or_default();
+        let bytes = resource.encoded_len() + of_resource.schema_url.len();
         let of_process = origin(resource, of_resource.schema_url);
-        for of_scope in of_resource.scope_spans {
+        // What has no span is nobody's.
+        for of_scope in of_resource.scope_spans.into_iter().filter(|scope| !scope.spans.is_empty())
+        {
+            let more = of_scope.scope.as_ref().map_or(0, Message::encoded_len);
+            let more = more + of_scope.schema_url.len();
+            shared.add(bytes.saturating_add(more), of_scope.spans.len())?;
             let scope = of_scope.scope.map(scope).unwrap_or_default();
             let origin = Origin { scope, schema_url: of_scope.schema_url, ..of_process.clone() };
             let mut group = Group { origin: Arc::new(origin), spans: Vec::new() };

@@ -236,19 +236,33 @@ struct Double(f64);
 
 impl<'de> Deserialize<'de> for Double {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Either {
-            Number(f64),
-            Text(String),
-        }
-        match Either::deserialize(deserializer)? {
-            Either::Number(number) => Ok(Self(number)),
-            Either::Text(text) => {
-                let number = text.parse().map(Self);
-                number.map_err(|_| D::Error::custom("the text is no number"))
+        struct Read;
+        impl Visitor<'_> for Read {
+            type Value = f64;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number, or one as text")
+            }
+
+            fn visit_f64<E: Error>(self, value: f64) -> Result<f64, E> {
+                Ok(value)
+            }
+
+            #[expect(clippy::cast_precision_loss, reason = "as JSON's numbers are read")]
+            fn visit_u64<E: Error>(self, value: u64) -> Result<f64, E> {
+                Ok(value as f64)
+            }
+
+            #[expect(clippy::cast_precision_loss, reason = "as JSON's numbers are read")]
+            fn visit_i64<E: Error>(self, value: i64) -> Result<f64, E> {
+                Ok(value as f64)
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<f64, E> {
+                text.parse().map_err(|_| E::custom("the text is no number"))
             }
         }
+        deserializer.deserialize_any(Read).map(Self)
     }
 }
 

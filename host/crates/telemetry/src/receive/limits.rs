@@ -11,6 +11,10 @@ pub const MAX_SPANS: usize = 10_000;
 /// Most attributes, values, events and links of one request, all together.
 pub const MAX_VALUES: usize = 500_000;
 
+/// Most bytes of resources and scopes, if each span had its own: a call of a model that a span tells
+/// of goes on record with who recorded it.
+pub(super) const MAX_SHARED: usize = 64 << 20;
+
 /// How deep messages may lie within each other.
 const MAX_DEPTH: usize = 64;
 
@@ -47,6 +51,9 @@ enum Kind {
     ResourceLogs,
     ScopeLogs,
     LogRecord,
+    EntityRef,
+    /// Text that may stand there many times.
+    Texts,
     /// Text, bytes, numbers: nothing within.
     Leaf,
 }
@@ -73,6 +80,8 @@ impl Kind {
             (Self::ResourceMetrics, 2) => Self::ScopeMetrics,
             (Self::ScopeMetrics, 1) | (Self::ScopeLogs, 1) => Self::Scope,
             (Self::ScopeMetrics, 2) => Self::Metric,
+            (Self::Resource, 3) => Self::EntityRef,
+            (Self::EntityRef, 3 | 4) => Self::Texts,
             (Self::Metric, 5 | 7) => Self::Numbers,
             (Self::Metric, 9) => Self::Histograms,
             (Self::Metric, 10) => Self::ExponentialHistograms,
@@ -157,9 +166,13 @@ fn walk(mut bytes: &[u8], kind: Kind, depth: usize, counts: &mut Counts) -> Resu
                 let length = varint(&mut bytes)?;
                 let inner = take(&mut bytes, usize::try_from(length).unwrap_or(usize::MAX))?;
                 let field = kind.field(tag >> 3);
-                if field != Kind::Leaf {
-                    counts.add(field)?;
-                    walk(inner, field, depth + 1, counts)?;
+                match field {
+                    Kind::Leaf => {}
+                    Kind::Texts => counts.add(field)?,
+                    _ => {
+                        counts.add(field)?;
+                        walk(inner, field, depth + 1, counts)?;
+                    }
                 }
             }
             // Groups, which OTLP does not have.
@@ -205,9 +218,18 @@ pub(super) fn check_json(bytes: &[u8]) -> Result<(), Malformed> {
     Ok(())
 }
 
-/// Counts the spans of a request that was read.
-pub(super) fn check_spans(spans: usize) -> Result<(), Malformed> {
-    Counts { spans, values: 0 }.check()
+/// Counts what spans share as if each had it alone.
+#[derive(Default)]
+pub(super) struct Shared(usize);
+
+impl Shared {
+    /// So many spans have this in common.
+    pub(super) fn add(&mut self, bytes: usize, spans: usize) -> Result<(), Malformed> {
+        self.0 = self.0.saturating_add(bytes.saturating_mul(spans));
+        let what = "bytes of resources and scopes, counted for each of their spans";
+        let too_many = Malformed::TooMany { what, most: MAX_SHARED };
+        if self.0 > MAX_SHARED { Err(too_many) } else { Ok(()) }
+    }
 }
 
 fn unreadable(problem: &str) -> Malformed {

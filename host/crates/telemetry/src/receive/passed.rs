@@ -14,7 +14,6 @@ use super::{Encoding, Malformed, limits};
 /// # Errors
 /// If it is malformed or has too much in it.
 pub fn passed(bytes: &[u8], encoding: Encoding, signal: Signal) -> Result<Vec<u8>, Malformed> {
-    let unreadable = |problem: String| Malformed::Unreadable(problem);
     match encoding {
         Encoding::Protobuf => Ok(bytes.to_vec()),
         Encoding::Json => {
@@ -23,7 +22,7 @@ pub fn passed(bytes: &[u8], encoding: Encoding, signal: Signal) -> Result<Vec<u8
                 Signal::Metrics => protobuf::<ExportMetricsServiceRequest>(bytes),
                 Signal::Logs => protobuf::<ExportLogsServiceRequest>(bytes),
             }
-            .map_err(|error| unreadable(error.to_string()))
+            .map_err(Malformed::unreadable)
         }
     }
     .and_then(|request| limits::check_passed(&request, signal).map(|()| request))
@@ -68,10 +67,18 @@ mod tests {
             message.extend_from_slice(inner);
             message
         }
+        // References to entities, and keys of one.
+        let entities = within(1, &within(1, &b"\x1a\x00".repeat(600_000)));
+        let keys = within(1, &within(1, &within(3, &b"\x1a\x00".repeat(600_000))));
         // A gauge of points of two bytes, and a record of attributes of two bytes.
         let points = within(1, &within(2, &within(2, &within(5, &b"\x0a\x00".repeat(600_000)))));
         let attributes = within(1, &within(2, &within(2, &b"\x32\x00".repeat(600_000))));
-        for (request, signal) in [(points, Signal::Metrics), (attributes, Signal::Logs)] {
+        for (request, signal) in [
+            (points, Signal::Metrics),
+            (attributes, Signal::Logs),
+            (entities, Signal::Metrics),
+            (keys, Signal::Logs),
+        ] {
             let refused = passed(&request, Encoding::Protobuf, signal);
             assert!(matches!(refused, Err(Malformed::TooMany { .. })), "{refused:?}");
         }

@@ -70,6 +70,8 @@ fn what_otlp_forbids_is_refused() {
         with("\"kind\":2", "\"kind\":\"SPAN_KIND_SERVER\""),
         with("5B8EFFF798038103D269B633813FC60C", "W47/95gDgQPSabYzgT/GDA=="),
         with("\"-3\"", "\"x\""),
+        with("\"NaN\"", "[1]"),
+        with("\"NaN\"", "\"x\""),
         with("\"flags\":769", "\"flags\":-1"),
         with("\"AP8=\"", "\"A*8=\""),
         "[]".to_owned(),
@@ -117,6 +119,89 @@ fn bombs_are_found_before_they_are_decoded() {
     assert!(decode(nested.as_bytes(), Encoding::Json).is_err());
     let many = vec!["{}"; MAX_VALUES + 1].join(",");
     assert!(matches!(decode(many.as_bytes(), Encoding::Json), Err(Malformed::TooMany { .. })));
+}
+
+#[test]
+fn what_is_many_in_memory_is_counted_whatever_it_is() {
+    // References to entities, which a resource may have; keys of one of them.
+    let entities = [0x1a, 0].repeat(600_000);
+    let keys = within(3, &[0x22, 0].repeat(600_000));
+    for resource in [entities, keys] {
+        let refused = decode(&within(1, &within(1, &resource)), Encoding::Protobuf);
+        assert!(matches!(refused, Err(Malformed::TooMany { .. })), "{refused:?}");
+    }
+}
+
+/// A resource of so many bytes above so many scopes, each with so many spans.
+fn repeated(bytes: usize, scopes: usize, spans: usize) -> Vec<u8> {
+    let text = within(2, &within(1, "x".repeat(bytes).as_bytes()));
+    let attribute = within(1, &[within(1, b"key"), text].concat());
+    let ids = [within(1, &[7; 16]), within(2, &[9; 8])].concat();
+    let scope = within(2, &within(2, &ids).repeat(spans));
+    within(1, &[within(1, &attribute), scope.repeat(scopes)].concat())
+}
+
+#[test]
+fn what_is_said_once_is_not_taken_as_often_as_it_is_shared() {
+    let most = 64 << 20;
+    for (bytes, scopes, spans) in [
+        // A large resource above many spans of one scope, or many scopes with one.
+        (8 << 20, 1, 9),
+        (1 << 20, 70, 1),
+        (7000, 1, 10_000),
+        (7000, 10_000, 1),
+    ] {
+        let refused = decode(&repeated(bytes, scopes, spans), Encoding::Protobuf).unwrap_err();
+        assert!(matches!(refused, Malformed::TooMany { most: limit, .. } if limit == most));
+    }
+    for (bytes, scopes, spans) in [(8 << 20, 1, 7), (6000, 1, 10_000), (2000, 5000, 2)] {
+        let taken = decode(&repeated(bytes, scopes, spans), Encoding::Protobuf).unwrap();
+        let taken: usize = taken.groups.iter().map(|group| group.spans.len()).sum();
+        assert_eq!(taken, scopes * spans);
+    }
+    // Scopes without spans cost nothing, however large the resource above them is: copied once for each
+    // of them it would not end today.
+    let empty = repeated(8 << 20, 100_000, 0);
+    assert_eq!(decode(&empty, Encoding::Protobuf).unwrap(), Incoming::default());
+}
+
+#[test]
+fn values_lie_as_deep_in_json_as_in_protobuf_and_no_deeper() {
+    let nested = |depth: usize| {
+        let (open, close) = (r#"{"arrayValue":{"values":["#, "]}}");
+        let value = format!("{}{{}}{}", open.repeat(depth), close.repeat(depth));
+        WHOLE.replace(r#"{"stringValue":"v"}"#, &value)
+    };
+    let (mut taken, mut refused) = (0, 0);
+    for depth in 1..60 {
+        match decode(nested(depth).as_bytes(), Encoding::Json) {
+            Ok(incoming) => {
+                taken += 1;
+                let sent =
+                    message::request(&Default::default(), vec![message::outgoing(only(&incoming))]);
+                let again = decode(&sent.encode_to_vec(), Encoding::Protobuf).unwrap();
+                let stored = serde_json::to_string(&again.groups[0]).unwrap();
+                assert!(
+                    serde_json::from_str::<Group>(&stored).is_ok(),
+                    "what is on record is read"
+                );
+            }
+            Err(problem) => {
+                refused += 1;
+                assert!(matches!(problem, Malformed::Unreadable(_)), "{problem}");
+            }
+        }
+    }
+    assert!(taken > 15 && refused > 15, "{taken} and {refused}");
+}
+
+#[test]
+fn a_complaint_does_not_repeat_what_was_sent() {
+    let long = WHOLE.replace("\"kind\":2", &format!("\"kind\":\"{}\"", "ä".repeat(1 << 20)));
+    let Err(Malformed::Unreadable(said)) = decode(long.as_bytes(), Encoding::Json) else {
+        panic!()
+    };
+    assert!(said.len() < 1000 && said.ends_with(" ..."), "{said}");
 }
 
 proptest! {
