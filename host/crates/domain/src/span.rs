@@ -54,6 +54,11 @@ impl Attributes {
         self.0.len() != before
     }
 
+    /// Keeps those whose key is to be kept.
+    pub fn retain(&mut self, mut keep: impl FnMut(&Key) -> bool) {
+        self.0.retain(|(key, _)| keep(key));
+    }
+
     /// All of them, in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&Key, &Value)> {
         self.0.iter().map(|(key, value)| (key, value))

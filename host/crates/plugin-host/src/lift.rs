@@ -371,7 +371,7 @@ mod tests {
             ("JSON", set(0, ValueKind::Json, 1)),
             ("bytes", set(0, ValueKind::Bytes, 0)),
             ("elided", set(0, ValueKind::Elided, 0)),
-            ("too many", vec![edit(0, EditOp::Remove, 0, ValueKind::Int, 0); 129]),
+            ("too many", vec![edit(0, EditOp::Remove, 0, ValueKind::Int, 0); 257]),
         ];
         let keys = vec![
             TextRef { offset: 0, length: 3 },

@@ -99,9 +99,11 @@ pub struct Limits {
     pub batch_bytes: usize,
     /// An attribute's value in bytes; a longer one is left out going in and refused coming out.
     pub value_bytes: usize,
-    /// Attributes passed with one span; the rest is withheld.
+    /// Values of a list; a longer one is left out going in.
+    pub list_values: usize,
+    /// Attributes passed with one span; the rest is withheld, and does not leave by a filter that reads it.
     pub attributes_per_span: usize,
-    /// Edits to one span.
+    /// Edits to one span: a filter may remove all that it is shown.
     pub edits_per_span: usize,
     /// Lines of one cost.
     pub cost_lines: usize,
@@ -129,8 +131,9 @@ impl Default for Limits {
             batch_items: 512,
             batch_bytes: 1 << 20,
             value_bytes: 64 << 10,
+            list_values: 1024,
             attributes_per_span: 128,
-            edits_per_span: 64,
+            edits_per_span: 128,
             cost_lines: 32,
             log_lines_per_second: 100,
             trial_call: true,

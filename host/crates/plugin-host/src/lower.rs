@@ -15,6 +15,9 @@ use crate::limits::Limits;
 /// Index of the first key that only a prefix matched.
 pub(crate) const PREFIXED: u32 = 0x8000_0000;
 
+/// What a slot takes in a plugin's memory.
+const SLOT_BYTES: usize = 16;
+
 /// Spans of one call, lowered.
 #[derive(Default)]
 pub(crate) struct LoweredSpans {
@@ -93,9 +96,9 @@ impl LoweredSpans {
         });
     }
 
-    /// Bytes of text so far.
+    /// Bytes so far.
     pub fn bytes(&self) -> usize {
-        self.arena.len()
+        self.arena.len().saturating_add(self.slots.len().saturating_mul(SLOT_BYTES))
     }
 
     /// The batch, as the call takes it.
@@ -172,6 +175,9 @@ fn lower(
         let Some(key) = context.index(at, key, reads) else { continue };
         passed += 1;
         match value {
+            Value::List(values) if is_long(values, limits) => {
+                slots.push(elided(key, bytes(values)));
+            }
             // A list of lists has no form of its own.
             Value::List(values) if values.iter().any(is_nested) => {
                 slots.push(json(key, value, limits, arena));
@@ -187,15 +193,42 @@ fn lower(
     count(attributes.len().saturating_sub(passed))
 }
 
+/// The attributes of a span that are read, and that are not shown since there are too many before them.
+pub(crate) fn unseen<'a>(
+    attributes: &'a Attributes,
+    reads: &'a Selection,
+    limits: &Limits,
+) -> impl Iterator<Item = &'a Key> {
+    let read = attributes.iter().filter(|(key, _)| reads.find(key).is_some());
+    read.map(|(key, _)| key).skip(limits.attributes_per_span)
+}
+
+fn is_long(values: &[Value], limits: &Limits) -> bool {
+    values.len() > limits.list_values || bytes(values) > limits.value_bytes
+}
+
+/// Of text and bytes; a number is in its slot.
+fn bytes(values: &[Value]) -> usize {
+    let of = |value: &Value| match value {
+        Value::Text(text) => text.len(),
+        Value::Bytes(bytes) => bytes.len(),
+        _ => 0,
+    };
+    values.iter().map(of).sum()
+}
+
+fn elided(key: u32, bytes: usize) -> types::Slot {
+    let bits = u64::try_from(bytes).unwrap_or(u64::MAX);
+    types::Slot { key, kind: types::ValueKind::Elided, bits }
+}
+
 fn slot(key: u32, value: &Value, limits: &Limits, arena: &mut Vec<u8>) -> types::Slot {
     let (kind, bits) = match value {
         Value::Bool(value) => (types::ValueKind::Boolean, u64::from(*value)),
         Value::Int(value) => (types::ValueKind::Int, value.cast_unsigned()),
         Value::Double(value) => (types::ValueKind::Double, value.to_bits()),
         Value::Text(value) => return textual(key, types::ValueKind::Text, value, limits, arena),
-        Value::Bytes(bytes) if bytes.len() > limits.value_bytes => {
-            (types::ValueKind::Elided, u64::try_from(bytes.len()).unwrap_or(u64::MAX))
-        }
+        Value::Bytes(bytes) if bytes.len() > limits.value_bytes => return elided(key, bytes.len()),
         Value::Bytes(bytes) => {
             let at = types::TextRef { offset: count(arena.len()), length: count(bytes.len()) };
             arena.extend_from_slice(bytes);
@@ -223,8 +256,7 @@ fn textual(
     arena: &mut Vec<u8>,
 ) -> types::Slot {
     if value.len() > limits.value_bytes {
-        let bits = u64::try_from(value.len()).unwrap_or(u64::MAX);
-        return types::Slot { key, kind: types::ValueKind::Elided, bits };
+        return elided(key, value.len());
     }
     let at = text(arena, value);
     types::Slot { key, kind, bits: u64::from(at.offset) << 32 | u64::from(at.length) }
@@ -298,6 +330,34 @@ mod tests {
                 types::ValueKind::Bytes => (slot.key, "bytes", String::new()),
             })
             .collect()
+    }
+
+    #[test]
+    fn lists_cross_up_to_a_length_and_what_is_not_shown_is_known() {
+        let limits =
+            Limits { value_bytes: 40, list_values: 3, attributes_per_span: 3, ..Limits::default() };
+        let list = |count: i64| Value::List((0..count).map(Value::Int).collect());
+        let texts = |bytes: usize| Value::List(vec!["x".repeat(bytes).into(), "y".into()]);
+        let span = span(&[
+            ("a", list(3)),
+            ("hidden", 1_i64.into()),
+            ("b", list(4)),
+            ("p.c", texts(40)),
+            ("p.d", 1_i64.into()),
+            ("b2", 1_i64.into()),
+            ("p.e", 1_i64.into()),
+        ]);
+        let reads = Selection::of(&["a", "b"], &["p."]);
+        let mut lowered = LoweredSpans::new(&Resource::default(), &reads, &limits);
+        lowered.push(&span, &reads, &limits);
+        let kinds: Vec<_> = shown(&lowered).into_iter().map(|(key, kind, _)| (key, kind)).collect();
+        let ints = [(0, "int"); 3];
+        assert_eq!(kinds[..3], ints);
+        assert_eq!(kinds[3..], [(1, "elided"), (PREFIXED, "elided")]);
+        assert!(lowered.bytes() >= 5 * SLOT_BYTES);
+        let unseen: Vec<&str> =
+            unseen(&span.attributes, &reads, &limits).map(AsRef::as_ref).collect();
+        assert_eq!(unseen, ["p.d", "p.e"]);
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! Spans through enrichers and filters, in batches.
 //!
 //! Plugins of one role see the same spans, whatever those before them did. Invariants: no edit of a plugin that failed on
-//! a batch is applied to it; what one filter drops or removes stays dropped or removed.
+//! a batch is applied to it; what one filter drops or removes stays dropped or removed; what a filter reads and was not shown
+//! does not leave.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use tollgate_domain::span::{Attributes, SpanKind, SpanStatus};
+use tollgate_domain::span::{Attributes, Key, SpanKind, SpanStatus};
 use tollgate_domain::time::Interval;
 use tollgate_domain::{
     FaultKind, PluginFault, Resource, Span, SpanContext, SpanId, TraceId, UnixNanos, Value,
@@ -17,7 +18,7 @@ use crate::bindings::types::PluginError;
 use crate::error::CallFault;
 use crate::lift::{Change, Lifted, Reserved, What, lift};
 use crate::loaded::{Caller, Loaded};
-use crate::lower::LoweredSpans;
+use crate::lower::{LoweredSpans, unseen};
 use crate::manifest::OnFailure;
 use crate::meter::Tally;
 use crate::price::reported;
@@ -56,7 +57,7 @@ pub(crate) fn enrich<'a>(
         let loaded = &*enricher.loaded;
         let mut changes = Vec::new();
         for chunk in chunks(enricher, batch, spans) {
-            match ask_enricher(loaded, batch, spans, &chunk, false) {
+            match ask_enricher(loaded, batch, &chunk, false) {
                 Ok(more) => changes.extend(more),
                 Err(fault) => {
                     keep.failed(enricher, Role::AttributeEnricher, &chunk.places);
@@ -83,13 +84,15 @@ pub(crate) fn filter<'a>(
     let mut faults = Vec::new();
     let mut edits: Vec<Vec<Change>> = Vec::new();
     let mut keep = Keep::all(&spans);
+    let mut unseen = Vec::new();
     for filter in filters {
         let loaded = &*filter.loaded;
         let mut changes = Vec::new();
         for chunk in chunks(filter, batch, &spans) {
-            match ask_filter(loaded, batch, &spans, &chunk, false) {
+            match ask_filter(loaded, batch, &chunk, false) {
                 Ok((verdicts, more)) => {
                     changes.extend(more);
+                    unseen.extend(not_shown(loaded, &chunk.places, &spans));
                     let judged = chunk.places.iter().zip(verdicts);
                     judged
                         .filter(|(_, v)| !decided && *v == Verdict::Drop)
@@ -104,6 +107,7 @@ pub(crate) fn filter<'a>(
         edits.push(changes);
     }
     redact(edits, &mut spans);
+    withhold(&unseen, &mut spans);
     let all = spans.len();
     keep.retain(&mut spans);
     Filtered { dropped: all - spans.len(), kept: spans, faults }
@@ -184,13 +188,37 @@ fn redact(edits: Vec<Vec<Change>>, spans: &mut [Span]) {
     }
 }
 
+/// What a filter reads of these spans and was not shown, since they have too much of it.
+fn not_shown(filter: &Loaded, places: &[usize], spans: &[Span]) -> Vec<(usize, HashSet<Key>)> {
+    let (reads, limits) = (&filter.described.reads, filter.limits());
+    let large = places.iter().filter_map(|place| Some((*place, spans.get(*place)?)));
+    large
+        .filter(|(_, span)| span.attributes.len() > limits.attributes_per_span)
+        .map(|(place, span)| (place, unseen(&span.attributes, reads, limits).cloned().collect()))
+        .filter(|(_, keys): &(usize, HashSet<Key>)| !keys.is_empty())
+        .collect()
+}
+
+/// What a filter could not look at does not leave.
+fn withhold(unseen: &[(usize, HashSet<Key>)], spans: &mut [Span]) {
+    for (place, keys) in unseen {
+        let Some(span) = spans.get_mut(*place) else { continue };
+        let before = span.attributes.len();
+        span.attributes.retain(|key| !keys.contains(key));
+        let gone = u32::try_from(before - span.attributes.len()).unwrap_or(u32::MAX);
+        if let Some(received) = &mut span.received {
+            received.dropped_attributes = received.dropped_attributes.saturating_add(gone);
+        }
+    }
+}
+
 /// Whether an enricher can answer at all.
 pub(crate) fn try_enrich(enricher: &Loaded) -> Result<(), CallFault> {
     let spans = trial_span();
     let resource = Resource::default();
     let batch = Batch { exporter: None, tenant: None, resource: &resource };
     let chunk = single(enricher, batch, &spans);
-    ask_enricher(enricher, batch, &spans, &chunk, true).map(|_| ())
+    ask_enricher(enricher, batch, &chunk, true).map(|_| ())
 }
 
 /// Whether a filter can answer at all.
@@ -199,11 +227,13 @@ pub(crate) fn try_filter(filter: &Loaded) -> Result<(), CallFault> {
     let resource = Resource::default();
     let batch = Batch { exporter: Some("trial"), tenant: None, resource: &resource };
     let chunk = single(filter, batch, &spans);
-    ask_filter(filter, batch, &spans, &chunk, true).map(|_| ())
+    ask_filter(filter, batch, &chunk, true).map(|_| ())
 }
 
 /// Some of the spans, lowered, and which ones.
 struct Chunk {
+    /// The time of the whole batch.
+    now: u64,
     places: Vec<usize>,
     lowered: LoweredSpans,
 }
@@ -212,8 +242,11 @@ struct Chunk {
 fn chunks(member: &Member, batch: Batch<'_>, spans: &[Span]) -> Vec<Chunk> {
     let plugin = &*member.loaded;
     let (reads, limits) = (&plugin.described.reads, plugin.limits());
-    let empty =
-        || Chunk { places: Vec::new(), lowered: LoweredSpans::new(batch.resource, reads, limits) };
+    let now = now(spans);
+    let empty = || {
+        let lowered = LoweredSpans::new(batch.resource, reads, limits);
+        Chunk { now, places: Vec::new(), lowered }
+    };
     let is_for = |span: &Span| wants(plugin, span) && member.rules.matching.span(span);
     let mut chunks = Vec::new();
     let mut chunk: Option<Chunk> = None;
@@ -236,7 +269,7 @@ fn single(plugin: &Loaded, batch: Batch<'_>, spans: &[Span]) -> Chunk {
     let (reads, limits) = (&plugin.described.reads, plugin.limits());
     let mut lowered = LoweredSpans::new(batch.resource, reads, limits);
     spans.iter().for_each(|span| lowered.push(span, reads, limits));
-    Chunk { places: (0..spans.len()).collect(), lowered }
+    Chunk { now: now(spans), places: (0..spans.len()).collect(), lowered }
 }
 
 fn wants(plugin: &Loaded, span: &Span) -> bool {
@@ -258,11 +291,10 @@ fn now(spans: &[Span]) -> u64 {
 fn ask_enricher(
     enricher: &Loaded,
     batch: Batch<'_>,
-    spans: &[Span],
     chunk: &Chunk,
     trial: bool,
 ) -> Result<Vec<Change>, CallFault> {
-    let context = chunk.lowered.context(batch.tenant, batch.exporter, now(spans));
+    let context = chunk.lowered.context(batch.tenant, batch.exporter, chunk.now);
     let (tenant, items) = (batch.tenant, chunk.places.len());
     enricher.call(
         Caller { role: Role::AttributeEnricher, tenant, items, trial },
@@ -280,11 +312,10 @@ fn ask_enricher(
 fn ask_filter(
     filter: &Loaded,
     batch: Batch<'_>,
-    spans: &[Span],
     chunk: &Chunk,
     trial: bool,
 ) -> Result<(Vec<Verdict>, Vec<Change>), CallFault> {
-    let context = chunk.lowered.context(batch.tenant, batch.exporter, now(spans));
+    let context = chunk.lowered.context(batch.tenant, batch.exporter, chunk.now);
     let (tenant, items) = (batch.tenant, chunk.places.len());
     filter.call(
         Caller { role: Role::ExportFilter, tenant, items, trial },
@@ -419,5 +450,21 @@ mod tests {
             let value = spans.first().and_then(|span| span.attributes.get("secret"));
             assert_eq!(value, left.map(Value::Int).as_ref(), "{edits:?}");
         }
+    }
+
+    #[test]
+    fn what_a_filter_could_not_look_at_does_not_leave() {
+        let attributes = |keys: &[&str]| -> Attributes {
+            keys.iter().map(|key| ((*key).to_owned(), Value::Bool(true))).collect()
+        };
+        let keys = ["a", "b", "c"].map(Key::from);
+        let unseen = [(1, HashSet::from(keys)), (7, HashSet::new())];
+        let mut spans = vec![testing::span(&[]), testing::span(&[])];
+        spans.iter_mut().for_each(|span| span.attributes = attributes(&["x", "a", "y", "c"]));
+        spans[1].received = Some(Box::default());
+        withhold(&unseen, &mut spans);
+        assert_eq!(spans[0].attributes, attributes(&["x", "a", "y", "c"]));
+        assert_eq!(spans[1].attributes, attributes(&["x", "y"]));
+        assert_eq!(spans[1].received.as_ref().unwrap().dropped_attributes, 2);
     }
 }
