@@ -7,6 +7,7 @@ import numpy as np
 import openai
 import pytest
 
+from conftest import until
 from independent_encoders import SHAPES, VOCABULARY, States, write_folder
 from test_doctor import doctor, expect  # noqa: F401 - a fixture
 
@@ -31,7 +32,9 @@ def test_vectors_are_those_of_the_formulas(tmp_path, start_gateway, shape, pooli
     # A pass is never too short for a text.
     gateway = start_gateway(arguments=["--model", folder, "--max-step-tokens", "16"])
     architecture = SHAPES[shape]["architectures"][0]
-    assert f"tiny ({architecture}, cpu, context {94 if shape == 'xlm-roberta' else 96}, one text at a time, embeddings only)" in gateway.log()
+    context = 94 if shape == "xlm-roberta" else 96
+    told = f"tiny ({architecture}, cpu, context {context}, one text at a time, embeddings only)"
+    until(lambda: told in gateway.log(), 10, told)
     states = States(folder, shape)
     wanted = [pooled(states(tokens_of(text)), pooling) for text in TEXTS]
     apart = np.array(wanted) @ np.array(wanted).T

@@ -92,8 +92,10 @@ pub(super) fn gemma_3(mut written: Written) -> Result<Parts, ModelError> {
     let new = |config: &_, weights| gemma3::Model::new(false, config, weights);
     let build = prepared(config, prepare, new, gemma3::Model::forward);
     // The code looks one position too far where several tokens are computed together; as long as no
-    // window is full, that makes no difference, and after it tokens are computed each for itself.
-    Ok(Parts { together: window, ..Parts::new(kv, positions, build) })
+    // window is full, that makes no difference, and after it tokens are computed each for itself. With
+    // more than one head of keys it cannot keep several tokens at once.
+    let together = if kv.heads == 1 { window } else { 1 };
+    Ok(Parts { together, ..Parts::new(kv, positions, build) })
 }
 
 /// Every how many layers one looks back to the start.
