@@ -12,6 +12,7 @@ import pytest
 llama_cpp = pytest.importorskip("llama_cpp")
 pytest.importorskip("xllamacpp")
 
+from independent_families import write_gguf as write_family  # noqa: E402
 from independent_llama import SHAPES, add_tokenizer, write_folder, write_gguf  # noqa: E402
 
 HIDDEN, INNER, VOCABULARY, HEADS, LAYERS = 256, 512, 128, 4, 2
@@ -127,6 +128,16 @@ def test_each_packing_gives_the_same_greedy_tokens(tmp_path, start_gateway, kind
     agree(gateway, "packed", file, TOLERANCE.get(kind, ROUGH))
 
 
+@pytest.mark.parametrize("shape", ["gemma", "gemma2", "gemma3", "phi3", "phi3-long"])
+@pytest.mark.parametrize("kind", ["F32", "Q8_0"])
+def test_each_family_that_runs_one_sequence_at_a_time_does(tmp_path, start_gateway, shape, kind):
+    """With a window that is full before the prompt has ended, and factors for positions."""
+    file = write_family(tmp_path / "model.gguf", shape, kind)
+    gateway = start_gateway(arguments=["--model", file])
+    assert "one sequence at a time" in gateway.log()
+    agree(gateway, "model", file, 0.01 if kind == "F32" else ROUGH)
+
+
 @pytest.mark.parametrize("shape", ["yarn-positions", "qwen2", "qwen3"])
 def test_each_family_and_stretched_positions_do(tmp_path, start_gateway, shape):
     assert shape in SHAPES
@@ -185,7 +196,8 @@ def vocabulary():
                 known[piece] = known.get(piece, 0) + 1
     pieces = [("<unk>", 0.0, 2), ("<s>", 0.0, 3), ("</s>", 0.0, 3)]
     pieces += [(f"<0x{byte:02X}>", 0.0, 6) for byte in range(256)]
-    pieces += [("<|user|>", 0.0, 4)]
+    # Gemma's runs of spaces and of line ends are tokens of their own too.
+    pieces += [("<|user|>", 0.0, 4), (SPACE * 2, 0.0, 4), (SPACE * 3, 0.0, 4), ("\n\n", 0.0, 4)]
     often = sorted(known, key=lambda piece: (-known[piece], len(piece), piece))
     pieces += [(piece, -float(rank), 1) for rank, piece in enumerate(often)]
     letters = sorted(set("".join(words)) | {SPACE, "é", "😀"})
@@ -195,6 +207,7 @@ def vocabulary():
 TEXTS = [
     "the token",
     " the  token   is",
+    "   the    token     is\n\n\nthen",
     "then\n\nthere\tand",
     "thé 😀 tokens, 日本語!",
     "a</s>the<s> token<|user|>the gateway<|user|> of",

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 
+use tollgate_engine::Passes;
 use tollgate_gateway::{ModelHere, Tenancy};
 use tollgate_plugin_host::PluginHost;
 use tollgate_settings::{Durability, RedisAway, Settings};
@@ -123,8 +124,12 @@ fn models(models: &[ModelHere]) -> Vec<String> {
             aliases => format!(", also called {}", aliases.join(", ")),
         };
         let does = if info.generates { "" } else { ", embeddings only" };
+        let passes = match info.passes {
+            Passes::Shared => String::new(),
+            passes => format!(", {}", passes.name()),
+        };
         format!(
-            "{} ({}, {}, context {}{does}){aliases}",
+            "{} ({}, {}, context {}{passes}{does}){aliases}",
             info.name, info.architecture, info.device, info.context_length
         )
     });

@@ -338,6 +338,7 @@ fn start_engine(
         architecture = info.architecture,
         parameters = info.parameters,
         context = info.context_length,
+        passes = info.passes.name(),
         device = info.device,
         "model loaded"
     );

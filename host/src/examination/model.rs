@@ -39,7 +39,7 @@ fn look_at_one(name: &str, cache: u64, free: &mut Option<u64>) -> Finding {
         Err(error) => Finding::failed(
             CHECK,
             error.to_string(),
-            "name a whole model with --model: a Hugging Face folder or a GGUF file of the Llama, Qwen2 or Qwen3 family",
+            "name a whole model with --model: a Hugging Face folder or a GGUF file of a family that is run",
         ),
         Ok(None) => Finding::warning(
             CHECK,
@@ -47,11 +47,12 @@ fn look_at_one(name: &str, cache: u64, free: &mut Option<u64>) -> Finding {
             format!("fetch it before: `hf download {name}`"),
         ),
         Ok(Some(found)) => {
-            let weights = found.weight_bytes;
+            let weights = found.memory_bytes;
             let seen = format!(
-                "{}, {}, context {}, weights of {} MiB",
+                "{}, {}, {}, context {}, weights of {} MiB",
                 found.name,
                 found.architecture,
+                found.passes.name(),
                 found.context_length,
                 weights.div_ceil(MIB)
             );

@@ -5,6 +5,7 @@
 //! one tenant that begin alike share it. What a sequence writes does not depend on what else runs.
 //! Several choices of one prompt are as many sequences: the first reads the prompt, and the others
 //! begin when it has, so that they find it read.
+//! A model whose sequences cannot share passes has them one after another, each from its beginning.
 //! The engine never waits for a reader: a generation's queue has room for its whole answer.
 
 mod active;
@@ -29,7 +30,7 @@ pub use event::{End, EngineError, Event, Facts};
 pub use options::EngineOptions;
 use tollgate_model::Model;
 pub use tollgate_model::{
-    Constraint, Embedding, ModelError, ModelInfo, SamplingOptions, TokenLogprobs, Tokenizer,
+    Constraint, Embedding, ModelError, ModelInfo, Passes, SamplingOptions, TokenLogprobs, Tokenizer,
 };
 use tollgate_scheduler::Scheduler;
 
@@ -121,6 +122,7 @@ impl Engine {
     /// # Errors
     /// The system refused another thread or the memory, or the options make no sense.
     pub fn start(model: Model, options: EngineOptions) -> io::Result<Self> {
+        let options = options.held_to(&model);
         let (max_queued, max_running) = (options.max_queued.max(1), options.max_running.max(1));
         let (jobs, queue) = sync_channel(max_queued);
         let store = model.kv_store(options.kv_bytes(&model)).map_err(io::Error::other)?;

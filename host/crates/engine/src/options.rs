@@ -1,6 +1,6 @@
 //! How much the engine takes on.
 
-use tollgate_model::{BLOCK_TOKENS, Model};
+use tollgate_model::{BLOCK_TOKENS, Model, Passes};
 use tollgate_scheduler::SchedulerOptions;
 
 /// What is given to keys and values where the operator does not say, at most.
@@ -31,6 +31,19 @@ impl Default for EngineOptions {
 }
 
 impl EngineOptions {
+    /// As far as a model can make use of them: one that computes a sequence at a time runs one, and one
+    /// that reads a text at once does so in one pass.
+    pub(crate) fn held_to(mut self, model: &Model) -> Self {
+        let info = model.info();
+        if info.passes != Passes::Shared {
+            self.max_running = 1;
+        }
+        if info.passes == Passes::Whole {
+            self.max_step_tokens = self.max_step_tokens.max(info.context_length);
+        }
+        self
+    }
+
     pub(crate) fn kv_bytes(&self, model: &Model) -> usize {
         self.kv_memory.unwrap_or_else(|| {
             let block = model.kv_block_bytes();

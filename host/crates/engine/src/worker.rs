@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
-use tollgate_model::{BLOCK_TOKENS, Computed, Constraint, KvStore, Model, ModelError, Row};
+use tollgate_model::{BLOCK_TOKENS, Computed, Constraint, KvStore, Model, ModelError, Passes, Row};
 use tollgate_scheduler::{self as scheduler, JobId, Next, Outcome, Prefixes, Scheduler, Step};
 
 use crate::active::{Active, Did, refuse};
@@ -155,10 +155,11 @@ impl Worker {
 
     /// What the scheduler has to know of a request; why it cannot run, if so.
     fn plan(&self, id: JobId, active: &mut Active) -> Result<scheduler::Job, ModelError> {
-        let needs_all = active.needs_all();
+        let info = self.model.info();
+        let needs_all = active.needs_all() || info.passes != Passes::Shared;
         let job = active.job_mut();
         let (wanted, context_length) = (job.prompt.len(), self.context_length);
-        let vocabulary = self.model.info().vocabulary;
+        let vocabulary = info.vocabulary;
         if wanted == 0 {
             return Err(ModelError::Input("the prompt has no token".to_owned()));
         }

@@ -8,6 +8,7 @@
 use serde::Deserialize;
 
 use crate::ModelError;
+use crate::kv::KvShape;
 use crate::rope::yarn_attention;
 
 /// The shape of a Llama-family model.
@@ -88,10 +89,7 @@ pub enum RopeScaling {
     },
 }
 
-const FILE: &str = "config.json";
-const FAMILIES: &str =
-    "`LlamaForCausalLM`, `MistralForCausalLM`, `Qwen2ForCausalLM` and `Qwen3ForCausalLM` are";
-
+pub(crate) const FILE: &str = "config.json";
 /// Width of Qwen3's heads where its configuration does not say.
 const QWEN3_HEAD: usize = 128;
 
@@ -148,6 +146,17 @@ struct RawRope {
 }
 
 impl LlamaConfig {
+    /// The architectures that this can be.
+    pub(crate) const FAMILIES: [&str; 4] =
+        ["LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"];
+
+    /// Whether it can be this one, or one without its head.
+    pub(crate) fn runs(architecture: &str) -> bool {
+        let family = architecture.strip_suffix(GENERATES).or(architecture.strip_suffix(EMBEDS));
+        let ours = Self::FAMILIES.iter().filter_map(|name| name.strip_suffix(GENERATES));
+        family.is_some_and(|family| ours.into_iter().any(|name| name == family))
+    }
+
     /// Reads `config.json`.
     ///
     /// # Errors
@@ -189,6 +198,11 @@ impl LlamaConfig {
         };
         config.check()?;
         Ok(config)
+    }
+
+    /// What a token's keys and values are.
+    pub(crate) fn kv(&self) -> KvShape {
+        KvShape { layers: self.layers, heads: self.kv_heads, head_dim: self.head_dim }
     }
 
     fn check(&self) -> Result<(), ModelError> {
@@ -233,8 +247,6 @@ impl LlamaConfig {
     }
 }
 
-const LLAMA: &str = "Llama";
-const MISTRAL: &str = "Mistral";
 const QWEN2: &str = "Qwen2";
 const QWEN3: &str = "Qwen3";
 
@@ -246,22 +258,13 @@ fn is_qwen(architecture: &str) -> bool {
     architecture.starts_with(QWEN2) || architecture.starts_with(QWEN3)
 }
 
-/// The first of `architectures`, looked at before anything else: a file of another family lacks
-/// other fields too, and naming those would mislead.
 fn architecture(value: &serde_json::Value) -> Result<String, ModelError> {
     let name = value.pointer("/architectures/0").and_then(serde_json::Value::as_str);
     match name {
-        Some(name)
-            if name
-                .strip_suffix(GENERATES)
-                .or_else(|| name.strip_suffix(EMBEDS))
-                .is_some_and(|family| [LLAMA, MISTRAL, QWEN2, QWEN3].contains(&family)) =>
-        {
-            Ok(name.to_owned())
-        }
+        Some(name) if LlamaConfig::runs(name) => Ok(name.to_owned()),
         Some(name) => Err(ModelError::Unsupported {
             what: format!("architecture `{name}`"),
-            instead: FAMILIES.into(),
+            instead: "Llama, Mistral, Qwen2 and Qwen3 are".into(),
         }),
         None => Err(ModelError::malformed(
             FILE,

@@ -73,6 +73,20 @@ impl ModelFiles {
         sizes.sum()
     }
 
+    /// Bytes of all weights as f32, as far as the files tell before they are read.
+    pub(crate) fn unpacked_bytes(&self) -> Result<u64, ModelError> {
+        if let [WeightFile::Gguf(path)] = self.weights.as_slice() {
+            return gguf::numbers(path).map(|numbers| numbers.saturating_mul(4));
+        }
+        let config: serde_json::Value = serde_json::from_slice(&self.config).unwrap_or_default();
+        let dtype = config.get("torch_dtype").or_else(|| config.get("dtype"));
+        let factor = match dtype.and_then(serde_json::Value::as_str) {
+            Some("float16" | "bfloat16") => 2,
+            _ => 1,
+        };
+        Ok(self.weight_bytes()?.saturating_mul(factor))
+    }
+
     fn in_folder(folder: &Path) -> Result<Self, ModelError> {
         let name = folder
             .canonicalize()

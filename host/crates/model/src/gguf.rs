@@ -1,10 +1,13 @@
-//! GGUF files of decoders (Llama, Qwen2, Qwen3), read as what a Hugging Face folder would hold: a
-//! configuration, a tokenizer and weights under their usual names.
+//! GGUF files of decoders, read as what a Hugging Face folder would hold: a configuration, a tokenizer
+//! and weights under their usual names.
 //!
-//! Weights stay packed as the file has them ([`crate::kernels::quantised`]); types that have no
-//! kernel here are unpacked to f32, and a warning says so. A file whose tokenizer cannot be
+//! Of Llama, Qwen2 and Qwen3 weights stay packed as the file has them ([`crate::kernels::quantised`]); types that have no
+//! kernel here are unpacked to f32, and a warning says so. The families that run one sequence at a time
+//! ([`crate::sequential`]) have all of them unpacked. A file whose tokenizer cannot be
 //! reproduced exactly is refused: wrong text is worse than no text.
 
+mod family;
+mod metadata;
 mod tokenizer;
 
 use std::collections::HashMap;
@@ -12,33 +15,42 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
-use candle_core::Device;
-use candle_core::quantized::gguf_file::{Content, Value};
+use candle_core::quantized::gguf_file::Content;
 use candle_core::quantized::{GgmlDType, QTensor};
-use serde_json::json;
+use candle_core::{Device, Tensor};
 
+use self::family::Family;
+use self::metadata::{Metadata, integer};
 use crate::ModelError;
-use crate::embedding::Said;
 use crate::files::{ModelFiles, WeightFile};
 use crate::kernels::block::Packing;
 use crate::kernels::linear::Weights;
 use crate::kernels::pack;
 use crate::kernels::quantised::Quantised;
-use crate::rope::yarn_attention;
 
 /// Divisors of rotary frequencies that Llama 3.1 and later have in place of a formula.
 pub(crate) const FREQUENCIES: &str = "rope_freqs.weight";
 
+/// What rotary frequencies of Phi-3 are divided by in texts of the length that it was first trained with.
+const SHORT_FACTORS: &str = "rope_factors_short.weight";
+
 /// The files that a folder of this model would hold.
 pub(crate) fn files(path: &Path) -> Result<ModelFiles, ModelError> {
-    let (mut content, _) = open(path)?;
-    Metadata { content: &content, path }.check()?;
+    let (mut content, mut reader) = open(path)?;
+    Metadata { content: &content, path }.family()?;
+    let factors = match content.tensor_infos.contains_key(SHORT_FACTORS) {
+        true => {
+            let factors = content.tensor(&mut reader, SHORT_FACTORS, &Device::Cpu)?;
+            Some(factors.dequantize(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?)
+        }
+        false => None,
+    };
     let tokenizer = tokenizer::json(&mut content, &file_name(path))?;
     let metadata = Metadata { content: &content, path };
     let name = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
     Ok(ModelFiles {
         name,
-        config: metadata.config()?.to_string().into_bytes().into(),
+        config: metadata.config(factors)?.to_string().into_bytes().into(),
         tokenizer: tokenizer.into(),
         tokenizer_config: Some(metadata.tokenizer_config().to_string().into_bytes().into()),
         generation_config: None,
@@ -53,6 +65,8 @@ pub(crate) struct Packed {
     tensor: QTensor,
     /// Heads whose rotary pairs lie side by side, and half a head apart in folders.
     turned: Option<usize>,
+    /// Whether it is one more than in folders.
+    one_more: bool,
 }
 
 /// Every tensor of the file under the name it has in a folder; and how most are packed.
@@ -61,7 +75,8 @@ pub(crate) fn tensors(path: &Path) -> Result<(HashMap<String, Packed>, String), 
     let metadata = Metadata { content: &content, path };
     let heads = metadata.count("attention.head_count")?;
     let kv_heads = metadata.count("attention.head_count_kv").unwrap_or(heads);
-    let pairs_side_by_side = metadata.family() == Some(Family::Llama);
+    let family = metadata.family()?;
+    let pairs_side_by_side = family == Family::Llama;
     let mut tensors = HashMap::new();
     let mut packings: HashMap<String, usize> = HashMap::new();
     for name in content.tensor_infos.keys() {
@@ -73,16 +88,30 @@ pub(crate) fn tensors(path: &Path) -> Result<(HashMap<String, Packed>, String), 
             Some("attn_k") if pairs_side_by_side => Some(kv_heads),
             _ => None,
         };
-        let name = folder_name(name).unwrap_or_else(|| name.clone());
-        tensors.insert(name, Packed { tensor, turned });
+        let one_more = family.is_gemma() && name.ends_with("norm.weight");
+        let name = family.folder_name(name).unwrap_or_else(|| name.clone());
+        tensors.insert(name, Packed { tensor, turned, one_more });
     }
     let packing = packings.into_iter().max_by_key(|(_, elements)| *elements);
     Ok((tensors, packing.map_or_else(String::new, |(name, _)| name.to_lowercase())))
 }
 
+/// Numbers of all tensors of the file.
+pub(crate) fn numbers(path: &Path) -> Result<u64, ModelError> {
+    let (content, _) = open(path)?;
+    let each = content.tensor_infos.values().map(|info| info.shape.elem_count() as u64);
+    Ok(each.fold(0, u64::saturating_add))
+}
+
 impl Packed {
     pub(crate) fn dims(&self) -> &[usize] {
         self.tensor.shape().dims()
+    }
+
+    /// All of it in f32.
+    pub(crate) fn floats(&self) -> Result<Tensor, ModelError> {
+        let floats = self.tensor.dequantize(&Device::Cpu)?;
+        Ok(if self.one_more { (floats - 1.0)? } else { floats })
     }
 
     pub(crate) fn vector(&self) -> Result<Vec<f32>, ModelError> {
@@ -164,190 +193,6 @@ fn open(path: &Path) -> Result<(Content, BufReader<File>), ModelError> {
     let content = Content::read(&mut reader)
         .map_err(|error| ModelError::malformed(file_name(path), error.to_string()))?;
     Ok((content, reader))
-}
-
-/// What kind of model a file holds.
-#[derive(Clone, Copy, PartialEq)]
-enum Family {
-    Llama,
-    Qwen2,
-    Qwen3,
-}
-
-/// What a folder calls a tensor.
-fn folder_name(name: &str) -> Option<String> {
-    match name {
-        "token_embd.weight" => return Some("model.embed_tokens.weight".to_owned()),
-        "output_norm.weight" => return Some("model.norm.weight".to_owned()),
-        "output.weight" => return Some("lm_head.weight".to_owned()),
-        _ => {}
-    }
-    let (layer, part) = name.strip_prefix("blk.")?.split_once('.')?;
-    let (part, kind) = part.rsplit_once('.')?;
-    let part = match part {
-        "attn_q" => "self_attn.q_proj",
-        "attn_k" => "self_attn.k_proj",
-        "attn_v" => "self_attn.v_proj",
-        "attn_output" => "self_attn.o_proj",
-        "ffn_gate" => "mlp.gate_proj",
-        "ffn_up" => "mlp.up_proj",
-        "ffn_down" => "mlp.down_proj",
-        "attn_q_norm" => "self_attn.q_norm",
-        "attn_k_norm" => "self_attn.k_norm",
-        "attn_norm" => "input_layernorm",
-        "ffn_norm" => "post_attention_layernorm",
-        _ => return None,
-    };
-    Some(format!("model.layers.{layer}.{part}.{kind}"))
-}
-
-/// The key-value part of a file.
-struct Metadata<'a> {
-    content: &'a Content,
-    path: &'a Path,
-}
-
-impl Metadata<'_> {
-    /// Refuses what could not be reproduced exactly.
-    fn check(&self) -> Result<(), ModelError> {
-        let file = file_name(self.path);
-        if self.family().is_none() {
-            let named = self.text("general.architecture");
-            let what = format!("architecture {named:?} ({file})");
-            let instead = "GGUF files of \"llama\", \"qwen2\" and \"qwen3\" are".to_owned();
-            return Err(ModelError::Unsupported { what, instead });
-        }
-        Ok(())
-    }
-
-    fn family(&self) -> Option<Family> {
-        match self.text("general.architecture")? {
-            "llama" => Some(Family::Llama),
-            "qwen2" => Some(Family::Qwen2),
-            "qwen3" => Some(Family::Qwen3),
-            _ => None,
-        }
-    }
-
-    /// The name of a number of this kind of model.
-    fn key(&self, key: &str) -> String {
-        format!("{}.{key}", self.text("general.architecture").unwrap_or_default())
-    }
-
-    /// `config.json`, as the folder of this model has it.
-    fn config(&self) -> Result<serde_json::Value, ModelError> {
-        let tied = !self.content.tensor_infos.contains_key("output.weight");
-        let vocabulary = self
-            .content
-            .tensor_infos
-            .get("token_embd.weight")
-            .and_then(|info| info.shape.dims().first().copied())
-            .ok_or_else(|| self.malformed("no tensor `token_embd.weight`"))?;
-        let architecture = match self.family() {
-            Some(Family::Qwen2) => "Qwen2ForCausalLM",
-            Some(Family::Qwen3) => "Qwen3ForCausalLM",
-            Some(Family::Llama) | None => "LlamaForCausalLM",
-        };
-        let scaling = match self.text(&self.key("rope.scaling.type")) {
-            None | Some("none") => serde_json::Value::Null,
-            Some(kind) => self.scaling(kind)?,
-        };
-        Ok(json!({
-            "architectures": [architecture],
-            "vocab_size": vocabulary,
-            "hidden_size": self.count("embedding_length")?,
-            "intermediate_size": self.count("feed_forward_length")?,
-            "num_hidden_layers": self.count("block_count")?,
-            "num_attention_heads": self.count("attention.head_count")?,
-            "num_key_value_heads": self.count("attention.head_count_kv").ok(),
-            "head_dim": self.count("attention.key_length").ok(),
-            "max_position_embeddings": self.count("context_length")?,
-            "rms_norm_eps": self.number("attention.layer_norm_rms_epsilon")?,
-            "rope_theta": self.number("rope.freq_base").unwrap_or(10_000.0),
-            "rope_scaling": scaling,
-            "tie_word_embeddings": tied,
-            "eos_token_id": self.token_id("eos").map(|id| [Some(id), self.token_id("eot")]
-                .into_iter().flatten().collect::<Vec<_>>()),
-        }))
-    }
-
-    /// `rope_scaling`.
-    fn scaling(&self, kind: &str) -> Result<serde_json::Value, ModelError> {
-        let factor = self.number("rope.scaling.factor")?;
-        // llama.cpp multiplies what a file says here with what follows from the factor.
-        let attention = self.number("rope.scaling.attn_factor").ok();
-        let attention = attention.map(|attention| attention * yarn_attention(factor, 1.0));
-        Ok(json!({
-            "rope_type": kind,
-            "factor": factor,
-            "original_max_position_embeddings": self.count("rope.scaling.original_context_length").ok(),
-            "attention_factor": attention,
-            "beta_fast": self.number("rope.scaling.yarn_beta_fast").ok(),
-            "beta_slow": self.number("rope.scaling.yarn_beta_slow").ok(),
-        }))
-    }
-
-    /// `tokenizer_config.json`: what the chat template needs.
-    fn tokenizer_config(&self) -> serde_json::Value {
-        let token = |which| {
-            let id = usize::try_from(self.token_id(which)?).ok()?;
-            let tokens = self.content.metadata.get("tokenizer.ggml.tokens")?.to_vec().ok()?;
-            tokens.get(id)?.to_string().ok().cloned()
-        };
-        json!({
-            "bos_token": token("bos"),
-            "eos_token": token("eos"),
-            "chat_template": self.text("tokenizer.chat_template"),
-        })
-    }
-
-    /// How embeddings are pooled.
-    fn pooling(&self) -> Said {
-        let kind = self.content.metadata.get(&self.key("pooling_type")).and_then(integer);
-        Said::numbered(kind.unwrap_or(0))
-    }
-
-    fn token_id(&self, which: &str) -> Option<u64> {
-        integer(self.content.metadata.get(&format!("tokenizer.ggml.{which}_token_id"))?)
-    }
-
-    fn text(&self, key: &str) -> Option<&str> {
-        self.content.metadata.get(key)?.to_string().ok().map(String::as_str)
-    }
-
-    fn count(&self, key: &str) -> Result<usize, ModelError> {
-        let value = self.content.metadata.get(&self.key(key));
-        value
-            .and_then(integer)
-            .and_then(|value| usize::try_from(value).ok())
-            .ok_or_else(|| self.malformed(&format!("lacks the number `{}`", self.key(key))))
-    }
-
-    fn number(&self, key: &str) -> Result<f64, ModelError> {
-        let value = match self.content.metadata.get(&self.key(key)) {
-            Some(Value::F32(value)) => Some(f64::from(*value)),
-            Some(Value::F64(value)) => Some(*value),
-            _ => None,
-        };
-        value.ok_or_else(|| self.malformed(&format!("lacks the number `{}`", self.key(key))))
-    }
-
-    fn malformed(&self, reason: &str) -> ModelError {
-        ModelError::malformed(file_name(self.path), reason)
-    }
-}
-
-/// A whole number of whatever width the writer chose.
-fn integer(value: &Value) -> Option<u64> {
-    match value {
-        Value::U8(value) => Some(u64::from(*value)),
-        Value::U16(value) => Some(u64::from(*value)),
-        Value::U32(value) => Some(u64::from(*value)),
-        Value::U64(value) => Some(*value),
-        Value::I32(value) => u64::try_from(*value).ok(),
-        Value::I64(value) => u64::try_from(*value).ok(),
-        _ => None,
-    }
 }
 
 fn file_name(path: &Path) -> String {

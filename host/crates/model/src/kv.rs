@@ -4,10 +4,13 @@
 //! it was made and never more. A block of keys is a matrix of head width by positions, so that the
 //! scores of sixteen positions are computed as one; a block of values holds sixteen numbers of each
 //! position together, for the same reason.
+//!
+//! A model that runs one sequence at a time keeps keys and values itself. Its store only counts what
+//! they take, in blocks of the same size, so that the same limit holds for them.
 
 use crate::ModelError;
-use crate::config::LlamaConfig;
 use crate::kernels::simd::LANES;
+use crate::sequential::Running;
 
 /// Positions whose keys and values one block holds.
 pub const BLOCK_TOKENS: usize = LANES;
@@ -15,16 +18,21 @@ pub const BLOCK_TOKENS: usize = LANES;
 /// Memory for the keys and values of many sequences.
 #[derive(Debug)]
 pub struct KvStore {
-    shape: Shape,
+    shape: KvShape,
     blocks: usize,
+    /// None where they are only counted.
     layers: Vec<Layer>,
+    /// The one sequence of a model that keeps them itself.
+    running: Option<Running>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Shape {
-    layers: usize,
-    heads: usize,
-    head_dim: usize,
+/// What a token's keys and values are, in numbers; all zero for a model that keeps none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct KvShape {
+    pub(crate) layers: usize,
+    /// Key and value heads.
+    pub(crate) heads: usize,
+    pub(crate) head_dim: usize,
 }
 
 /// One layer's memory.
@@ -47,13 +55,8 @@ pub(crate) struct Block<'a> {
 
 impl KvStore {
     /// As many blocks as fit into `bytes`.
-    pub(crate) fn new(config: &LlamaConfig, bytes: usize) -> Result<Self, ModelError> {
-        let shape = Shape::of(config);
-        let blocks = bytes / shape.block_bytes();
-        if blocks == 0 || u32::try_from(blocks).is_err() {
-            let needed = shape.block_bytes();
-            return Err(ModelError::KvMemory { bytes, needed });
-        }
+    pub(crate) fn new(shape: KvShape, bytes: usize) -> Result<Self, ModelError> {
+        let blocks = shape.blocks(bytes)?;
         let layers = (0..shape.layers).map(|_| {
             Some(Layer {
                 keys: zeros(blocks * shape.keys())?,
@@ -62,12 +65,28 @@ impl KvStore {
         });
         let layers = layers.collect::<Option<_>>();
         let refused = ModelError::KvMemory { bytes, needed: blocks * shape.block_bytes() };
-        Ok(Self { shape, blocks, layers: layers.ok_or(refused)? })
+        Ok(Self { shape, blocks, layers: layers.ok_or(refused)?, running: None })
     }
 
-    /// Bytes that a block takes, all layers together.
-    pub(crate) fn block_bytes(config: &LlamaConfig) -> usize {
-        Shape::of(config).block_bytes()
+    /// As many blocks as would fit into `bytes`, for a model that keeps keys and values itself.
+    pub(crate) fn counted(
+        shape: KvShape,
+        bytes: usize,
+        running: Running,
+    ) -> Result<Self, ModelError> {
+        let blocks = shape.blocks(bytes)?;
+        Ok(Self { shape, blocks, layers: Vec::new(), running: Some(running) })
+    }
+
+    /// Blocks for `positions`, for a model that keeps nothing between passes.
+    pub(crate) fn nothing(positions: usize) -> Self {
+        let blocks = positions.div_ceil(BLOCK_TOKENS);
+        Self { shape: KvShape::default(), blocks, layers: Vec::new(), running: None }
+    }
+
+    /// The one sequence of a model that keeps keys and values itself.
+    pub(crate) fn running(&mut self) -> Option<&mut Running> {
+        self.running.as_mut()
     }
 
     /// Blocks there are, numbered from 0.
@@ -83,8 +102,8 @@ impl KvStore {
     }
 
     /// Whether it was made for models of this shape.
-    pub(crate) fn fits(&self, config: &LlamaConfig) -> bool {
-        self.shape == Shape::of(config)
+    pub(crate) fn fits(&self, shape: KvShape, counted: bool) -> bool {
+        self.shape == shape && self.running.is_some() == counted
     }
 
     /// One head's part of a block that exists.
@@ -106,7 +125,7 @@ impl KvStore {
         keys: &[f32],
         values: &[f32],
     ) -> Option<()> {
-        let Shape { heads, head_dim, .. } = self.shape;
+        let KvShape { heads, head_dim, .. } = self.shape;
         let (all_keys, all_values) = (self.shape.keys(), self.shape.values());
         let layer = self.layers.get_mut(layer)?;
         let block = block as usize;
@@ -127,27 +146,34 @@ impl KvStore {
     }
 }
 
-impl Shape {
-    fn of(config: &LlamaConfig) -> Self {
-        Self { layers: config.layers, heads: config.kv_heads, head_dim: config.head_dim }
+impl KvShape {
+    /// Blocks that fit into `bytes`, at least one.
+    fn blocks(self, bytes: usize) -> Result<usize, ModelError> {
+        let needed = self.block_bytes();
+        let blocks = bytes.checked_div(needed).unwrap_or(0);
+        if blocks == 0 || u32::try_from(blocks).is_err() {
+            return Err(ModelError::KvMemory { bytes, needed });
+        }
+        Ok(blocks)
     }
 
     /// Numbers in the keys of a block.
-    fn keys(&self) -> usize {
+    fn keys(self) -> usize {
         self.heads * self.head_dim * BLOCK_TOKENS
     }
 
     /// Numbers in the values of a block.
-    fn values(&self) -> usize {
+    fn values(self) -> usize {
         self.heads * self.value_lanes() * LANES
     }
 
     /// Groups of numbers in the values of one head of a block.
-    fn value_lanes(&self) -> usize {
+    fn value_lanes(self) -> usize {
         self.head_dim.div_ceil(LANES) * BLOCK_TOKENS
     }
 
-    fn block_bytes(&self) -> usize {
+    /// Bytes that a block takes, all layers together.
+    pub(crate) fn block_bytes(self) -> usize {
         self.layers * (self.keys() + self.values()) * size_of::<f32>()
     }
 }

@@ -2,17 +2,20 @@
 //!
 //! A [`Model`] comes from a [`ModelSource`] and belongs to one thread; its [`Tokenizer`] may go to
 //! any. One pass ([`Model::forward_batch`]) computes tokens of many sequences, whose keys and values
-//! are in a [`KvStore`]. What it runs is the Llama family (Llama, Mistral, TinyLlama, SmolLM);
-//! anything else is refused when it is loaded, with a reason. candle reads files and trains;
-//! inference has kernels of its own. [`config`] and [`llama`] are public for the program that trains
-//! the demo model.
+//! are in a [`KvStore`]. The Llama family (Llama, Mistral, TinyLlama, SmolLM, Qwen2, Qwen3) has kernels
+//! of its own for that. Other families are run by the code of candle-transformers, one sequence at a
+//! time ([`Passes`]), and encoders one text at a time; anything else is refused when it is loaded,
+//! with a reason. [`config`] and [`llama`] are public for the program that trains the demo model.
 
+mod architecture;
+mod batch;
 mod chat;
 pub mod config;
 mod constraint;
 mod decoder;
 mod demo;
 mod embedding;
+mod encoder;
 mod error;
 pub mod estimate;
 mod files;
@@ -26,14 +29,17 @@ pub mod llama;
 mod load;
 mod model;
 mod rope;
+mod runner;
 mod sample;
 mod schema_cache;
 mod sequence;
+mod sequential;
 mod source;
 mod text_stream;
 mod tokenizer;
 mod vocabulary;
 
+pub use architecture::Passes;
 pub use chat::ChatMessage;
 pub use constraint::{Constraint, Mask};
 pub use decoder::{Row, Wanted};

@@ -1,4 +1,5 @@
-//! Weights from safetensors or GGUF files, packed for the kernels in the type that the file has.
+//! Weights from safetensors or GGUF files, packed for the kernels in the type that the file has, or
+//! unpacked to f32 for the models of candle-transformers.
 //!
 //! Every tensor the model needs must be there in the right shape; what is missing is never made up.
 //! Files are not memory-mapped: each is read whole, and a tensor is let go once it is packed.
@@ -15,7 +16,7 @@ use crate::kernels::linear::{Linear, Weights};
 use crate::kernels::pack;
 use crate::{ModelError, gguf};
 
-/// A model and what its files said of the weights.
+/// A decoder of our own and what its files said of the weights.
 pub(crate) struct Loaded {
     pub(crate) decoder: Decoder,
     pub(crate) parameters: u64,
@@ -32,6 +33,41 @@ pub(crate) fn decoder(config: LlamaConfig, files: &[WeightFile]) -> Result<Loade
     let mut tensors = Tensors { tensors, parameters: 0 };
     let decoder = Decoder::assemble(config, &mut tensors)?;
     Ok(Loaded { decoder, parameters: tensors.parameters, stored_dtype })
+}
+
+/// The weights of a model whose code wants them all in f32, by their names in a folder.
+pub(crate) struct Unpacked {
+    pub(crate) tensors: HashMap<String, Tensor>,
+    pub(crate) parameters: u64,
+    /// As stored.
+    pub(crate) stored_dtype: String,
+}
+
+impl Unpacked {
+    /// Reads them, one file after another.
+    pub(crate) fn read(files: &[WeightFile]) -> Result<Self, ModelError> {
+        let mut all = Self { tensors: HashMap::new(), parameters: 0, stored_dtype: String::new() };
+        DType::F32.as_str().clone_into(&mut all.stored_dtype);
+        for file in files {
+            let mut stored = HashMap::new();
+            read_into(&mut stored, file, &mut all.stored_dtype)?;
+            for (name, tensor) in stored {
+                let tensor = match tensor {
+                    Stored::Plain(tensor) => tensor.to_dtype(DType::F32)?,
+                    Stored::Gguf(packed) => packed.floats()?,
+                };
+                all.parameters += tensor.elem_count() as u64;
+                all.tensors.insert(name, tensor);
+            }
+        }
+        Ok(all)
+    }
+
+    /// Bytes that they take.
+    pub(crate) fn bytes(&self) -> usize {
+        let each = self.tensors.values().map(Tensor::elem_count);
+        each.sum::<usize>().saturating_mul(size_of::<f32>())
+    }
 }
 
 /// A tensor of either kind of file.

@@ -1,16 +1,16 @@
 //! The handle on a loaded model: what it is, its tokenizer, and the forward pass over sequences.
 
-use crate::config::LlamaConfig;
-use crate::decoder::{Decoder, Row};
+use crate::architecture::{Architecture, Passes};
+use crate::decoder::Row;
 use crate::files::ModelFiles;
 use crate::kv::{BLOCK_TOKENS, KvStore};
-use crate::sample::told;
-use crate::{Embedding, ModelError, ModelSource, Pooling, TokenLogprobs, Tokenizer, load};
+use crate::runner::{Loaded, Runner};
+use crate::{Embedding, ModelError, ModelSource, TokenLogprobs, Tokenizer};
 
 /// A loaded model. One thread owns it: a forward pass uses the whole machine.
 #[derive(Debug)]
 pub struct Model {
-    decoder: Decoder,
+    runner: Runner,
     tokenizer: Tokenizer,
     info: ModelInfo,
 }
@@ -22,6 +22,8 @@ pub struct ModelInfo {
     pub name: String,
     /// As its configuration says, such as `LlamaForCausalLM`.
     pub architecture: String,
+    /// How its sequences are computed.
+    pub passes: Passes,
     /// Positions: prompt and answer together.
     pub context_length: usize,
     /// Tokens it can tell apart.
@@ -37,10 +39,6 @@ pub struct ModelInfo {
     /// The vectors it makes of texts, if it does.
     pub embedding: Option<Embedding>,
 }
-
-/// Tokens whose logits are computed at once where they are only looked at: what bounds the memory
-/// for those of a long prompt.
-const LOOKED_AT: usize = 16;
 
 /// What came of a row: as much as was wanted.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -60,10 +58,13 @@ pub struct ModelLook {
     pub name: String,
     /// Its architecture, one that can be run.
     pub architecture: String,
+    /// How its sequences would be computed.
+    pub passes: Passes,
     /// Most tokens of prompt and answer together.
     pub context_length: usize,
-    /// Size of its weights in bytes, as they are stored.
-    pub weight_bytes: u64,
+    /// Bytes that its weights take in memory: as many as they are stored in, but four for each where
+    /// sequences do not share passes.
+    pub memory_bytes: u64,
 }
 
 /// Looks at a model's files without reading the weights, and without the network: none where it is
@@ -73,14 +74,19 @@ pub struct ModelLook {
 /// [`ModelError`], as [`Model::load`] would: a file is missing, or what it says cannot be run.
 pub fn look(source: &ModelSource) -> Result<Option<ModelLook>, ModelError> {
     let Some(files) = ModelFiles::here(source)? else { return Ok(None) };
-    let config = LlamaConfig::from_json(&files.config)?;
+    let found = Architecture::from_json(&files.config)?;
     Tokenizer::from_files(&files)?;
-    let weight_bytes = files.weight_bytes()?;
+    let stored = files.weight_bytes()?;
+    let memory_bytes = match found.passes() {
+        Passes::Shared => stored,
+        Passes::Alone | Passes::Whole => files.unpacked_bytes()?,
+    };
     Ok(Some(ModelLook {
         name: files.name,
-        architecture: config.architecture,
-        context_length: config.context_length,
-        weight_bytes,
+        architecture: found.name().to_owned(),
+        passes: found.passes(),
+        context_length: found.context_length(),
+        memory_bytes,
     }))
 }
 
@@ -92,32 +98,37 @@ impl Model {
     /// [`ModelError`], saying which file and what is wrong with it.
     pub fn load(source: &ModelSource) -> Result<Self, ModelError> {
         let files = ModelFiles::find(source)?;
-        let config = LlamaConfig::from_json(&files.config)?;
+        let architecture = Architecture::from_json(&files.config)?;
+        let name = architecture.name().to_owned();
         let tokenizer = Tokenizer::from_files(&files)?;
-        let loaded = load::decoder(config, &files.weights)?;
-        let config = loaded.decoder.config();
-        if tokenizer.vocabulary() > config.vocabulary {
+        let Loaded { runner, parameters, stored_dtype, generates, states } =
+            Runner::load(architecture, &files.weights)?;
+        let vocabulary = runner.vocabulary();
+        if tokenizer.vocabulary() > vocabulary {
             // Seen in models with a padding token of their own: harmless until a prompt uses such a
             // token, which is refused.
             tracing::warn!(
                 tokens = tokenizer.vocabulary(),
-                embeddings = config.vocabulary,
+                embeddings = vocabulary,
                 "the tokenizer knows tokens that the model has no embedding for"
             );
         }
-        let (width, usual) = (config.hidden, Pooling::Last);
+        let embedding = states.and_then(|(width, usual)| {
+            Embedding::of(&files.embedding, &files.config, width, usual)
+        });
         let info = ModelInfo {
-            generates: config.generates,
-            embedding: Embedding::of(&files.embedding, &files.config, width, usual),
+            generates,
+            embedding,
             name: files.name,
-            architecture: config.architecture.clone(),
-            context_length: config.context_length,
-            vocabulary: config.vocabulary,
-            parameters: loaded.parameters,
-            dtype: loaded.stored_dtype,
+            architecture: name,
+            passes: runner.passes(),
+            context_length: runner.context_length(),
+            vocabulary,
+            parameters,
+            dtype: stored_dtype,
             device: "cpu",
         };
-        Ok(Self { decoder: loaded.decoder, tokenizer, info })
+        Ok(Self { runner, tokenizer, info })
     }
 
     /// What this model is.
@@ -137,31 +148,34 @@ impl Model {
         self.tokenizer.clone()
     }
 
-    /// Memory for the keys and values of many sequences: as many blocks as fit into `bytes`.
+    /// Memory for the keys and values of many sequences: as many blocks as fit into `bytes`. A model
+    /// that computes one sequence at a time takes it as that grows, and one that keeps nothing has
+    /// blocks for its context, whatever `bytes` is.
     ///
     /// # Errors
     /// [`ModelError::KvMemory`] if not even one does, or the system has not as much.
     pub fn kv_store(&self, bytes: usize) -> Result<KvStore, ModelError> {
-        KvStore::new(self.decoder.config(), bytes)
+        self.runner.store(bytes)
     }
 
-    /// Bytes of one block of a [`Model::kv_store`].
+    /// Bytes of one block of a [`Model::kv_store`]; 0 for a model that keeps nothing.
     #[must_use]
     pub fn kv_block_bytes(&self) -> usize {
-        KvStore::block_bytes(self.decoder.config())
+        self.runner.kv().block_bytes()
     }
 
     /// Bytes that the weights take.
     #[must_use]
     pub fn weight_bytes(&self) -> usize {
-        self.decoder.bytes()
+        self.runner.bytes()
     }
 
     /// One pass over some tokens of many sequences: their keys and values are written to their
     /// blocks, and what each row wants is returned, in the order of the rows.
     ///
-    /// What comes out for a row is the same to the last bit whatever other rows there are and
-    /// however its tokens are spread over passes. The caller sees to it that no row writes to a
+    /// Where passes are shared, what comes out for a row is the same to the last bit whatever other
+    /// rows there are and however its tokens are spread over passes. Otherwise a row goes on with the
+    /// sequence that the store is at, or begins one at position 0. The caller sees to it that no row writes to a
     /// block that another reads or writes in the same pass. Numbers that are none stay in the row,
     /// or rather sequence, that they come from.
     ///
@@ -175,50 +189,7 @@ impl Model {
         rows: &[Row<'_>],
     ) -> Result<Vec<Computed>, ModelError> {
         self.check(store, rows)?;
-        let states = self.decoder.hidden_states(store, rows);
-        let hidden = self.decoder.config().hidden;
-        let mut rest = states.as_slice();
-        let mut last = Vec::new();
-        let mut computed = Vec::with_capacity(rows.len());
-        for row in rows {
-            let (states, others) =
-                rest.split_at_checked(row.tokens.len() * hidden).unwrap_or_default();
-            rest = others;
-            if row.wanted.logits {
-                last.extend(states.chunks_exact(hidden).last().into_iter().flatten());
-            }
-            computed.push(Computed {
-                logits: None,
-                states: if row.wanted.states { self.decoder.normed(states) } else { Vec::new() },
-                following: self.following(states, row.wanted.following),
-            });
-        }
-        let logits = self.decoder.logits(&last);
-        let mut logits = logits.chunks_exact(self.decoder.config().vocabulary);
-        for (computed, row) in computed.iter_mut().zip(rows) {
-            computed.logits =
-                if row.wanted.logits { logits.next().map(<[f32]>::to_vec) } else { None };
-        }
-        Ok(computed)
-    }
-
-    /// How likely tokens are after those that have these states, up to the first of which no number
-    /// tells.
-    fn following(&self, states: &[f32], wanted: Option<(&[u32], usize)>) -> Vec<TokenLogprobs> {
-        let Some((tokens, top)) = wanted else { return Vec::new() };
-        let hidden = self.decoder.config().hidden;
-        let mut all = Vec::with_capacity(tokens.len());
-        let pieces = states.chunks(LOOKED_AT * hidden).zip(tokens.chunks(LOOKED_AT));
-        for (states, tokens) in pieces {
-            let states = states.get(..tokens.len() * hidden).unwrap_or(states);
-            let mut logits = self.decoder.logits(states);
-            let each = logits.chunks_exact_mut(self.decoder.config().vocabulary);
-            for (logits, token) in each.zip(tokens) {
-                let Ok(told) = told(logits, *token, top) else { return all };
-                all.push(told);
-            }
-        }
-        all
+        self.runner.forward(store, rows)
     }
 
     /// The logits at every position of one row.
@@ -228,15 +199,17 @@ impl Model {
         row: Row<'_>,
     ) -> Result<Vec<Vec<f32>>, ModelError> {
         self.check(store, &[row])?;
-        let logits = self.decoder.logits(&self.decoder.hidden_states(store, &[row]));
-        Ok(logits.chunks_exact(self.decoder.config().vocabulary).map(<[f32]>::to_vec).collect())
+        self.runner.forward_all(store, &row)
     }
 
     fn check(&self, store: &KvStore, rows: &[Row<'_>]) -> Result<(), ModelError> {
-        let LlamaConfig { context_length, vocabulary, .. } = *self.decoder.config();
+        let (context_length, vocabulary) = (self.info.context_length, self.info.vocabulary);
         let input = |problem: String| Err(ModelError::Input(problem));
-        if !store.fits(self.decoder.config()) {
+        if !self.runner.fits(store) {
             return input("the store was made for another model".to_owned());
+        }
+        if self.info.passes == Passes::Alone && rows.len() > 1 {
+            return input("this model computes one sequence at a time".to_owned());
         }
         for row in rows {
             let wanted = row.start.saturating_add(row.tokens.len());

@@ -35,7 +35,7 @@ pub(super) fn json(content: &mut Content, file: &str) -> Result<Vec<u8>, ModelEr
     };
     match text("model") {
         Some("gpt2") => {}
-        Some("llama") => return SentencePiece::read(content, file)?.json(file),
+        Some("llama") => return Ok(SentencePiece::read(content, file)?.json()),
         other => {
             return unsupported(
                 format!("tokenizer {other:?} in a GGUF file ({file})"),
@@ -154,20 +154,12 @@ impl SentencePiece {
         })
     }
 
-    fn json(&self, file: &str) -> Result<Vec<u8>, ModelError> {
+    fn json(&self) -> Vec<u8> {
         let numbered = || (0usize..).zip(&self.tokens).zip(&self.kinds);
         let named =
             numbered().filter(|((_, _), kind)| [UNKNOWN, CONTROL, USER_DEFINED].contains(kind));
         let mut added = Vec::new();
         for ((id, token), kind) in named {
-            if *kind == USER_DEFINED && token.contains(SPACE) {
-                return Err(ModelError::Unsupported {
-                    what: format!(
-                        "a token of its own with a space, {token:?}, in a GGUF file ({file})"
-                    ),
-                    instead: "the same model as a folder with tokenizer.json is".to_owned(),
-                });
-            }
             added.push(json!({
                 "id": id, "content": token, "special": *kind != USER_DEFINED, "normalized": false,
                 "single_word": false, "lstrip": false, "rstrip": false,
@@ -202,18 +194,20 @@ impl SentencePiece {
                 "vocab": vocabulary, "merges": self.merges(&vocabulary),
             },
         });
-        Ok(value.to_string().into_bytes())
+        value.to_string().into_bytes()
     }
 
     /// Every pair of tokens that together are one, in the order in which they are joined.
     fn merges<'a>(&'a self, vocabulary: &HashMap<&str, usize>) -> Vec<(&'a str, &'a str)> {
+        // Gemma's runs of spaces are tokens of their own, and made of shorter ones like any other.
+        let joins = |kind: &u64| [NORMAL, USER_DEFINED].contains(kind);
         let plain = |text: &str| {
             let id = vocabulary.get(text)?;
-            self.kinds.get(*id).filter(|kind| **kind == NORMAL).map(|_| *id)
+            self.kinds.get(*id).filter(|kind| joins(kind)).map(|_| *id)
         };
         let mut merges = Vec::new();
         let all = self.tokens.iter().zip(&self.scores).zip(&self.kinds);
-        for ((token, score), _) in all.filter(|(_, kind)| **kind == NORMAL) {
+        for ((token, score), _) in all.filter(|(_, kind)| joins(kind)) {
             for (at, _) in token.char_indices().skip(1) {
                 let (left, right) = token.split_at(at);
                 if let (Some(before), Some(after)) = (plain(left), plain(right)) {
