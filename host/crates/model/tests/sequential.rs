@@ -1,6 +1,5 @@
 //! A model that runs one sequence at a time: what holds whatever family it is of.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![expect(clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use std::path::Path;
 

@@ -16,8 +16,11 @@ use crate::sequential::Written;
 const MOST_TOKENS: usize = 2048;
 const PAIRS: &str = "a longer text would take too much memory, as all pairs of its tokens are kept";
 
+/// What a family makes of a configuration.
+type Read = fn(Written) -> Result<Parts, ModelError>;
+
 /// What is run, by its architecture's name.
-pub(crate) const FAMILIES: [(&str, fn(Written) -> Result<Parts, ModelError>); 9] = [
+pub(crate) const FAMILIES: [(&str, Read); 9] = [
     ("BertModel", bert_),
     ("BertForMaskedLM", bert_),
     ("CamembertModel", roberta),

@@ -43,10 +43,10 @@ impl Metadata<'_> {
             .and_then(|info| info.shape.dims().first().copied())
             .ok_or_else(|| self.malformed("no tensor `token_embd.weight`"))?;
         let family = self.family()?;
-        let scaling = match self.text(&self.key("rope.scaling.type")) {
-            _ if factors.is_some() => self.long_scaling(factors.unwrap_or_default()),
-            None | Some("none") => Value::Null,
-            Some(kind) => self.scaling(kind)?,
+        let scaling = match (factors, self.text(&self.key("rope.scaling.type"))) {
+            (Some(factors), _) => self.long_scaling(&factors),
+            (None, None | Some("none")) => Value::Null,
+            (None, Some(kind)) => self.scaling(kind)?,
         };
         let mut config = json!({
             "architectures": [family.architecture()],
@@ -108,7 +108,7 @@ impl Metadata<'_> {
     }
 
     /// `rope_scaling` of Phi-3, as far as its first training went.
-    fn long_scaling(&self, factors: Vec<f32>) -> Value {
+    fn long_scaling(&self, factors: &[f32]) -> Value {
         json!({
             "rope_type": "longrope",
             "short_factor": factors,

@@ -29,8 +29,11 @@ const WINDOW: &str = "a token that looks back less far than to the start is not 
 const TABLES: &str = "more would take too much memory, one sequence at a time";
 const LONG: &str = "the factors for long texts are not computed here";
 
+/// What a family makes of a configuration.
+type Read = fn(Written) -> Result<Parts, ModelError>;
+
 /// What is run, by its architecture's name.
-pub(crate) const FAMILIES: [(&str, fn(Written) -> Result<Parts, ModelError>); 10] = [
+pub(crate) const FAMILIES: [(&str, Read); 10] = [
     ("GemmaForCausalLM", gemma::gemma_1),
     ("Gemma2ForCausalLM", gemma::gemma_2),
     ("Gemma3ForCausalLM", gemma::gemma_3),
@@ -81,6 +84,7 @@ impl Parts {
 }
 
 /// Positions that are run, and why no more.
+#[derive(Clone, Copy)]
 struct Positions {
     run: usize,
     shortened: Option<&'static str>,
