@@ -122,7 +122,7 @@ fn gguf(metadata: &[(&str, &str)]) -> Result<Model, ModelError> {
 fn gguf_that_is_not_run_exactly_is_refused_by_name() {
     let cases: [(&[(&str, &str)], &str); 5] = [
         (&[], "architecture"),
-        (&[("general.architecture", "gemma")], "gemma"),
+        (&[("general.architecture", "falcon")], "falcon"),
         (&[("general.architecture", "llama"), ("tokenizer.ggml.model", "llama")], "tokenizer"),
         (
             &[
