@@ -135,7 +135,8 @@ def test_each_family_that_runs_one_sequence_at_a_time_does(tmp_path, start_gatew
     file = write_family(tmp_path / "model.gguf", shape, kind)
     gateway = start_gateway(arguments=["--model", file])
     assert "one sequence at a time" in gateway.log()
-    agree(gateway, "model", file, 0.01 if kind == "F32" else ROUGH)
+    # Ours are unpacked; llama.cpp rounds what it multiplies them with.
+    agree(gateway, "model", file, 0.01 if kind == "F32" else 0.1)
 
 
 @pytest.mark.parametrize("shape", ["yarn-positions", "qwen2", "qwen3"])
@@ -229,7 +230,9 @@ def test_texts_become_the_same_tokens_of_sentencepiece(tmp_path, start_gateway, 
         for text in TEXTS + made:
             answer = gateway.http.post("/tokenize", json={"model": "pieces", "prompt": text}).json()
             assert answer["tokens"] == llama_cpp.tokenize(client, text), repr(text)
-    plain = [text for text in made if not text.startswith(" ")]
+    # A space is put before a text, and before what follows a token of its own; only the first is taken away again.
+    plain = [text for text in made if not text.startswith(" ") and "\n\n" not in text]
+    assert len(plain) > 20
     for text in plain:
         ids = gateway.http.post("/tokenize", json={"model": "pieces", "prompt": text, "add_special_tokens": False}).json()["tokens"]
         assert gateway.http.post("/detokenize", json={"model": "pieces", "tokens": ids}).json()["prompt"] == text
