@@ -46,16 +46,13 @@ def to(server, name="second", **more):
     return {"name": name, "url": f"{url}/v1", "provider": "other", "models": [{"as": "gpt-4o-mini", "name": "mistral-7b"}]} | more
 
 
-class Scripted:
-    """A server that answers each connection as `script` does, which gets the socket and the request's body. `tls` is what it is
-    spoken to by, if it is."""
+class Listening:
+    """Takes each connection on a thread of its own, by `take`. `tls` is what it is spoken to by, if it is."""
 
-    def __init__(self, script, tls=None):
+    def __init__(self, tls=None):
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = self._listener.getsockname()
-        self.url = f"http://127.0.0.1:{self.address[1]}"
-        self.heads = []
-        self._script, self._tls = script, tls
+        self._tls = tls
         threading.Thread(target=self._serve, daemon=True).start()
 
     def _serve(self):
@@ -70,27 +67,44 @@ class Scripted:
         try:
             if self._tls:
                 connection = self._tls.wrap_socket(connection, server_side=True)
+            with connection:
+                self.take(connection)
         except OSError:
-            return
-        with connection:
-            received = b""
-            while b"\r\n\r\n" not in received:
-                piece = connection.recv(65536)
-                if not piece:
-                    return
-                received += piece
-            head, _, body = received.partition(b"\r\n\r\n")
-            length = next((int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length")), 0)
-            while len(body) < length:
-                body += connection.recv(65536)
-            self.heads.append((head.decode(), body))
-            try:
-                self._script(connection, body)
-            except OSError:
-                pass
+            pass
 
     def close(self):
         self._listener.close()
+
+
+def read_head(connection):
+    """The head of a request, and what came with it; nothing if it never comes."""
+    received = b""
+    while b"\r\n\r\n" not in received:
+        piece = connection.recv(65536)
+        if not piece:
+            return None, b""
+        received += piece
+    head, _, rest = received.partition(b"\r\n\r\n")
+    return head.decode(), rest
+
+
+class Scripted(Listening):
+    """A server that answers each connection as `script` does, which gets the socket and the request's body."""
+
+    def __init__(self, script, tls=None):
+        self.heads, self._script = [], script
+        super().__init__(tls)
+        self.url = f"http://127.0.0.1:{self.address[1]}"
+
+    def take(self, connection):
+        head, body = read_head(connection)
+        if head is None:
+            return
+        length = next((int(line.split(":")[1]) for line in head.lower().split("\r\n") if line.startswith("content-length")), 0)
+        while len(body) < length:
+            body += connection.recv(65536)
+        self.heads.append((head, body))
+        self._script(connection, body)
 
 
 @pytest.fixture

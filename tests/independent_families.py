@@ -12,9 +12,8 @@ from mlx.utils import tree_flatten
 from mlx_lm.models import gemma, gemma2, gemma3_text, glm4, mixtral, olmo2, phi3, qwen2_moe, qwen3_moe, starcoder2
 from mlx_lm.models.cache import make_prompt_cache
 from safetensors.numpy import load_file, save_file
-from tokenizers import Tokenizer, models, pre_tokenizers
 
-from independent_llama import BASE, Independent, add_tokenizer
+from independent_llama import BASE, Independent, add_sizes, add_tokenizer, write_tokenizer
 
 mx.set_default_device(mx.cpu)
 
@@ -104,13 +103,6 @@ def write_folder(folder, shape, **more):
     return folder
 
 
-def write_tokenizer(folder, count):
-    words = {f"w{i}": i for i in range(count)}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="w0"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.save(str(folder / "tokenizer.json"))
-
-
 def arguments(family, config):
     """What MLX wants besides, which the files of this family leave to others."""
     usual = {"max_position_embeddings": 256, "rope_scaling": None}
@@ -162,15 +154,7 @@ def write_gguf(path, shape, packing):
         config["rope_scaling"] = {"type": "longrope", "short_factor": factors, "long_factor": factors}
     kind, family = gguf.GGMLQuantizationType[packing], config["model_type"].removesuffix("_text")
     writer = gguf.GGUFWriter(path, family)
-    writer.add_context_length(config["max_position_embeddings"])
-    writer.add_embedding_length(config["hidden_size"])
-    writer.add_feed_forward_length(config["intermediate_size"])
-    writer.add_block_count(config["num_hidden_layers"])
-    writer.add_head_count(config["num_attention_heads"])
-    writer.add_head_count_kv(config["num_key_value_heads"])
-    writer.add_key_length(config["head_dim"])
-    writer.add_value_length(config["head_dim"])
-    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    add_sizes(writer, config, config["head_dim"])
     if config.get("sliding_window"):
         writer.add_sliding_window(config["sliding_window"])
     match family:

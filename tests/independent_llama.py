@@ -69,11 +69,16 @@ def write_folder(folder, shape):
     config = BASE | SHAPES[shape]
     save_file(random_weights(config), folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(config, indent=2))
-    words = {f"w{i}": i for i in range(config["vocab_size"])}
+    write_tokenizer(folder, config["vocab_size"])
+    return folder
+
+
+def write_tokenizer(folder, count):
+    """A word for each token."""
+    words = {f"w{i}": i for i in range(count)}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="w0"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.save(str(folder / "tokenizer.json"))
-    return folder
 
 
 def damage(folder, token):
@@ -91,15 +96,7 @@ def write_gguf(folder, path, packing):
     family = config["model_type"]
     writer = gguf.GGUFWriter(path, family)
     head = config.get("head_dim", config["hidden_size"] // config["num_attention_heads"])
-    writer.add_context_length(config["max_position_embeddings"])
-    writer.add_embedding_length(config["hidden_size"])
-    writer.add_feed_forward_length(config["intermediate_size"])
-    writer.add_block_count(config["num_hidden_layers"])
-    writer.add_head_count(config["num_attention_heads"])
-    writer.add_head_count_kv(config["num_key_value_heads"])
-    writer.add_key_length(head)
-    writer.add_value_length(head)
-    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    add_sizes(writer, config, head)
     writer.add_rope_freq_base(config["rope_theta"])
     if "rope_scaling" in config:
         scaling = config["rope_scaling"]
@@ -129,6 +126,19 @@ def write_gguf(folder, path, packing):
     writer.close()
     save_file({name: np.ascontiguousarray(value) for name, value in weights.items()}, folder / "model.safetensors")
     return path
+
+
+def add_sizes(writer, config, head):
+    """What a decoder of any family says of itself; `head` is the width of one."""
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_head_count(config["num_attention_heads"])
+    writer.add_head_count_kv(config["num_key_value_heads"])
+    writer.add_key_length(head)
+    writer.add_value_length(head)
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
 
 
 def add_tokenizer(writer, count, pre):

@@ -4,44 +4,23 @@ import socket
 import threading
 from urllib.parse import urlsplit
 
+from backends import Listening, read_head
 
-class Proxy:
-    """`servers` says where a name leads, which nobody else knows; `does` is `serve`, `hang`, `close`, or bytes to answer with.
-    `tls` is what it is spoken to by, if it is."""
+
+class Proxy(Listening):
+    """`servers` says where a name leads, which nobody else knows; `does` is `serve`, `hang`, `close`, or bytes to answer with."""
 
     def __init__(self, servers, does="serve", credentials=None, tls=None):
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
         self.asked = []
-        self._servers, self._does, self._credentials, self._tls = servers, does, credentials, tls
-        threading.Thread(target=self._serve, daemon=True).start()
+        self._servers, self._does, self._credentials = servers, does, credentials
+        super().__init__(tls)
+        self.port = self.address[1]
 
-    def _serve(self):
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
-
-    def _answer(self, connection):
-        try:
-            if self._tls:
-                connection = self._tls.wrap_socket(connection, server_side=True)
-            with connection:
-                self._take(connection)
-        except OSError:
-            pass
-
-    def _take(self, connection):
-        received = b""
-        while b"\r\n\r\n" not in received:
-            piece = connection.recv(65536)
-            if not piece:
-                return
-            received += piece
-        head, _, rest = received.partition(b"\r\n\r\n")
-        request, *headers = head.decode().split("\r\n")
+    def take(self, connection):
+        head, rest = read_head(connection)
+        if head is None:
+            return
+        request, *headers = head.split("\r\n")
         headers = {name.lower(): value.strip() for name, value in (line.split(":", 1) for line in headers)}
         self.asked.append((request, headers))
         if isinstance(self._does, bytes):
@@ -71,9 +50,6 @@ class Proxy:
             back.start()
             pump(connection, server)
             back.join()
-
-    def close(self):
-        self._listener.close()
 
 
 def pump(source, sink):
