@@ -1,9 +1,10 @@
 //! What a gateway adds: `cargo xtask bench gateway [--smg PATH] [--seconds N] [--rounds N] [--quick]`.
 //!
 //! The program itself forwards to an upstream with fixed answers. The gateway has a core alone; load, upstream and a receiver
-//! of OTLP, threads of this process, share another. Measured are the upstream itself (`direct`, the floor), the gateway with
-//! everything on, with each thing off in turn, and with nothing but forwarding; a name with `+` is what is left when the floor
-//! of the same round is taken off. Requests per second and core are those of one second of the gateway's processor time,
+//! of OTLP, threads of this process, share another. Measured are the upstream itself (`direct`), the gateway with
+//! everything on, with each thing off in turn, and with nothing but forwarding; a name with `+` is what is left when `direct`
+//! of the same round is taken off. Two programs that do nothing but forward are the floor of what a gateway can cost here: one
+//! copies bytes, the other reads and writes HTTP with the library that the gateway has. Requests per second and core are those of one second of the gateway's processor time,
 //! what it spends on delivering their traces afterwards included. An event of a stream comes either as soon as the one before
 //! was sent (`fast`, on one connection) or as a batch of sequences makes them (`paced`, on all connections); what a plain
 //! request takes is taken off.
@@ -23,6 +24,7 @@
 
 mod client;
 mod cores;
+mod floors;
 mod load;
 mod options;
 mod process;
@@ -36,6 +38,7 @@ use std::fs;
 use std::path::Path;
 
 use cores::Cores;
+use floors::FLOORS;
 use options::Options;
 use round::{Figures, add_differences, measure, medians};
 use servers::{Receiver, Upstream};
@@ -48,11 +51,13 @@ const SMG: &str = "SMG, nothing on";
 /// Something to measure.
 enum Plan {
     Direct,
+    Floor(&'static str),
     Tollgate(&'static Variant),
     Smg(std::path::PathBuf),
 }
 
 fn main() {
+    floors::serve_if_asked();
     let Some(options) = Options::given() else { return };
     if !cfg!(target_os = "linux") {
         println!("it reads /proc, and runs on Linux only");
@@ -107,13 +112,15 @@ fn plans(options: &Options) -> Vec<(String, Plan)> {
     if let Some(words) = &options.only {
         plans.retain(|(name, _)| name.contains(words));
     }
-    plans.insert(0, ("direct".to_owned(), Plan::Direct));
-    plans
+    let floors = FLOORS.iter().map(|floor| ((*floor).to_owned(), Plan::Floor(floor)));
+    let direct = ("direct".to_owned(), Plan::Direct);
+    std::iter::once(direct).chain(floors).chain(plans).collect()
 }
 
 fn start(plan: &Plan, folder: &Path, around: &Surroundings) -> Subject {
     match plan {
         Plan::Direct => Subject::direct(around),
+        Plan::Floor(floor) => Subject::floor(floor, folder, around),
         Plan::Tollgate(variant) => Subject::tollgate(variant, folder, around),
         Plan::Smg(program) => Subject::smg(program, folder, around),
     }

@@ -1,4 +1,4 @@
-//! What is put under load: a gateway of ours, SMG, or the upstream itself.
+//! What is put under load: a gateway of ours, SMG, what does nothing but forward, or the upstream itself.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use tollgate_ledger::LedgerReader;
 
 use crate::client::{Ask, Connection};
 use crate::cores::Cores;
+use crate::floors;
 use crate::process::Process;
 use crate::servers::{Receiver, Upstream};
 use crate::variants::Variant;
@@ -36,9 +37,19 @@ pub struct Surroundings {
 }
 
 impl Subject {
-    /// No gateway at all: the floor.
+    /// No gateway at all.
     pub fn direct(around: &Surroundings) -> Self {
         Self::at(around.upstream.address, None, None)
+    }
+
+    /// What does nothing but forward.
+    pub fn floor(floor: &str, folder: &Path, around: &Surroundings) -> Self {
+        let address = free_address();
+        let command = floors::command(floor, address, around.upstream.address);
+        let process = Process::start(&command, around.cores, &folder.join("log.txt"));
+        let mut subject = Self::at(address, None, Some(process));
+        subject.wait_for("chat.completion");
+        subject
     }
 
     /// A gateway of ours that serves, with an empty ledger. `folder` is its own over all rounds.

@@ -16,7 +16,7 @@ const BENCHES: &[Bench] = &[
     Bench {
         name: "plugins",
         targets: &[("tollgate-plugin-host", "plugins")],
-        about: "price, enrich and filter calls, loading, starting, a million calls; beside native Rust",
+        about: "price, enrich and filter calls, loading, starting, a million calls; beside native Rust; --load FILE",
     },
     Bench {
         name: "ledger",

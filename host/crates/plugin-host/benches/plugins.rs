@@ -1,5 +1,6 @@
 //! What plugins cost: a price call, spans through an enricher and a filter, loading, starting, and memory over a million
 //! calls; each beside the same work in native Rust in the same run. Prints tables, then one JSON object as the last line.
+//! `--load FILE`, as often as wanted, loads that cost model too, whatever language it came from.
 //!
 //! All of it is the whole path as the gateway goes it: pin the set, take a warm instance, arm the deadline, lower, call,
 //! lift, check, put the instance back. Machines are noisy: compare within one run.
@@ -73,8 +74,16 @@ fn component(name: &str) -> PathBuf {
 }
 
 fn hosted(name: &str, manifest: &str, change: impl FnOnce(&mut PluginHostSettings)) -> Hosted {
+    hosted_file(&component(name), manifest, change)
+}
+
+fn hosted_file(
+    file: &Path,
+    manifest: &str,
+    change: impl FnOnce(&mut PluginHostSettings),
+) -> Hosted {
     let folder = tempfile::tempdir().unwrap();
-    fs::copy(component(name), folder.path().join(format!("{name}.wasm"))).unwrap();
+    fs::copy(file, folder.path().join(file.file_name().unwrap())).unwrap();
     fs::write(folder.path().join("plugins.toml"), manifest).unwrap();
     let mut settings = PluginHostSettings::new(folder.path());
     change(&mut settings);
@@ -179,24 +188,28 @@ fn loading() -> String {
         times.sort_by(f64::total_cmp);
         times.get(times.len() / 2).copied().unwrap_or_default()
     };
+    let bundled = [("cost_per_token", ""), ("enrich_labels", LABELS), ("filter_redact", RULES)];
+    let bundled = bundled.map(|(name, manifest)| (component(name), manifest));
     let mut rows = Vec::new();
     println!("{:<28}{:>10}{:>12}{:>14}", "load", "cold ms", "cached ms", "instances/s");
-    for (name, manifest) in
-        [("cost_per_token", ""), ("enrich_labels", LABELS), ("filter_redact", RULES)]
-    {
-        let plugin = hosted(name, manifest, |_| {});
+    for (file, manifest) in bundled.into_iter().chain(loaded_too()) {
+        let name = file.file_stem().unwrap().to_string_lossy();
+        let plugin = hosted_file(&file, manifest, |_| {});
         let (folder, kept) = (plugin.folder.path(), tempfile::tempdir().unwrap());
         let cold = median((0..5).map(|_| load(folder, None)).collect());
         // A folder of its own: machine code is kept in private ones only.
         let state = kept.path().join("state");
         load(folder, Some(&state));
         let cached = median((0..5).map(|_| load(folder, Some(&state))).collect());
-        let fresh = hosted(name, manifest, |settings| settings.limits.calls_per_instance = (1, 1));
+        let fresh =
+            hosted_file(&file, manifest, |settings| settings.limits.calls_per_instance = (1, 1));
         let (resource, mut one, usage) = (Resource::default(), spans(1), usage());
-        let starting = measure(1, 1, || match name {
-            "cost_per_token" => drop(fresh.host.pin().price(None, &usage)),
+        let starting = measure(1, 1, || match &*name {
             "enrich_labels" => drop(fresh.host.pin().enrich(None, &resource, &mut one)),
-            _ => drop(fresh.host.pin().filter("console", None, &resource, one.clone())),
+            "filter_redact" => {
+                drop(fresh.host.pin().filter("console", None, &resource, one.clone()));
+            }
+            _ => drop(fresh.host.pin().price(None, &usage)),
         });
         let per_second = 1e9 / starting.p50.max(1.0);
         println!("{name:<28}{cold:>10.1}{cached:>12.1}{per_second:>14.0}");
@@ -206,6 +219,13 @@ fn loading() -> String {
         ));
     }
     format!("\"loading\":[{}]", rows.join(","))
+}
+
+/// What `--load` names.
+fn loaded_too() -> Vec<(PathBuf, &'static str)> {
+    let words: Vec<_> = std::env::args_os().collect();
+    let after = words.windows(2).filter(|pair| pair.first().is_some_and(|word| word == "--load"));
+    after.filter_map(|pair| Some((PathBuf::from(pair.get(1)?), ""))).collect()
 }
 
 /// A million price calls and what the process holds meanwhile.
