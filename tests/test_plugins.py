@@ -192,8 +192,6 @@ HOSTILE_ACTS = {
     "panic": "trap",
     "recursion": "",
     "exit": "",
-    "too-few": "wrong_length",
-    "too-many": "wrong_length",
     "greatest-amounts": "overflow",
     "least-amounts": "overflow",
     "huge-error": "too_large",

@@ -1,9 +1,9 @@
 // Requests for cost models: their text crosses in one arena, which this reads.
 
-/** The requests of a batch: text where the contract has references into the arena, all other fields as they are. */
-export function usages({ items, arena }) {
+/** What one request used: text where the contract has references into the arena, all other fields as they are. */
+export function readUsage(raw, arena) {
   const read = (at) => at && text(arena, at);
-  return items.map((raw) => ({
+  return {
     ...raw,
     provider: read(raw.provider),
     requestModel: read(raw.requestModel),
@@ -12,11 +12,11 @@ export function usages({ items, arena }) {
     serviceTier: read(raw.serviceTier),
     compute: raw.compute && { ...raw.compute, device: read(raw.compute.device) },
     units: (raw.units ?? []).map((one) => ({ ...one, unit: read(one.unit) })),
-  }));
+  };
 }
 
 /** Who pays; undefined where the operator has configured no tenancy. */
-export function tenant(ctx, { arena }) {
+export function tenant(ctx, arena) {
   return ctx.tenant && text(arena, ctx.tenant);
 }
 

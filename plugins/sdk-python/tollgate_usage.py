@@ -17,14 +17,9 @@ class Usage:
         self.units = {_text(arena, unit.unit): unit.quantity_micros for unit in raw.units or []}
 
 
-def usages(batch):
-    """The requests of a batch."""
-    return [Usage(raw, batch.arena) for raw in batch.items]
-
-
-def tenant(ctx, batch):
+def tenant(ctx, arena):
     """Who pays; None where the operator has configured no tenancy."""
-    return ctx.tenant and _text(batch.arena, ctx.tenant)
+    return ctx.tenant and _text(arena, ctx.tenant)
 
 
 def _text(arena, at):

@@ -2,7 +2,7 @@
 
 import schema from "./config.schema.json";
 import { Price } from "./tollgate-money.js";
-import { usages } from "./tollgate-usage.js";
+import { readUsage } from "./tollgate-usage.js";
 
 let currency, rows, fallback;
 
@@ -35,7 +35,7 @@ export const lifecycle = {
 
 export const costModel = {
   currency: () => currency,
-  price: (ctx, batch) => usages(batch).map(priced),
+  price: (ctx, usage, arena) => priced(readUsage(usage, arena)),
 };
 
 function priced({ requestModel, tokens, phase }) {

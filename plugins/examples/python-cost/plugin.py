@@ -5,7 +5,7 @@ from pathlib import Path
 
 from componentize_py_types import Err
 from tollgate_money import OutOfRange, Price
-from tollgate_usage import usages
+from tollgate_usage import Usage
 from wit_world import exports
 from wit_world.exports.cost_model import (
     CostKind,
@@ -66,8 +66,8 @@ class CostModel(exports.CostModel):
     def currency(self):
         return CURRENCY
 
-    def price(self, ctx, batch):
-        return [priced(usage) for usage in usages(batch)]
+    def price(self, ctx, usage, arena):
+        return priced(Usage(usage, arena))
 
 
 def priced(usage):

@@ -47,16 +47,17 @@ impl<P: CostModel> Instance<P> {
     pub(crate) fn price(
         &self,
         ctx: &cost::PriceContext,
-        batch: &cost::UsageBatch,
-    ) -> Vec<cost::Priced> {
-        let read = Texts::of(&batch.arena);
-        let read = read.and_then(|texts| Some((texts, Context::of_usage(ctx, texts)?)));
-        let price = |raw| {
-            let (texts, context) = read.as_ref()?;
-            Some(self.plugin.price(context, &Usage::read(raw, *texts)?))
+        usage: &cost::Usage,
+        arena: &[u8],
+    ) -> cost::Priced {
+        let read = || {
+            let texts = Texts::of(arena)?;
+            Some((Context::of_usage(ctx, texts)?, Usage::read(usage, texts)?))
         };
-        let unreadable = || cost::Priced::Failed("the call's arena lacks text of it".to_owned());
-        batch.items.iter().map(|raw| price(raw).unwrap_or_else(unreadable)).collect()
+        match read() {
+            Some((context, usage)) => self.plugin.price(&context, &usage),
+            None => cost::Priced::Failed("the call's arena lacks text of it".to_owned()),
+        }
     }
 }
 
@@ -121,9 +122,10 @@ impl<H: Hosted<Plugin: CostModel>> cost::Guest for H {
 
     fn price(
         ctx: cost::PriceContext,
-        batch: cost::UsageBatch,
-    ) -> Result<Vec<cost::Priced>, PluginError> {
-        with::<H, _>(|instance| instance.price(&ctx, &batch))
+        usage: cost::Usage,
+        arena: Vec<u8>,
+    ) -> Result<cost::Priced, PluginError> {
+        with::<H, _>(|instance| instance.price(&ctx, &usage, &arena))
     }
 }
 

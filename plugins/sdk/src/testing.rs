@@ -75,14 +75,13 @@ impl<M: CostModel> Configured<M> {
     /// # Errors
     /// As for [`Configured::price`].
     pub fn lines(&self, case: Case) -> Result<Vec<CostLine>, String> {
-        let (ctx, batch) = case.into_usage();
-        match self.instance.price(&ctx, &batch).pop() {
-            Some(Priced::Cost(lines)) => Ok(lines),
-            Some(Priced::Unpriced(reason)) => {
+        let (ctx, usage, arena) = case.into_usage();
+        match self.instance.price(&ctx, &usage, &arena) {
+            Priced::Cost(lines) => Ok(lines),
+            Priced::Unpriced(reason) => {
                 Err(format!("{reason:?}").rsplit("::").next().unwrap_or_default().to_owned())
             }
-            Some(Priced::Failed(message)) => Err(message),
-            None => Err("no answer".to_owned()),
+            Priced::Failed(message) => Err(message),
         }
     }
 }

@@ -96,12 +96,11 @@ fn describe(u: &mut Unstructured<'_>) -> Result<()> {
 
 fn price(u: &mut Unstructured<'_>) -> Result<()> {
     let limits = Limits::default();
-    let answers = match u.int_in_range(0..=7_u8)? {
+    let answer = match u.int_in_range(0..=7_u8)? {
         0 => Err(plugin_error(u)?),
-        1 => Ok(list(u, priced)?),
-        _ => Ok(vec![priced(u)?]),
+        _ => Ok(priced(u)?),
     };
-    match price::lift(answers, Currency::USD, &limits) {
+    match price::lift(answer, Currency::USD, &limits) {
         Ok(Answer::Cost(lines, total)) => {
             assert!(lines.len() <= limits.cost_lines);
             let sum: i128 = lines.iter().map(|line| i128::from(line.amount_pico)).sum();

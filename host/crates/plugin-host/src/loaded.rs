@@ -260,7 +260,7 @@ impl Loaded {
         }
     }
 
-    fn start(&self, tenant: Option<&str>) -> Result<Instance, CallFault> {
+    fn start(&self, tenant: Option<&str>) -> Result<Box<Instance>, CallFault> {
         let unavailable = |why: String| CallFault::new(FaultKind::Unavailable, why);
         let mut instance = self.prepared.instance(self.lifetime()).map_err(|fault| {
             let blames_plugin = fault.blames_plugin;
@@ -277,7 +277,7 @@ impl Loaded {
             )));
         }
         self.pool.bind(&mut instance, tenant);
-        Ok(instance)
+        Ok(Box::new(instance))
     }
 
     /// Spread over the allowed range, so that instances do not retire together.

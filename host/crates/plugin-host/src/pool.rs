@@ -19,7 +19,8 @@ pub(crate) struct Pool {
 
 #[derive(Default)]
 struct Shelf {
-    instances: Vec<Instance>,
+    /// Boxed, since each call takes one out and puts it back.
+    instances: Vec<Box<Instance>>,
     /// Counts what was put back.
     clock: u64,
 }
@@ -36,7 +37,7 @@ impl Pool {
     }
 
     /// A warm instance that may serve this tenant.
-    pub fn take(&self, tenant: Option<&str>) -> Option<Instance> {
+    pub fn take(&self, tenant: Option<&str>) -> Option<Box<Instance>> {
         match self.isolation {
             Isolation::Plugin => self.lock().instances.pop(),
             Isolation::Tenant => {
@@ -56,7 +57,7 @@ impl Pool {
     }
 
     /// Keeps an instance for later, or retires it: after its last call, when it has grown too much, when there are enough.
-    pub fn put_back(&self, mut instance: Instance) {
+    pub fn put_back(&self, mut instance: Box<Instance>) {
         instance.calls_left = instance.calls_left.saturating_sub(1);
         if instance.calls_left == 0 || instance.is_swollen() || self.most == 0 {
             return;

@@ -1,7 +1,6 @@
 //! One request's usage in, exact money out.
 //!
-//! A request crosses alone: a batch would save nothing (what costs is the number of strings), and its `now` would belong
-//! to no single item, so that computing a price again could give another answer.
+//! A request crosses alone, and its `now` is its own start, so that computing a price again gives the same answer.
 
 use std::sync::Arc;
 
@@ -93,16 +92,15 @@ fn ask(
     let mut arena = Vec::with_capacity(ARENA);
     let units: Vec<_> = usage.units.iter().map(|of| unit(of, &mut arena)).collect();
     let tenant_at = tenant.map(|tenant| text(&mut arena, tenant));
-    let item = lower(usage, &units, &mut arena);
+    let usage_at = lower(usage, &units, &mut arena);
     let context = wit::PriceContext { tenant: tenant_at, now: usage.start.0 };
-    let batch = wit::UsageBatch { items: std::slice::from_ref(&item), arena: &arena };
     model.call(
         Caller { role: Role::CostModel, tenant, items: 1, trial },
         |instance| match &instance.cost_model {
-            Some(guest) => guest.call_price(&mut instance.store, context, batch),
+            Some(guest) => guest.call_price(&mut instance.store, context, usage_at, &arena),
             None => Err(wasmtime::Error::msg("not a cost model")),
         },
-        |answers| lift(answers, model.currency, model.limits()),
+        |answer| lift(answer, model.currency, model.limits()),
     )
 }
 
@@ -158,19 +156,13 @@ fn unit(unit: &UnitUsage, arena: &mut Vec<u8>) -> wit::UnitUsage {
     wit::UnitUsage { unit: text(arena, &unit.unit), quantity_micros: unit.quantity_micros }
 }
 
-/// Checks what came back for one item.
+/// Checks what came back.
 pub(crate) fn lift(
-    answers: Result<Vec<wit::Priced>, types::PluginError>,
+    answer: Result<wit::Priced, types::PluginError>,
     currency: Currency,
     limits: &Limits,
 ) -> Result<Answer, CallFault> {
-    let answers = answers.map_err(|error| reported(&error))?;
-    let count = answers.len();
-    let Ok([answer]) = <[wit::Priced; 1]>::try_from(answers) else {
-        let why = format!("{count} answers to 1 item");
-        return Err(CallFault::new(FaultKind::WrongLength, why));
-    };
-    match answer {
+    match answer.map_err(|error| reported(&error))? {
         wit::Priced::Cost(lines) => {
             let most = limits.cost_lines;
             if lines.len() > most {

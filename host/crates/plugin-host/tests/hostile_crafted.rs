@@ -138,38 +138,34 @@ const CASES: &[(&str, Change)] = &[
     ("its answer lies at the last address", Put(&[("price", "(return (i32.const -4))")])),
     ("its answer is misaligned", Put(&[("price", "(return (i32.const 769))")])),
     ("its answer is a case that is none", Put(&[("data", "(data (i32.const 768) \"\\07\")")])),
-    ("its item is a case that is none", Put(&[("data", "(data (i32.const 784) \"\\63\")")])),
+    ("its price is a case that is none", Put(&[("data", "(data (i32.const 772) \"\\63\")")])),
     ("its line is of a kind that is none", Put(&[("data", "(data (i32.const 800) \"\\ff\")")])),
     (
-        "its list has 100 million items",
-        Put(&[("data", "(data (i32.const 776) \"\\00\\e1\\f5\\05\")")]),
+        "its list has 100 million lines",
+        Put(&[("data", "(data (i32.const 780) \"\\00\\e1\\f5\\05\")")]),
     ),
     (
-        "its list has 4 billion items",
-        Put(&[("data", "(data (i32.const 776) \"\\ff\\ff\\ff\\ff\")")]),
+        "its list has 4 billion lines",
+        Put(&[("data", "(data (i32.const 780) \"\\ff\\ff\\ff\\ff\")")]),
     ),
     (
-        "its list has 1000 items within its memory",
-        Put(&[("data", "(data (i32.const 776) \"\\e8\\03\\00\\00\")")]),
+        "its list has 1000 lines within its memory",
+        Put(&[("data", "(data (i32.const 780) \"\\e8\\03\\00\\00\")")]),
     ),
-    ("its list is misaligned", Put(&[("data", "(data (i32.const 772) \"\\11\\03\\00\\00\")")])),
-    ("its list lies past the end", Put(&[("data", "(data (i32.const 772) \"\\f8\\ff\\ff\\ff\")")])),
+    ("its list is misaligned", Put(&[("data", "(data (i32.const 776) \"\\21\\03\\00\\00\")")])),
+    ("its list lies past the end", Put(&[("data", "(data (i32.const 776) \"\\f8\\ff\\ff\\ff\")")])),
     (
-        "its list of lines lies past the end",
-        Put(&[("data", "(data (i32.const 788) \"\\f8\\ff\\ff\\7f\")")]),
-    ),
-    (
-        "its item failed with words past the end",
+        "it failed with words past the end",
         Put(&[(
             "data",
-            "(data (i32.const 784) \"\\02\\00\\00\\00\\fc\\ff\\ff\\ff\\ff\\00\\00\\00\")",
+            "(data (i32.const 772) \"\\02\\00\\00\\00\\fc\\ff\\ff\\ff\\ff\\00\\00\\00\")",
         )]),
     ),
     (
-        "its item failed with words that are no text",
+        "it failed with words that are no text",
         Put(&[(
             "data",
-            "(data (i32.const 784) \"\\02\\00\\00\\00\\00\\09\\00\\00\\03\\00\\00\\00\") (data (i32.const 2304) \"\\ff\\fe\\fd\")",
+            "(data (i32.const 772) \"\\02\\00\\00\\00\\00\\09\\00\\00\\03\\00\\00\\00\") (data (i32.const 2304) \"\\ff\\fe\\fd\")",
         )]),
     ),
     (

@@ -207,11 +207,11 @@ impl Case {
         self
     }
 
-    pub(super) fn into_usage(self) -> (raw::PriceContext, raw::UsageBatch) {
+    pub(super) fn into_usage(self) -> (raw::PriceContext, raw::Usage, Vec<u8>) {
         let mut pack = Pack::default();
         let tenant = self.tenant.as_deref().map(|tenant| pack.text(tenant));
-        let items = vec![self.usage.pack(&mut pack)];
-        (raw::PriceContext { tenant, now: NOW }, raw::UsageBatch { items, arena: pack.arena })
+        let usage = self.usage.pack(&mut pack);
+        (raw::PriceContext { tenant, now: NOW }, usage, pack.arena)
     }
 
     pub(super) fn into_span(self, info: &PluginInfo) -> (BatchContext, SpanBatch) {

@@ -209,12 +209,7 @@ impl<'a> Bench<'a> {
         let limits = self.workshop.limits();
         let tenant = self.case.tenant.as_ref().map_or(0, String::len);
         let bytes = match work {
-            Work::Price(usage) => {
-                cost_model::PriceContext::SIZE32
-                    + cost_model::UsageBatch::SIZE32
-                    + tenant
-                    + usage_bytes(usage)
-            }
+            Work::Price(usage) => cost_model::PriceContext::SIZE32 + tenant + usage_bytes(usage),
             Work::Enrich(spans) | Work::Filter(spans) => {
                 let reads = &self.workshop.opened.described.reads;
                 let mut lowered = LoweredSpans::new(&self.case.resource, reads, limits);
