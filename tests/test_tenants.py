@@ -15,6 +15,7 @@ import openai
 import pytest
 
 from conftest import PROGRAM, Gateway, environment, free_port, replace_file, until
+from test_admin import Admin
 
 CHAT = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "What does a plugin do?"}], "max_tokens": 8, "seed": 7}
 ROUTE = "/v1/chat/completions"
@@ -142,6 +143,36 @@ def test_places_are_freed_when_requests_end(start, tmp_path):
         second = ask(gateway, secret)
         assert second.status_code == 429 and "at the same time" in second.json()["error"]["message"]
     until(lambda: ask(gateway, secret).status_code == 200, what="the place of the one that left")
+
+
+def test_the_key_with_the_higher_priority_is_served_first(start, tmp_path):
+    path = tmp_path / "keys.toml"
+    # Of one tenant: between two the one that was served least would come first anyhow.
+    _, usual = new_key(path, "acme")
+    urgent_id, urgent = new_key(path, "acme")
+    replace_file(path, path.read_text().replace(f'id = "{urgent_id}"', f'id = "{urgent_id}"\npriority = 10'))
+    port = free_port()
+    gateway = start(keys=path, arguments=["--max-running", "1", "--admin-listen", f"127.0.0.1:{port}"])
+    admin = Admin(gateway, port, None)
+    long = CHAT | {"stream": True, "max_tokens": 900, "ignore_eos": True}
+    headers = {"authorization": f"Bearer {usual}"}
+    ended = []
+
+    def one(name, key):
+        assert ask(gateway, key).status_code == 200
+        ended.append(name)
+
+    with ThreadPoolExecutor(4) as pool, gateway.http.stream("POST", ROUTE, json=long, headers=headers) as answer:
+        lines = answer.iter_lines()
+        next(lines)
+        jobs = [pool.submit(one, "usual", usual) for _ in range(3)]
+        until(lambda: admin.value("vllm:num_requests_waiting") == 3, what="three that wait")
+        jobs.append(pool.submit(one, "urgent", urgent))
+        until(lambda: admin.value("vllm:num_requests_waiting") == 4, what="one more that waits")
+        answer.close()
+        for job in jobs:
+            job.result()
+    assert ended == ["urgent", "usual", "usual", "usual"]
 
 
 def budget(path, amount, **more):

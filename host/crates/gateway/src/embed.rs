@@ -29,7 +29,7 @@ impl Local {
         };
         let inputs = tokio::task::block_in_place(read)?;
         let tenant = request.tenant().map(Into::into);
-        Ok(EmbedRequest { inputs, dimensions, tenant, ..EmbedRequest::default() })
+        Ok(EmbedRequest { inputs, dimensions, tenant, priority: request.caller.0.priority() })
     }
 
     /// The tokens of one text, with those that the model expects around it.

@@ -110,7 +110,7 @@ impl Local {
             min_tokens: call.tuning.min_tokens,
             constraint: self.constraint(&call.tuning)?,
             tenant: request.tenant().map(Arc::from),
-            ..GenerateRequest::default()
+            priority: request.caller.0.priority(),
         };
         let seeds = seeds(work.sampling.seed, self.choices(&call.asked)?);
         let asks = Asks::Text { work: Box::new(work), seeds, echo };

@@ -39,6 +39,14 @@ impl Principal {
         of_key || !self.rules.tenant(self.tenant.as_deref()).budgets.is_empty()
     }
 
+    /// Where its requests wait for a model of this process: the higher, the sooner. The key's, else
+    /// the tenant's, else 0.
+    #[must_use]
+    pub fn priority(&self) -> i32 {
+        let of_key = self.key.as_ref().and_then(|key| key.allotment.priority);
+        of_key.or(self.rules.tenant(self.tenant.as_deref()).priority).unwrap_or_default()
+    }
+
     /// Whether it may use this model.
     #[must_use]
     pub fn allows(&self, model: &str) -> bool {

@@ -8,6 +8,7 @@
 //! models = ["gpt-4o*"]              # patterns with `*` and `?`; default: all
 //! expires = 2027-01-01T00:00:00Z    # RFC 3339, also as text; default: never
 //! revoked = false
+//! priority = 10                     # -100 to 100, higher first; default: the tenant's, or 0
 //! created = 2026-11-26T03:00:00Z
 //! note = "Jane's laptop"
 //! [key.limits]
@@ -22,7 +23,7 @@
 //! hard = true                       # refused once it is spent; the default
 //!
 //! [[tenant]]
-//! name = "acme"                     # with [tenant.limits] and [[tenant.budget]]
+//! name = "acme"                     # with priority, [tenant.limits] and [[tenant.budget]]
 //! [[model]]
 //! name = "gpt-4o*"                  # the first that matches holds
 //! [model.limits]                    # of what each tenant asks of each such model
@@ -57,6 +58,8 @@ pub(crate) struct Rules {
 pub(crate) struct Allotment {
     pub limits: Limits,
     pub budgets: Vec<Budget>,
+    /// Where requests wait for a model of this process: the higher, the sooner.
+    pub priority: Option<i32>,
 }
 
 /// One key.
@@ -88,7 +91,7 @@ impl Rules {
         let mut rules = Self {
             defaults: Arc::new(Allotment {
                 limits: written.defaults.limits.check().map_err(|why| format!("defaults.{why}"))?,
-                budgets: Vec::new(),
+                ..Allotment::default()
             }),
             ..Self::default()
         };
@@ -107,7 +110,8 @@ impl Rules {
             let called = one_line(&tenant.name, 64);
             let wrong = |why: String| format!("tenant[{place}] ({called}): {why}");
             check_name("name", &tenant.name).map_err(wrong)?;
-            let allotment = allotment(tenant.limits, tenant.budget).map_err(wrong)?;
+            let allotment =
+                allotment(tenant.limits, tenant.budget, tenant.priority).map_err(wrong)?;
             if rules.tenants.insert(tenant.name, Arc::new(allotment)).is_some() {
                 return Err(wrong("name: it stands in it twice".to_owned()));
             }
@@ -205,6 +209,7 @@ impl Rules {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::principal::Principal;
     use crate::written::parse_moment;
 
     const DIGEST: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
@@ -214,10 +219,10 @@ mod tests {
         let rules = Rules::parse(&format!(
             "[[key]]\nid = \"k1\"\nsha256 = \"{DIGEST}\"\ntenant = \"acme\"\nmodels = [\"gpt-4o*\"]\n\
              expires = \"2027-01-01T00:00:00+01:00\"\nrevoked = true\ncreated = 2026-11-26T03:00:00Z\nnote = \"n\"\n\
-             [key.limits]\nrequests-per-minute = 60\ntokens-per-minute = 0\nconcurrent = 4\n\
+             priority = -100\n[key.limits]\nrequests-per-minute = 60\ntokens-per-minute = 0\nconcurrent = 4\n\
              [[key.budget]]\namount = \"12.50\"\ncurrency = \"USD\"\nper = \"day\"\nsoft = 0.5\nhard = false\n\
              [[key.budget]]\namount = \"1\"\ncurrency = \"EUR\"\nper = \"day\"\n\
-             [[tenant]]\nname = \"acme\"\n[tenant.limits]\nconcurrent = 9\n\
+             [[tenant]]\nname = \"acme\"\npriority = 7\n[tenant.limits]\nconcurrent = 9\n\
              [[model]]\nname = \"big-*\"\n[model.limits]\nconcurrent = 1\n\
              [defaults.limits]\nrequests-per-minute = 7\n"
         ))
@@ -226,6 +231,7 @@ mod tests {
         assert_eq!((key.id.as_str(), key.tenant.as_str(), key.revoked), ("k1", "acme", true));
         assert_eq!(key.expires, parse_moment("2026-12-31T23:00:00Z"));
         assert_eq!(key.created, parse_moment("2026-11-26T03:00:00Z"));
+        assert_eq!(key.allotment.priority, Some(-100));
         let limits = key.allotment.limits;
         assert_eq!(limits.requests_per_minute, Some(60));
         assert_eq!((limits.tokens_per_minute, limits.concurrent), (Some(0), Some(4)));
@@ -239,6 +245,12 @@ mod tests {
         assert_eq!(rules.tenant(Some("acme")).limits.concurrent, Some(9));
         assert_eq!(rules.tenant(Some("other")).limits.requests_per_minute, Some(7));
         assert_eq!(rules.tenant(None).limits.requests_per_minute, Some(7));
+        let (key, rules) = (Arc::clone(key), Arc::new(rules));
+        let by_tenant = Key { allotment: Allotment::default(), ..(*key).clone() };
+        let of_key = |key: Arc<Key>| Principal::of_key(key, Arc::clone(&rules)).priority();
+        let of_user = |user| Principal::of_user(Some(user), Arc::clone(&rules)).priority();
+        assert_eq!((of_key(key), of_key(Arc::new(by_tenant))), (-100, 7));
+        assert_eq!((of_user("acme"), of_user("other")), (7, 0));
         assert_eq!(rules.model("big-1").concurrent, Some(1));
         assert!(rules.model("small").is_empty());
     }
@@ -259,6 +271,7 @@ mod tests {
             (format!("{key}expires = 2027-01-01"), "key[0] (k1): expires"),
             (format!("{key}expires = \"soon\""), "key[0] (k1): expires"),
             (format!("{key}expires = 5"), "key[0] (k1): expires"),
+            (format!("{key}priority = 101"), "key[0] (k1): priority"),
             (format!("{key}{key}"), "key[1] (k1): id"),
             (format!("{key}{}", key.replace("k1", "k2")), "key[1] (k2): sha256"),
             (key.replace("k1", "a b"), "key[0] (a b): id"),

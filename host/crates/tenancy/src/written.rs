@@ -1,5 +1,7 @@
 //! `keys.toml` as it is written, and the checks that turn it into [`crate::rules`].
 
+use std::ops::RangeInclusive;
+
 use serde::Deserialize;
 use tollgate_domain::money::PICO_PER_UNIT;
 use tollgate_domain::place::place;
@@ -15,6 +17,8 @@ use crate::secret::Digest;
 const NAME_BYTES: usize = 256;
 const PATTERNS: usize = 256;
 const BUDGETS: usize = 16;
+/// The order in which requests may be asked to wait.
+const PRIORITIES: RangeInclusive<i32> = -100..=100;
 /// What is told before a budget is spent, in parts per million of it.
 const SOFT: i128 = 800_000;
 /// 10^15 of a currency: exact in two doubles, and beyond what anybody has.
@@ -46,6 +50,7 @@ pub(crate) struct WrittenKey {
     revoked: bool,
     created: Option<toml::Value>,
     note: Option<String>,
+    priority: Option<i32>,
     #[serde(default)]
     limits: WrittenLimits,
     #[serde(default)]
@@ -56,6 +61,7 @@ pub(crate) struct WrittenKey {
 #[serde(deny_unknown_fields)]
 pub(crate) struct WrittenTenant {
     pub name: String,
+    pub priority: Option<i32>,
     #[serde(default)]
     pub limits: WrittenLimits,
     #[serde(default)]
@@ -132,7 +138,7 @@ impl WrittenKey {
             expires: self.expires.map(|time| moment("expires", &time)).transpose()?,
             revoked: self.revoked,
             note: self.note,
-            allotment: allotment(self.limits, self.budget)?,
+            allotment: allotment(self.limits, self.budget, self.priority)?,
             id: self.id,
             digest,
             tenant: self.tenant,
@@ -184,7 +190,12 @@ impl WrittenBudget {
 pub(crate) fn allotment(
     limits: WrittenLimits,
     written: Vec<WrittenBudget>,
+    priority: Option<i32>,
 ) -> Result<Allotment, String> {
+    if priority.is_some_and(|priority| !PRIORITIES.contains(&priority)) {
+        let (least, most) = (PRIORITIES.start(), PRIORITIES.end());
+        return Err(format!("priority: it must be {least} to {most}"));
+    }
     if written.len() > BUDGETS {
         return Err(format!("budget: more than {BUDGETS}"));
     }
@@ -196,7 +207,7 @@ pub(crate) fn allotment(
         }
         budgets.push(budget);
     }
-    Ok(Allotment { limits: limits.check()?, budgets })
+    Ok(Allotment { limits: limits.check()?, budgets, priority })
 }
 
 pub(crate) fn check_name(key: &str, name: &str) -> Result<(), String> {
