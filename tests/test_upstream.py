@@ -1,5 +1,5 @@
-"""Requests that other servers answer: a second gateway with the demo model, a server of MLX that is not ours, and servers
-that misbehave on purpose."""
+"""Requests that other servers answer: a second gateway with the demo model, servers of MLX and llama.cpp, which are not ours, and
+servers that misbehave on purpose."""
 
 import json
 import socket
@@ -390,3 +390,38 @@ def test_a_server_that_is_not_ours_is_priced_like_one_that_is(front, mlx):
     assert Decimal(chunks[-1].cost["amount"]) <= Decimal(plain.cost["amount"])
     _, client = root_and_client(gateway, plain.trace_id)
     assert client["name"] == "chat default_model" and client["attributes"]["gen_ai.provider.name"] == "mlx-lm"
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory):
+    """llama.cpp's own server with a small GGUF file of random weights."""
+    pytest.importorskip("xllamacpp")
+    import llama_cpp
+    from test_llama_cpp import write_packed
+
+    with llama_cpp.serving(write_packed(tmp_path_factory.mktemp("llama") / "model.gguf", "Q8_0")) as client:
+        yield str(client.base_url)
+
+
+def test_llama_cpps_server_answers_and_its_own_words_are_on_record(front, llama):
+    gateway = front(to(llama, "llama", provider="llama.cpp") | {"models": [{"as": "gpt-4o-mini", "name": "small"}]})
+    ask = CHAT | {"temperature": 0}
+    plain = gateway.openai.chat.completions.create(**ask)
+    assert plain.choices[0].message.content and plain.usage.completion_tokens == 12
+    chunks = list(gateway.openai.chat.completions.create(**ask, stream=True, stream_options={"include_usage": True}))
+    text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+    assert text == plain.choices[0].message.content, "the same, streamed"
+    streamed = chunks[-1]
+    assert streamed.usage.total_tokens == plain.usage.total_tokens
+    assert streamed.usage.prompt_tokens_details.cached_tokens > 0, "it has read the question before, and says so"
+    assert streamed.cost["status"] == "priced" == plain.cost["status"]
+    root = gateway.root_span(streamed.trace_id)
+    assert root["attributes"]["gen_ai.usage.cache_read.input_tokens"] == streamed.usage.prompt_tokens_details.cached_tokens
+    phases = {span["name"] for span in gateway.spans(streamed.trace_id)}
+    assert {"inference.prefill", "inference.decode"} <= phases, "by the times that it reports"
+
+    # What it refuses is refused in its own words, and on record.
+    with pytest.raises(openai.BadRequestError, match="exceeds the available context size") as refused:
+        gateway.openai.chat.completions.create(**ask | {"messages": [{"role": "user", "content": "ab" * 400}]})
+    attributes = gateway.root_span(refused.value.response.headers["x-tollgate-trace-id"])["attributes"]
+    assert attributes["http.response.status_code"] == 400
