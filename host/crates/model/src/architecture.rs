@@ -110,7 +110,7 @@ mod tests {
 
     use super::*;
 
-    fn read(config: &serde_json::Value) -> Result<Architecture, ModelError> {
+    fn read(config: &Value) -> Result<Architecture, ModelError> {
         Architecture::from_json(config.to_string().as_bytes())
     }
 
