@@ -13,9 +13,11 @@ from test_independent_model import PROMPT, agree, ours
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_logits_and_greedy_tokens_agree(tmp_path, shape):
-    """Of a prompt in one piece, and of its tokens one after another."""
+    """Of a prompt in one piece, in several, and of its tokens one after another."""
     folder = write_folder(tmp_path / shape, shape)
-    agree(ours(folder), Other(folder, shape))
+    theirs = Other(folder, shape)
+    agree(ours(folder), theirs)
+    agree(ours(folder, 16), theirs)
 
 
 def text_of(tokens):
@@ -87,7 +89,7 @@ def test_what_is_not_computed_is_refused(tmp_path, doctor):
     found = doctor("--model", folder)
     expect(found, "model", "ok", "Gemma2ForCausalLM", "one sequence at a time", "context 128")
     for changes, words in [
-        ({"architectures": ["MambaForCausalLM"], "model_type": "mamba"}, ["`model_type` mamba", "`Gemma2ForCausalLM`", "Llama"]),
+        ({"architectures": ["FalconForCausalLM"], "model_type": "falcon"}, ["`model_type` falcon", "`Gemma2ForCausalLM`", "Llama"]),
         ({"rope_scaling": {"rope_type": "linear", "factor": 8.0}}, ["linear", "plain"]),
         ({"hidden_activation": "relu"}, ["hidden_activation", "relu"]),
         ({"num_attention_heads": 0}, ["num_attention_heads"]),

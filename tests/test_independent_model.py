@@ -18,11 +18,12 @@ PROMPT = [int(token) for token in np.random.default_rng(7).integers(2, 128, size
 FOLLOWING = 24
 
 
-def ours(folder):
-    """What `cargo run -p tollgate-model --example logits` prints of a folder or GGUF file."""
+def ours(folder, *piece):
+    """What `cargo run -p tollgate-model --example logits` prints of a folder or GGUF file. The prompt is read at once, or so many
+    tokens at a time."""
     assert LOGITS.is_file(), f"{LOGITS} is missing: cargo build -p tollgate-model --example logits"
     done = subprocess.run(
-        [LOGITS, folder, str(FOLLOWING)],
+        [LOGITS, folder, str(FOLLOWING), *map(str, piece)],
         input=json.dumps(PROMPT),
         capture_output=True,
         text=True,

@@ -106,22 +106,22 @@ fn supported() -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
-    fn read(config: &serde_json::Value) -> Result<Architecture, ModelError> {
+    fn read(config: &Value) -> Result<Architecture, ModelError> {
         Architecture::from_json(config.to_string().as_bytes())
     }
 
     #[test]
     fn what_is_not_run_is_told_what_is() {
-        let mamba = json!({"architectures": ["MambaForCausalLM"], "model_type": "mamba"});
-        let message = read(&mamba).err().unwrap().to_string();
+        let falcon = json!({"architectures": ["FalconForCausalLM"], "model_type": "falcon"});
+        let message = read(&falcon).err().unwrap().to_string();
         for mention in [
-            "`MambaForCausalLM` (`model_type` mamba)",
+            "`FalconForCausalLM` (`model_type` falcon)",
             "`LlamaForCausalLM`",
-            "one sequence at a time `GemmaForCausalLM`",
+            "one sequence at a time `DeepseekV2ForCausalLM`, `GemmaForCausalLM`",
             "for embeddings `BertModel`",
         ] {
             assert!(message.contains(mention), "{mention}: {message}");
@@ -131,18 +131,52 @@ mod tests {
         }
     }
 
+    const NO_HEADS: &[&str] =
+        &["head_dim", "num_attention_heads", "num_key_value_heads", "rope_theta", "rope_scaling"];
+
+    /// What a family's file says that others' do not, and what it does not look at.
+    fn besides(name: &str) -> (Value, &'static [&'static str]) {
+        match name {
+            "DeepseekV2ForCausalLM" => {
+                let widths = json!({
+                    "num_key_value_heads": 4, "kv_lora_rank": 16, "qk_rope_head_dim": 8,
+                    "qk_nope_head_dim": 8, "v_head_dim": 16, "n_routed_experts": 4,
+                });
+                (widths, &["head_dim"])
+            }
+            "GPTBigCodeForCausalLM" => {
+                (json!({}), &["num_key_value_heads", "rope_theta", "rope_scaling"])
+            }
+            "GraniteForCausalLM" => (json!({"tie_word_embeddings": true}), &[]),
+            "GraniteMoeHybridForCausalLM" => {
+                let dense = json!({
+                    "tie_word_embeddings": true, "layer_types": ["attention", "attention"],
+                    "num_local_experts": 0, "position_embedding_type": "rope",
+                });
+                (dense, &[])
+            }
+            "MambaForCausalLM" => (json!({"intermediate_size": 128}), NO_HEADS),
+            "Mamba2ForCausalLM" => {
+                (json!({"n_groups": 2, "tie_word_embeddings": true}), &NO_HEADS[1..])
+            }
+            _ => (json!({}), &[]),
+        }
+    }
+
     /// A file may say what it likes: it is refused, and neither panics nor takes memory.
     #[test]
     fn sizes_that_no_model_has_are_refused() {
         let names = families::FAMILIES.iter().map(|(name, _)| *name);
         for name in names {
-            let sound = json!({
+            let (more, unread) = besides(name);
+            let mut sound = json!({
                 "architectures": [name], "vocab_size": 64, "hidden_size": 64, "intermediate_size": 64,
                 "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
                 "rms_norm_eps": 1e-6, "max_position_embeddings": 128, "head_dim": 16,
                 "num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2,
                 "moe_intermediate_size": 32, "shared_expert_intermediate_size": 32,
             });
+            sound.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
             let found = read(&sound).unwrap_or_else(|error| panic!("{name}: {error}"));
             assert_eq!((found.name(), found.passes()), (name, Passes::Alone));
             assert_eq!(found.context_length(), 128);
@@ -157,10 +191,56 @@ mod tests {
                 ("rope_theta", json!(-1.0)),
                 ("rope_scaling", json!({"rope_type": "yarn", "factor": 4.0})),
             ] {
+                if unread.contains(&key) {
+                    continue;
+                }
                 let mut changed = sound.clone();
                 changed[key] = bad;
                 assert!(read(&changed).is_err(), "{name} with {key} of {}", changed[key]);
             }
+        }
+    }
+
+    /// What would be computed otherwise than the file says is not computed.
+    #[test]
+    fn what_the_code_leaves_out_is_refused() {
+        for (name, more) in [
+            ("DeepseekV2ForCausalLM", json!({"topk_method": "group_limited_greedy"})),
+            ("DeepseekV2ForCausalLM", json!({"norm_topk_prob": true})),
+            ("DeepseekV2ForCausalLM", json!({"rms_norm_eps": 1e-5})),
+            ("DeepseekV2ForCausalLM", json!({"num_experts_per_tok": 5})),
+            ("GPTBigCodeForCausalLM", json!({"activation_function": "gelu"})),
+            ("GPTBigCodeForCausalLM", json!({"multi_query": false})),
+            ("GraniteForCausalLM", json!({"tie_word_embeddings": false})),
+            ("GraniteForCausalLM", json!({"logits_scaling": 0.0})),
+            ("GraniteMoeHybridForCausalLM", json!({"layer_types": ["attention", "mamba"]})),
+            ("GraniteMoeHybridForCausalLM", json!({"layer_types": ["attention"]})),
+            ("GraniteMoeHybridForCausalLM", json!({"num_local_experts": null})),
+            ("GraniteMoeHybridForCausalLM", json!({"position_embedding_type": "nope"})),
+            ("HeliumForCausalLM", json!({"attention_bias": true})),
+            ("Lfm2ForCausalLM", json!({"layer_types": ["conv"]})),
+            ("Lfm2ForCausalLM", json!({"conv_bias": true})),
+            ("MambaForCausalLM", json!({"state_size": 32})),
+            ("MambaForCausalLM", json!({"time_step_rank": 5})),
+            ("Mamba2ForCausalLM", json!({"num_heads": 4})),
+            ("Mamba2ForCausalLM", json!({"time_step_limit": [0.0, 100.0]})),
+            ("Mamba2ForCausalLM", json!({"tie_word_embeddings": null})),
+            ("PhiForCausalLM", json!({"qk_layernorm": true})),
+            ("RecurrentGemmaForCausalLM", json!({"partial_rotary_factor": 0.25})),
+            ("SmolLM3ForCausalLM", json!({"use_sliding_window": true})),
+            ("StableLmForCausalLM", json!({"use_parallel_residual": true})),
+            ("StableLmForCausalLM", json!({"partial_rotary_factor": 1.0})),
+        ] {
+            let mut config = json!({
+                "architectures": [name], "vocab_size": 64, "hidden_size": 64, "intermediate_size": 64,
+                "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+                "rms_norm_eps": 1e-6, "max_position_embeddings": 128, "num_experts_per_tok": 2,
+                "moe_intermediate_size": 32,
+            });
+            config.as_object_mut().unwrap().extend(besides(name).0.as_object().unwrap().clone());
+            assert!(read(&config).is_ok(), "{name}: {}", read(&config).err().unwrap());
+            config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            assert!(read(&config).is_err(), "{name} with {more}");
         }
     }
 
@@ -171,6 +251,7 @@ mod tests {
             ("Phi3ForCausalLM", 100, 100),
             ("MixtralForCausalLM", 500, 128),
             ("Starcoder2ForCausalLM", 64, 64),
+            ("RecurrentGemmaForCausalLM", 64, 64),
             // Here it is computed.
             ("Gemma3ForCausalLM", 16, 128),
         ] {
@@ -179,6 +260,7 @@ mod tests {
                 "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
                 "rms_norm_eps": 1e-6, "max_position_embeddings": 128, "head_dim": 16,
                 "num_local_experts": 4, "sliding_window": window,
+                "attention_window_size": window,
             });
             let found = read(&config).unwrap_or_else(|error| panic!("{name}: {error}"));
             assert_eq!(found.context_length(), expected, "{name}");

@@ -111,7 +111,7 @@ impl ModelFiles {
         optional: impl Fn(&str) -> Result<Option<PathBuf>, ModelError>,
     ) -> Result<Self, ModelError> {
         let read_optional = |file: &str| optional(file)?.map(|path| read(&path)).transpose();
-        let config = read(&required("config.json")?)?.into();
+        let config = without_infinities(&read(&required("config.json")?)?).into();
         let tokenizer = read(&required("tokenizer.json")?)?.into();
         let chat_template =
             match read_optional("chat_template.jinja")? {
@@ -160,6 +160,28 @@ fn shards(index: &[u8]) -> Result<BTreeSet<String>, ModelError> {
     }
 }
 
+/// The JSON that Python writes, with `null` for the numbers that JSON has not. Mamba 2 has a bound that is
+/// infinite.
+fn without_infinities(mut json: &[u8]) -> Vec<u8> {
+    let mut written = Vec::with_capacity(json.len());
+    let (mut quoted, mut escaped) = (false, false);
+    while let Some((first, rest)) = json.split_first() {
+        let words: [&[u8]; 3] = [b"-Infinity", b"Infinity", b"NaN"];
+        if let Some(after) = words.iter().find_map(|word| json.strip_prefix(*word))
+            && !quoted
+        {
+            written.extend_from_slice(b"null");
+            json = after;
+            continue;
+        }
+        quoted ^= *first == b'"' && !escaped;
+        escaped = quoted && *first == b'\\' && !escaped;
+        written.push(*first);
+        json = rest;
+    }
+    written
+}
+
 fn read(path: &Path) -> Result<Vec<u8>, ModelError> {
     std::fs::read(path).map_err(|source| ModelError::Read { path: path.to_owned(), source })
 }
@@ -167,6 +189,18 @@ fn read(path: &Path) -> Result<Vec<u8>, ModelError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_that_json_has_not_are_none() {
+        for (python, json) in [
+            ("[0.0, Infinity]", "[0.0, null]"),
+            ("{\"a\": -Infinity, \"b\": NaN}", "{\"a\": null, \"b\": null}"),
+            (r#"{"Infinity": "to \" NaN \\", "b": 1}"#, r#"{"Infinity": "to \" NaN \\", "b": 1}"#),
+            ("[1e5, \"\u{221e}\"]", "[1e5, \"\u{221e}\"]"),
+        ] {
+            assert_eq!(without_infinities(python.as_bytes()), json.as_bytes());
+        }
+    }
 
     #[test]
     fn an_index_names_each_shard_once_and_nothing_outside_the_folder() {

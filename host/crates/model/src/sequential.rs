@@ -1,19 +1,20 @@
 //! Models of candle-transformers, which compute one sequence at a time.
 //!
 //! Such a model keeps keys and values itself and knows only how to go on with the sequence it is at.
-//! The weights are shared: what is loaded is never run, and each [`Running`] is a copy of it with
-//! keys and values of its own. A sequence begins with a new copy, so nothing of the one before it
-//! is left, whatever became of it.
+//! The weights are shared: what is loaded is never run, and each [`Running`] is another model of the same
+//! weights with keys and values of its own. A sequence begins with a new one, so nothing of the one
+//! before it is left, whatever became of it.
 
 pub(crate) mod families;
 mod written;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 
 use candle_core::{Device, Result as TensorResult, Tensor};
 
-pub(crate) use self::written::Written;
+pub(crate) use self::written::{Families, Found, Written, find};
 use crate::decoder::Row;
 use crate::kv::{KvShape, KvStore};
 use crate::model::Computed;
@@ -43,16 +44,24 @@ pub(crate) trait Steps: Send + Sync {
     /// Reads tokens (`[1, count]`) from position `start` on; the logits of what comes after the last.
     fn step(&mut self, tokens: &Tensor, start: usize) -> TensorResult<Tensor>;
 
-    /// A copy that shares the weights, at the same place of the same sequence.
-    fn copy(&self) -> Box<dyn Steps>;
+    /// Another that shares the weights and has read nothing, of one that has read nothing.
+    fn another(&self) -> TensorResult<Box<dyn Steps>>;
 }
 
 /// How a model of candle-transformers goes on with a sequence.
 type Forward<M> = fn(&mut M, &Tensor, usize) -> TensorResult<Tensor>;
 
+/// A model that can be copied.
 struct Stepping<M> {
     model: M,
     forward: Forward<M>,
+}
+
+/// A model that cannot, and is made anew of the same weights.
+struct Remade<M> {
+    model: M,
+    forward: Forward<M>,
+    new: Arc<dyn Fn() -> TensorResult<M> + Send + Sync>,
 }
 
 /// A loaded model.
@@ -77,8 +86,19 @@ impl<M: Clone + Send + Sync + 'static> Steps for Stepping<M> {
         (self.forward)(&mut self.model, tokens, start)
     }
 
-    fn copy(&self) -> Box<dyn Steps> {
-        Box::new(Self { model: self.model.clone(), forward: self.forward })
+    fn another(&self) -> TensorResult<Box<dyn Steps>> {
+        Ok(Box::new(Self { model: self.model.clone(), forward: self.forward }))
+    }
+}
+
+impl<M: Send + Sync + 'static> Steps for Remade<M> {
+    fn step(&mut self, tokens: &Tensor, start: usize) -> TensorResult<Tensor> {
+        (self.forward)(&mut self.model, tokens, start)
+    }
+
+    fn another(&self) -> TensorResult<Box<dyn Steps>> {
+        let new = Arc::clone(&self.new);
+        Ok(Box::new(Self { model: new()?, forward: self.forward, new }))
     }
 }
 
@@ -109,7 +129,7 @@ impl Sequential {
 
     /// A store for one sequence.
     pub(crate) fn store(&self, bytes: usize) -> Result<KvStore, ModelError> {
-        let running = Running { steps: self.pristine.copy(), held: Some(0) };
+        let running = Running { steps: self.pristine.another()?, held: Some(0) };
         KvStore::counted(self.kv, bytes, running)
     }
 
@@ -157,7 +177,7 @@ impl Sequential {
         mut see: impl FnMut(usize, &mut [f32]),
     ) -> Result<Vec<f32>, ModelError> {
         if row.start == 0 {
-            *running = Running { steps: self.pristine.copy(), held: Some(0) };
+            *running = Running { steps: self.pristine.another()?, held: Some(0) };
         }
         if running.held.take() != Some(row.start) {
             let problem = "this model goes on with the sequence it is at, and with no other";

@@ -10,17 +10,14 @@ use serde_json::Value;
 use super::{Build, EncoderRecipe, States};
 use crate::ModelError;
 use crate::config::FILE;
-use crate::sequential::Written;
+use crate::sequential::{Families, Found, Written, find};
 
 /// Tokens of a text, at most: all pairs of them, for each head, are in memory a few times.
 const MOST_TOKENS: usize = 2048;
 const PAIRS: &str = "a longer text would take too much memory, as all pairs of its tokens are kept";
 
-/// What a family makes of a configuration.
-type Read = fn(Written) -> Result<Parts, ModelError>;
-
 /// What is run, by its architecture's name.
-pub(crate) const FAMILIES: [(&str, Read); 9] = [
+pub(crate) const FAMILIES: &Families<Parts> = &[
     ("BertModel", bert_),
     ("BertForMaskedLM", bert_),
     ("CamembertModel", roberta),
@@ -42,16 +39,12 @@ pub(crate) struct Parts {
 
 /// The recipe for an architecture, if it is one of these.
 pub(crate) fn recipe(architecture: &str, json: &[u8]) -> Option<Result<EncoderRecipe, ModelError>> {
-    let (name, read) = FAMILIES.iter().find(|(name, _)| *name == architecture)?;
-    let read = || {
-        let written = Written::read(json)?;
-        let vocabulary = written.size("vocab_size")?;
-        let Parts { width, positions, shortened, build } = read(written)?;
-        let architecture = (*name).to_owned();
+    let found = find(FAMILIES, architecture, json)?;
+    Some(found.map(|Found { architecture, vocabulary, parts }| {
+        let Parts { width, positions, shortened, build } = parts;
         let context_length = positions;
-        Ok(EncoderRecipe { architecture, vocabulary, width, context_length, shortened, build })
-    };
-    Some(read())
+        EncoderRecipe { architecture, vocabulary, width, context_length, shortened, build }
+    }))
 }
 
 type Tensors = HashMap<String, Tensor>;

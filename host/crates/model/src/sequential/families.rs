@@ -5,17 +5,21 @@
 //! configuration or the weights, or refused, or the positions end where it would begin to matter.
 //! What is computed then is what other implementations compute, and the tests hold it against one.
 
+mod deepseek;
 mod experts;
 mod gemma;
+mod granite;
 mod others;
 mod phi;
+mod states;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use candle_core::{DType, Device, Result as TensorResult, Tensor};
+use candle_core::{DType, Device, Error as TensorError, Result as TensorResult, Tensor};
 use candle_nn::VarBuilder;
 
-use super::{Build, Forward, Recipe, Stepping, Steps, Written};
+use super::{Build, Families, Forward, Found, Recipe, Remade, Stepping, Steps, Written, find};
 use crate::ModelError;
 use crate::kv::KvShape;
 
@@ -29,20 +33,30 @@ const WINDOW: &str = "a token that looks back less far than to the start is not 
 const TABLES: &str = "more would take too much memory, one sequence at a time";
 const LONG: &str = "the factors for long texts are not computed here";
 
-/// What a family makes of a configuration.
-type Read = fn(Written) -> Result<Parts, ModelError>;
-
 /// What is run, by its architecture's name.
-pub(crate) const FAMILIES: [(&str, Read); 10] = [
+pub(crate) const FAMILIES: &Families<Parts> = &[
+    ("DeepseekV2ForCausalLM", deepseek::deepseek_2),
     ("GemmaForCausalLM", gemma::gemma_1),
     ("Gemma2ForCausalLM", gemma::gemma_2),
     ("Gemma3ForCausalLM", gemma::gemma_3),
     ("Glm4ForCausalLM", others::glm_4),
+    ("GPTBigCodeForCausalLM", others::big_code),
+    ("GraniteForCausalLM", granite::granite_3),
+    ("GraniteMoeHybridForCausalLM", granite::granite_4),
+    ("HeliumForCausalLM", others::helium_1),
+    ("Lfm2ForCausalLM", states::lfm_2),
+    ("MambaForCausalLM", states::mamba_1),
+    ("Mamba2ForCausalLM", states::mamba_2),
     ("MixtralForCausalLM", experts::mixtral_moe),
+    ("OlmoForCausalLM", others::olmo_1),
     ("Olmo2ForCausalLM", others::olmo_2),
+    ("PhiForCausalLM", phi::phi_2),
     ("Phi3ForCausalLM", phi::phi_3),
     ("Qwen2MoeForCausalLM", experts::qwen_2_moe),
     ("Qwen3MoeForCausalLM", experts::qwen_3_moe),
+    ("RecurrentGemmaForCausalLM", states::recurrent_gemma_1),
+    ("SmolLM3ForCausalLM", others::smol_3),
+    ("StableLmForCausalLM", others::stable_2),
     ("Starcoder2ForCausalLM", others::starcoder_2),
 ];
 
@@ -58,22 +72,11 @@ pub(crate) struct Parts {
 
 /// The recipe for an architecture, if it is one of these.
 pub(crate) fn recipe(architecture: &str, json: &[u8]) -> Option<Result<Recipe, ModelError>> {
-    let (name, read) = FAMILIES.iter().find(|(name, _)| *name == architecture)?;
-    let read = || {
-        let written = Written::read(json)?;
-        let vocabulary = written.size("vocab_size")?;
-        let parts = read(written)?;
-        Ok(Recipe {
-            architecture: (*name).to_owned(),
-            vocabulary,
-            context_length: parts.positions,
-            shortened: parts.shortened,
-            kv: parts.kv,
-            together: parts.together,
-            build: parts.build,
-        })
-    };
-    Some(read())
+    let found = find(FAMILIES, architecture, json)?;
+    Some(found.map(|Found { architecture, vocabulary, parts }| {
+        let Parts { kv, positions: context_length, together, shortened, build } = parts;
+        Recipe { architecture, vocabulary, context_length, shortened, kv, together, build }
+    }))
 }
 
 impl Parts {
@@ -140,6 +143,39 @@ fn prepared<C: 'static, M: Clone + Send + Sync + 'static>(
         let model = new(&config, weights)?;
         Ok(Box::new(Stepping { model, forward }) as Box<dyn Steps>)
     })
+}
+
+/// Builds a model that every sequence has another of, of the same weights.
+fn remade<C: Send + Sync + 'static, M: Send + Sync + 'static>(
+    config: C,
+    prepare: impl FnOnce(&mut Tensors) -> TensorResult<()> + 'static,
+    new: impl Fn(&C, VarBuilder<'static>) -> TensorResult<M> + Send + Sync + 'static,
+    forward: Forward<M>,
+) -> Build {
+    Box::new(move |mut tensors| {
+        prepare(&mut tensors)?;
+        let weights = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
+        let new = Arc::new(move || new(&config, weights.clone()));
+        Ok(Box::new(Remade { model: new()?, forward, new }) as Box<dyn Steps>)
+    })
+}
+
+/// Reads tokens together where nothing is before them, and else each for itself: what some code knows of
+/// looking back is right for these two alone.
+fn together_at_first(
+    tokens: &Tensor,
+    start: usize,
+    mut step: impl FnMut(&Tensor, usize) -> TensorResult<Tensor>,
+) -> TensorResult<Tensor> {
+    let count = tokens.dim(1)?;
+    if start == 0 || count == 1 {
+        return step(tokens, start);
+    }
+    let mut logits = Err(TensorError::Msg("there are no tokens".to_owned()));
+    for at in 0..count {
+        logits = Ok(step(&tokens.narrow(1, at, 1)?, start + at)?);
+    }
+    logits
 }
 
 /// Replaces every tensor whose name ends like this.

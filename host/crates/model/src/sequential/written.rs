@@ -20,6 +20,31 @@ const MOST_PARTS: usize = 1 << 12;
 /// What a file says.
 pub(crate) struct Written(Map<String, Value>);
 
+/// Families by the names that `config.json` gives their architectures, with what reads the rest of it.
+pub(crate) type Families<P> = [(&'static str, fn(Written) -> Result<P, ModelError>)];
+
+/// What a family makes of a configuration.
+pub(crate) struct Found<P> {
+    pub(crate) architecture: String,
+    pub(crate) vocabulary: usize,
+    pub(crate) parts: P,
+}
+
+/// Reads `config.json` as the family of this name does, if it is one of these.
+pub(crate) fn find<P>(
+    families: &Families<P>,
+    architecture: &str,
+    json: &[u8],
+) -> Option<Result<Found<P>, ModelError>> {
+    let (name, read) = families.iter().find(|(name, _)| *name == architecture)?;
+    let read = || {
+        let written = Written::read(json)?;
+        let vocabulary = written.size("vocab_size")?;
+        Ok(Found { architecture: (*name).to_owned(), vocabulary, parts: read(written)? })
+    };
+    Some(read())
+}
+
 impl Written {
     /// Reads `config.json`.
     pub(crate) fn read(json: &[u8]) -> Result<Self, ModelError> {
@@ -43,6 +68,13 @@ impl Written {
     /// Puts a value in the place of whatever the file says.
     pub(crate) fn set(&mut self, name: &str, value: impl Into<Value>) {
         self.0.insert(name.to_owned(), value.into());
+    }
+
+    /// Gives a value the name that others have for it.
+    pub(crate) fn rename(&mut self, from: &str, to: &str) {
+        if let Some(value) = self.0.remove(from).filter(|value| !value.is_null()) {
+            self.set(to, value);
+        }
     }
 
     /// What a value is where the file does not say.
@@ -152,14 +184,36 @@ impl Written {
                 });
             }
         }
+        self.set("rope_scaling", Value::Null);
+        self.rotary_base(usual_base)
+    }
+
+    /// The base alone.
+    pub(crate) fn rotary_base(&mut self, usual: f64) -> Result<(), ModelError> {
         if let Some(base) = self.get("rope_parameters").and_then(|rope| rope.get("rope_theta")) {
             let base = base.clone();
             self.usually("rope_theta", base);
         }
-        self.usually("rope_theta", usual_base);
-        self.number("rope_theta")?;
-        self.set("rope_scaling", Value::Null);
-        Ok(())
+        self.usually("rope_theta", usual);
+        self.number("rope_theta").map(|_| ())
+    }
+
+    /// How many numbers of a head are turned, where it is a part of them.
+    pub(crate) fn turned(&mut self, usual: f64, head_dim: usize) -> Result<usize, ModelError> {
+        let name = "partial_rotary_factor";
+        if let Some(factor) = self.get("rope_parameters").and_then(|rope| rope.get(name)) {
+            let factor = factor.clone();
+            self.set(name, factor);
+        }
+        self.usually(name, usual);
+        let turned = self.number(name)? * head_dim as f64;
+        match turned >= 2.0 && turned % 2.0 == 0.0 && turned < head_dim as f64 {
+            true => Ok(turned as usize),
+            false => {
+                let reason = format!("{name} turns {turned} numbers of {head_dim}");
+                Err(ModelError::malformed(FILE, reason))
+            }
+        }
     }
 
     /// The positions that are run: at most `most`, for which tables are made.

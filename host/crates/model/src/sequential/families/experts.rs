@@ -9,7 +9,7 @@ use crate::config::FILE;
 use crate::sequential::Written;
 
 /// What models with experts have in common.
-fn experts(written: &mut Written, all: &str, usual: usize) -> Result<(), ModelError> {
+pub(super) fn experts(written: &mut Written, all: &str, usual: usize) -> Result<(), ModelError> {
     written.usually("hidden_act", "silu");
     written.usually("num_experts_per_tok", usual);
     let (some, all) = (written.parts("num_experts_per_tok")?, written.parts(all)?);

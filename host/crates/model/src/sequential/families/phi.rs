@@ -1,13 +1,36 @@
-//! Phi-3: positions that may be stretched by a list of factors.
+//! Phi: the first ones, and Phi-3, whose positions may be stretched by a list of factors.
 
 use candle_core::Tensor;
-use candle_transformers::models::phi3;
+use candle_transformers::models::{phi, phi3};
 use serde_json::{Value, json};
 
-use super::{LONG, MOST_POSITIONS, Parts, Positions, Tensors, change, plain, prepared};
+use super::{
+    LONG, MOST_POSITIONS, MOST_POSITIONS_BY_LAYER, Parts, Positions, Tensors, change, plain,
+    prepared, together_at_first,
+};
 use crate::ModelError;
 use crate::config::FILE;
 use crate::sequential::Written;
+
+/// Phi-1, 1.5 and 2.
+pub(super) fn phi_2(mut written: Written) -> Result<Parts, ModelError> {
+    written.only("qk_layernorm", false)?;
+    written.only("tie_word_embeddings", false)?;
+    for name in ["qk_layernorm", "tie_word_embeddings"] {
+        written.set(name, false);
+    }
+    written.usually("hidden_act", "gelu_new");
+    written.usually("layer_norm_eps", 1e-5);
+    let kv = written.kv_of_width()?;
+    written.turned(0.5, kv.head_dim)?;
+    written.plain_rotary(10_000.0)?;
+    let positions = Positions::read(&mut written, 2048, MOST_POSITIONS_BY_LAYER)?;
+    let config: phi::Config = written.into()?;
+    let forward = |model: &mut phi::Model, tokens: &Tensor, start| {
+        together_at_first(tokens, start, |tokens, _| model.forward(tokens))
+    };
+    Ok(Parts::new(kv, positions, plain(config, phi::Model::new, forward)))
+}
 
 pub(super) fn phi_3(mut written: Written) -> Result<Parts, ModelError> {
     written.only("attention_bias", false)?;
