@@ -5,14 +5,14 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from decimal import Decimal
 
 import pytest
 
-from conftest import PROGRAM, ROOT, component, environment, free_port, until
+from conftest import PROGRAM, ROOT, component, free_port, until
+from pages import is_free, shell_environment  # noqa: F401 - a fixture
 
 GUIDE = ROOT / "plugins/README.md"
 PORT = 8080
@@ -24,23 +24,7 @@ def commands(section):
     return re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
 
 
-def is_free(port):
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        return probe.connect_ex(("127.0.0.1", port)) != 0
-
-
-@pytest.fixture
-def shell_environment(tmp_path):
-    """Commands find this build as `tollgate`, and cargo's outputs are shared between runs."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    (folder / "tollgate").symlink_to(PROGRAM)
-    path = f"{folder}{os.pathsep}{os.environ['PATH']}"
-    return environment({"PATH": path, "CARGO_TARGET_DIR": str(ROOT / "target/conformance/rust-target")})
-
-
-def test_the_guide_leads_from_nothing_to_a_priced_request(tmp_path, shell_environment):
+def test_the_guide_leads_from_nothing_to_a_priced_request(tmp_path, shell_environment):  # noqa: F811 - the fixture
     blocks = commands("From nothing to serving")
     assert len(blocks) == 4, "build, check, serve, ask"
     script = "set -e\n" + "\n".join(blocks)
@@ -100,7 +84,7 @@ export_plugin!(Both: CostModel + Enricher);
 """
 
 
-def test_one_component_plays_two_roles(tmp_path, shell_environment):
+def test_one_component_plays_two_roles(tmp_path, shell_environment):  # noqa: F811 - the fixture
     new = plugin(tmp_path, "new", "both", "--lang", "rust", "--role", "cost-model", "--sdk", ROOT / "plugins/sdk")
     assert new.returncode == 0, new.stderr
     project = tmp_path / "both"

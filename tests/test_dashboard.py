@@ -1,31 +1,36 @@
-"""The operator's page at /ui and the API that it reads: the real program under load, looked at with a real browser.
+"""The operator's page at /ui and the API that it reads: the real program under load, looked at with a real browser."""
 
-Chromium and its driver come from the system (Debian: chromium chromium-driver). DASHBOARD_SCREENSHOTS names a folder that keeps
-what the browser shows.
-"""
-
-import os
+import json
 import re
-import shutil
 import threading
 from decimal import Decimal
-from pathlib import Path
 
-import axe_core_python
 import httpx
 import pytest
-from selenium import webdriver
-from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 
+from backends import Scripted, begin_events
+from browsing import AXE, Page, browser  # noqa: F401 - a fixture
 from conftest import Gateway, free_port, replace_file, until
 from test_admin import OTHER_BUILD, TOKEN, Admin
 from test_tenants import key_command
 
 PAGES = ("requests", "spending", "plugins", "limits", "backends", "health")
 SHADOW = '[[plugin]]\nfile = "cost-device-seconds.wasm"\nshadow = true\n'
-BACKEND = '[[backend]]\nname = "away"\nurl = "http://127.0.0.1:9/v1"\nprovider = "other"\nmodels = ["far-model"]\n'
+BACKENDS = """
+[[backend]]
+name = "away"
+url = "http://127.0.0.1:9/v1"
+provider = "other"
+models = ["far-model"]
+
+[[backend]]
+name = "slow"
+url = "URL/v1"
+provider = "other"
+models = ["slow-model"]
+"""
 LIMITS = """
 [[tenant]]
 name = "acme"
@@ -41,7 +46,8 @@ per = "day"
 
 @pytest.fixture(scope="module")
 def busy(tmp_path_factory):
-    """A gateway with keys, budgets, a backend that is away and a shadow plugin, that has served and goes on serving."""
+    """A gateway with keys, budgets, a backend that is away, one that is slow and a shadow plugin, that has served and goes on
+    serving, so that each page is seen while requests come and one is in flight."""
     folder = tmp_path_factory.mktemp("dashboard")
     keys = folder / "keys.toml"
     secrets = {}
@@ -49,22 +55,33 @@ def busy(tmp_path_factory):
         told = key_command("create", "--keys-file", keys, "--tenant", tenant, "--note", f"{tenant}'s")
         secrets[tenant] = re.search(r"tg-[A-Za-z0-9_-]+", told)[0]
     replace_file(keys, keys.read_text() + LIMITS)
-    replace_file(folder / "backends.toml", BACKEND)
+    stop = threading.Event()
+
+    def slowly(connection, _):
+        begin_events(connection)
+        event = {"id": "cmpl-x", "object": "text_completion", "created": 1, "model": "slow-model", "choices": [{"index": 0, "text": "word "}]}
+        for _ in range(100):
+            connection.sendall(b"data: %s\n\n" % json.dumps(event).encode())
+            if stop.wait(0.2):
+                break
+        connection.sendall(b"data: [DONE]\n\n")
+
+    slow = Scripted(slowly)
+    replace_file(folder / "backends.toml", BACKENDS.replace("URL", slow.url))
     port = free_port()
     gateway = Gateway(
         folder, plugins_toml=SHADOW, env={"TOLLGATE_ADMIN_TOKEN": TOKEN},
         arguments=["--admin-listen", f"127.0.0.1:{port}", "--keys-file", keys, "--backends", folder / "backends.toml", "--model", "demo"],
     )  # fmt: skip
-    stop = threading.Event()
 
     def ask(tenant, model, **more):
         body = {"model": model, "prompt": "What is a span?", "max_tokens": 12, "temperature": 0, **more}
         headers = {"authorization": f"Bearer {secrets[tenant]}"}
         return httpx.post(f"{gateway.url}/v1/completions", json=body, headers=headers, timeout=60, trust_env=False)
 
-    def go_on():
-        while not stop.wait(0.2):
-            ask("acme", "mistral-7b")
+    def go_on(pause, model, **more):
+        while not stop.wait(pause):
+            ask("acme", model, **more)
 
     try:
         gateway.wait_until_ready()
@@ -77,15 +94,20 @@ def busy(tmp_path_factory):
         # A second build, so that there is a first to go back to.
         replace_file(gateway.plugins / "cost-per-token.wasm", OTHER_BUILD)
         admin.post("/admin/plugins/reload")
-        load = threading.Thread(target=go_on, daemon=True)
-        load.start()
+        loads = [threading.Thread(target=go_on, args=asked, kwargs=more, daemon=True) for asked, more in (
+            ((0.2, "mistral-7b"), {}), ((0.4, "mistral-7b"), {"stream": True, "max_tokens": 40}), ((0, "slow-model"), {"stream": True}),
+        )]  # fmt: skip
+        for load in loads:
+            load.start()
         yield admin
         stop.set()
-        load.join(60)
+        for load in loads:
+            load.join(60)
         gateway.stop()
     finally:
         stop.set()
         gateway.kill()
+        slow.close()
 
 
 # The API.
@@ -188,83 +210,8 @@ def test_nothing_is_told_without_the_token(busy):
 # The page.
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    assert program and driver, "chromium or its driver is missing (Debian: chromium chromium-driver)"
-    options = webdriver.ChromeOptions()
-    options.binary_location = program
-    for argument in (
-        "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-        "--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path_factory.mktemp('chromium')}", "--lang=en-US",
-    ):  # fmt: skip
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    browser.set_script_timeout(120)
-    yield browser
-    browser.quit()
-
-
-class Page:
-    """What an operator does with the page."""
-
-    def __init__(self, browser, admin):
-        self.browser, self.admin = browser, admin
-
-    def open(self, path="", width=1280, dark=False, token=TOKEN):
-        command = self.browser.execute_cdp_cmd
-        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-        command("Emulation.setDeviceMetricsOverride", size)
-        command("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]})
-        self.browser.get("about:blank")
-        self.browser.get(f"{self.admin.url}/ui/")
-        self.browser.execute_script("sessionStorage.clear(); if (arguments[0]) sessionStorage.setItem('tollgate-admin-token', arguments[0])", token)
-        self.browser.get("about:blank")
-        self.browser.get(f"{self.admin.url}/ui/#/{path}")
-        return self
-
-    def all(self, selector):
-        return self.browser.find_elements(By.CSS_SELECTOR, selector)
-
-    def one(self, selector):
-        return until(lambda: self.all(selector), 30, f"{selector} on the page")[0]
-
-    def loaded(self):
-        self.one("main h1")
-        until(lambda: not self.all(".waiting"), 60, "the end of loading")
-        return self
-
-    def text(self):
-        # At once: what is found first and read later may have been drawn anew in between.
-        return self.browser.execute_script("return document.querySelector('main')?.innerText ?? ''")
-
-    def says(self, *words):
-        def missing():
-            text = self.text()
-            return [word for word in words if word not in text]
-
-        until(lambda: not missing(), 30, f"{words} on the page; it says {self.text()[:2000]}")
-        return self
-
-    def button(self, label):
-        found = [button for button in self.all("button") if button.text.split("\n")[0].strip().startswith(label)]
-        assert found, f"no button {label}"
-        return found[0]
-
-    def keep(self, name):
-        folder = os.environ.get("DASHBOARD_SCREENSHOTS")
-        if folder:
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            height = self.browser.execute_script("return document.documentElement.scrollHeight")
-            width = self.browser.execute_script("return window.innerWidth")
-            size = {"width": width, "height": min(height, 3000), "deviceScaleFactor": 1, "mobile": False}
-            self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-            self.browser.save_screenshot(str(Path(folder) / f"{name}.png"))
-
-
 @pytest.fixture
-def page(browser, busy):
+def page(browser, busy):  # noqa: F811 - the fixture
     return Page(browser, busy)
 
 
@@ -321,6 +268,17 @@ def test_requests_are_shown_and_filtered(page):
     page.says("acme")
     page.open("requests?tenant=globex").loaded()
     until(lambda: shown() == numbers, 30, "the filter that the address names")
+
+
+def test_what_is_in_flight_is_shown_while_it_is(page):
+    page.open("requests").loaded().says("In flight", "being served", "slow-model")
+
+    def so_far():
+        script = "return [...document.querySelectorAll('tbody tr')].filter(row => row.innerText.includes('slow-model')).map(row => row.querySelector('[data-name=\"Out so far\"]')?.innerText).find(Boolean)"
+        return int(page.browser.execute_script(script) or 0)
+
+    first = until(so_far, 30, "tokens of a request in flight")
+    until(lambda: so_far() > first, 30, f"more than {first} tokens")
 
 
 def test_older_requests_are_a_page_away(page):
@@ -393,9 +351,6 @@ def test_limits_backends_and_health_are_shown(page):
     page.open("nowhere").says("No such page")
 
 
-AXE = (Path(axe_core_python.__file__).parent / "axe.min.js").read_text()
-
-
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 375])
 def test_every_page_is_accessible_and_fits(page, width, dark):
@@ -430,6 +385,21 @@ def test_the_keyboard_reaches_everything(page):
             reached.add(int(at))
     # The list is loaded again now and then, and new elements have no number: ask for most, and for the first and last.
     assert reached == set(range(wanted)), sorted(set(range(wanted)) - reached)
+
+
+def test_a_screen_reader_is_told_what_is_where(page):
+    for path in PAGES:
+        page.open(path).loaded()
+        tree = page.browser.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+        told = [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in tree if not node["ignored"]]
+        names = {kind: [name for role, name in told if role == kind] for kind in ("main", "navigation", "heading", "button", "image", "table", "link")}
+        assert len(names["main"]) == 1 and names["navigation"][0] == "Pages", (path, names)
+        assert names["heading"][0] == page.one("main h1").text and all(names["heading"]), (path, names)
+        for kind in ("button", "image", "table", "link"):
+            assert all(names[kind]), f"{path}: a {kind} without a name"
+        assert len(set(names["button"])) == len(names["button"]), f"{path}: buttons that sound the same: {names['button']}"
+        at = page.browser.execute_script("return [...document.querySelectorAll('[aria-current=page]')].map(link => link.getAttribute('href'))")
+        assert at == [f"#/{path}"], path
 
 
 def test_no_page_says_anything_in_the_console(page):

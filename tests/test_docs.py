@@ -3,27 +3,18 @@
 import re
 import shutil
 import stat
-import subprocess
 
 import pytest
 
+import pages
 from conftest import ROOT, component, free_port
-from test_authoring import shell_environment  # noqa: F401 - a fixture
+from pages import shell, shell_environment  # noqa: F401 - a fixture
 
-TRACKED = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-PAGES = [ROOT / name for name in TRACKED if (ROOT / name).is_file()]
-
-
-def blocks(page):
-    return re.findall(r"(?ms)^```sh\n(.*?)^```$", (ROOT / page).read_text())
+PAGES = [ROOT / name for name in pages.PAGES]
 
 
-def shell(script, folder, env):
-    done = subprocess.run(
-        ["bash", "-ec", script], cwd=folder, env=env, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL
-    )
-    assert done.returncode == 0, f"{script}\n{done.stdout}{done.stderr}"
-    return done.stdout
+def blocks(page, language="sh"):
+    return [found.text for found in pages.blocks(page, language)]
 
 
 def test_tasks_that_pages_name_exist():
@@ -74,7 +65,7 @@ def test_the_setup_of_the_security_page(tmp_path, start_gateway, shell_environme
 
 
 def test_the_sizing_page(tmp_path, start_gateway, shell_environment):  # noqa: F811 - the fixture
-    (config,) = re.findall(r"(?ms)^```toml\n(.*?)^```$", (ROOT / "host/SIZING.md").read_text())
+    (config,) = blocks("host/SIZING.md", "toml")
     (tmp_path / "tollgate.toml").write_text(config)
     shell("tollgate config check tollgate.toml", tmp_path, shell_environment)
     gateway = start_gateway(arguments=["--config", tmp_path / "tollgate.toml"], data=tmp_path / "data")
@@ -84,3 +75,9 @@ def test_the_sizing_page(tmp_path, start_gateway, shell_environment):  # noqa: F
     told = shell(after, tmp_path, shell_environment)
     assert re.search(r"(?m)^[1-9][0-9]*\s+data/ledger$", told) and "mistral-7b" in told, told
     assert (ROOT / "tests/sizing.py").is_file()
+
+
+def test_the_page_of_other_programs_spans(tmp_path, shell_environment):  # noqa: F811 - the fixture
+    (config,) = blocks("host/OTLP.md", "toml")
+    (tmp_path / "tollgate.toml").write_text(config)
+    shell("tollgate config check tollgate.toml", tmp_path, shell_environment)

@@ -8,7 +8,7 @@ import time
 from decimal import Decimal
 
 from conftest import BUNDLED, ROOT, component, free_port, until
-from test_authoring import is_free, shell_environment  # noqa: F401 - a fixture
+from pages import is_free, shell_environment  # noqa: F401 - a fixture
 
 PAGE = (ROOT / "host/FIRST-STEPS.md").read_text()
 MINUTES = 10

@@ -6,6 +6,7 @@ import tomllib
 import jsonschema
 import pytest
 
+from conftest import free_port
 from test_settings import run
 
 
@@ -94,12 +95,18 @@ def test_a_start_tells_what_is_on(start_gateway, tmp_path):
     words += ["by this gateway alone", "spans.ndjson", "otlp: http://127.0.0.1:9/v1/traces", "survives a power cut", "acme"]
     assert all(word in text for word in words), text
     assert "hunter2" not in text
+    # The log does not say it again.
+    assert log.count(f"http://127.0.0.1:{gateway.port}") == 1, log
 
 
 def test_programs_are_told_in_one_line_of_the_log(start_gateway):
-    gateway = start_gateway(arguments=["--log-format", "json", "--console", "off"], plugins=())
+    admin, *otlp = [f"127.0.0.1:{free_port()}" for _ in range(3)]
+    arguments = ["--log-format", "json", "--console", "off", "--admin-listen", admin, "--otlp-listen", ",".join(otlp)]
+    gateway = start_gateway(arguments=arguments, plugins=())
     lines = [json.loads(line) for line in gateway.log().splitlines()]
     (started,) = [line for line in lines if line.get("message") == "started"]
-    assert started["plugins"] == "none: nothing is priced" and str(gateway.port) in started["api"]
+    assert started["plugins"] == "none: nothing is priced" and started["api"] == f"{gateway.url}/v1"
+    assert started["admin"] == f"http://{admin}" and started["spans"].split(",") == otlp
+    assert [line for line in lines if str(gateway.port) in json.dumps(line)] == [started]
     quiet = start_gateway(arguments=["--log", "warn"])
     assert "by this gateway alone" not in quiet.log()

@@ -16,7 +16,7 @@ use std::io::{Read, Write};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use tollgate::Banner;
+use tollgate::Running;
 use tollgate_settings::{Given, LogFormat, Settings};
 
 /// Requests of many sizes are made and dropped on many threads at once, for weeks: the allocator that gateways take for
@@ -131,20 +131,9 @@ async fn run(settings: Settings) -> Result<bool, Box<dyn std::error::Error>> {
     // Before anything is started, so that a signal sent while a model loads is not lost.
     let mut interrupt = signal(tokio::signal::unix::SignalKind::interrupt())?;
     let mut terminate = signal(tokio::signal::unix::SignalKind::terminate())?;
-    let (data, format) = (settings.data_dir.clone(), settings.log_format);
+    let format = settings.log_format;
     let running = tollgate::start(settings).await?;
-    tell(&running.banner, format);
-    tracing::info!(
-        address = %format_args!("http://{}", running.address),
-        data = %data.display(),
-        "serving"
-    );
-    for address in &running.otlp_addresses {
-        tracing::info!(%address, "takes spans by OTLP, over gRPC and HTTP");
-    }
-    if let Some(address) = running.admin_address {
-        tracing::info!(address = %format_args!("http://{address}"), "the admin API");
-    }
+    tell(&running, format);
     tokio::select! {
         _ = interrupt.recv() => tracing::info!("SIGINT: draining"),
         _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
@@ -154,17 +143,21 @@ async fn run(settings: Settings) -> Result<bool, Box<dyn std::error::Error>> {
     Ok(clean)
 }
 
-/// What is on, and where: in the log's own form, and only where such things are logged.
+/// What is on, and where, told once and only where such things are logged: to people as lines, to programs as one line of
+/// the log, in which an address is that and nothing else.
 #[expect(clippy::print_stderr, reason = "lines for people, beside the log")]
-fn tell(banner: &Banner, format: LogFormat) {
+fn tell(running: &Running, format: LogFormat) {
+    let banner = &running.banner;
+    let admin = running.admin_address.map(|address| format!("http://{address}"));
+    let spans: Vec<String> = running.otlp_addresses.iter().map(ToString::to_string).collect();
     match format {
         LogFormat::Text if tracing::enabled!(tracing::Level::INFO) => eprintln!("{banner}"),
         LogFormat::Text => {}
         LogFormat::Json => tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             api = banner.text("api"),
-            admin = banner.text("admin"),
-            spans = banner.text("spans"),
+            admin = admin.unwrap_or_default(),
+            spans = spans.join(","),
             model = banner.text("model"),
             backends = banner.text("backends"),
             plugins = banner.text("plugins"),

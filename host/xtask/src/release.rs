@@ -23,6 +23,9 @@ struct Wanted {
 /// Builds, packs, and with `--again` does both once more elsewhere.
 pub(crate) fn release(arguments: &[String]) -> Outcome {
     let wanted = wanted(arguments)?;
+    if wanted.again {
+        need_all_committed()?;
+    }
     let epoch = epoch()?;
     let out = built_and_packed(&root(), &folder(), &wanted.profile, &epoch)?;
     if wanted.again {
@@ -57,6 +60,20 @@ fn wanted(arguments: &[String]) -> Outcome<Wanted> {
         }
     }
     Ok(wanted)
+}
+
+/// A clone has what is committed: with anything beside it the two builds would not be of the same sources.
+fn need_all_committed() -> Outcome {
+    let mut status = Command::new("git");
+    status.args(["status", "--porcelain"]).current_dir(root());
+    match process::output(&mut status) {
+        Some(changes) if changes.trim().is_empty() => Ok(()),
+        Some(changes) => Err(format!(
+            "`--again` builds a clone, which has what is committed: commit or take away\n{}",
+            changes.trim_end()
+        )),
+        None => Err("`--again` builds a clone, and this is none by git".to_owned()),
+    }
 }
 
 /// The time that files of the release get, in seconds since 1970.
@@ -169,5 +186,64 @@ fn same(first: &Path, second: &Path) -> Outcome {
     match differ.is_empty() {
         true => Ok(()),
         false => Err(format!("the second build differs:\n{}", differ.join("\n"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A program with debug information and the place of a panic, built in this folder, and how `release` does it or not.
+    fn built(folder: &Path, as_released: bool) -> Vec<u8> {
+        let (source, build) = (folder.join("src"), folder.join("target"));
+        std::fs::create_dir_all(&source).unwrap();
+        let manifest = "[package]\nname = \"small\"\nedition = \"2024\"\n[workspace]\n";
+        std::fs::write(folder.join("Cargo.toml"), manifest).unwrap();
+        std::fs::write(source.join("main.rs"), "fn main() { panic!(\"here\") }\n").unwrap();
+        let mut command = cargo_in(folder, ["build", "--offline", "--quiet", "--target-dir"]);
+        command.arg(&build).env("CARGO_INCREMENTAL", "0");
+        if as_released {
+            repeatable(&mut command, folder, &build, "0").unwrap();
+        }
+        run(&mut command).unwrap();
+        let program = format!("debug/small{}", std::env::consts::EXE_SUFFIX);
+        std::fs::read(build.join(program)).unwrap()
+    }
+
+    #[test]
+    fn a_program_does_not_tell_where_it_was_built() {
+        let folder = tempfile::tempdir().unwrap();
+        let [here, there] = ["here", "a folder elsewhere"].map(|name| folder.path().join(name));
+        assert!(built(&here, true) == built(&there, true), "the same source makes other bytes");
+        assert!(
+            built(&here, false) != built(&there, false),
+            "nothing in it tells where it was built"
+        );
+    }
+
+    #[test]
+    fn builds_that_differ_are_told_by_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let release = |name: &str, sums: &str| {
+            let folder = folder.path().join(name);
+            std::fs::create_dir(&folder).unwrap();
+            std::fs::write(folder.join("SHA256SUMS"), sums).unwrap();
+            folder
+        };
+        let first = release("first", "aa  x.tar.gz\nbb  x.cdx.json\n");
+        assert_eq!(same(&first, &release("same", "bb  x.cdx.json\naa  x.tar.gz\n")), Ok(()));
+        let told = same(&first, &release("other", "ac  x.tar.gz\nbb  x.cdx.json\n")).unwrap_err();
+        assert!(told.contains("aa  x.tar.gz") && !told.contains("cdx"), "{told}");
+        assert!(same(&first, &folder.path().join("none")).unwrap_err().contains("SHA256SUMS"));
+    }
+
+    #[test]
+    fn what_is_asked_for_is_read() {
+        let words =
+            |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let all = wanted(&words(&["--again", "--profile", "dev"])).unwrap();
+        assert_eq!((all.again, all.profile.as_str()), (true, "dev"));
+        assert_eq!(wanted(&[]).unwrap().profile, "release");
+        assert!(wanted(&words(&["--profile"])).is_err() && wanted(&words(&["--agian"])).is_err());
     }
 }

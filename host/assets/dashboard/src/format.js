@@ -9,6 +9,7 @@ export const compact = (n) => (n == null ? "–" : short.format(n));
 /** A length of time in milliseconds. */
 export function milliseconds(ms) {
   if (ms == null) return "–";
+  if (ms === 0) return "0 ms";
   if (ms < 1) return `${Math.round(ms * 1000)} µs`;
   if (ms < 1000) return `${ms < 10 ? ms.toFixed(2) : ms < 100 ? ms.toFixed(1) : Math.round(ms)} ms`;
   return seconds(ms / 1000);

@@ -5,6 +5,7 @@
 //! in ten years.
 
 pub mod admission;
+pub mod breaker;
 pub mod cost;
 pub mod error;
 pub mod id;
@@ -17,11 +18,13 @@ pub mod record;
 pub mod sampling;
 mod shared;
 pub mod span;
+pub mod text;
 pub mod time;
 pub mod upstream;
 pub mod usage;
 pub mod value;
 
+pub use breaker::BreakerState;
 pub use cost::{Cost, CostKind, CostLine, CostOutcome, UnpricedReason};
 pub use error::ErrorKind;
 pub use id::{RequestId, SpanContext, SpanId, TraceId};

@@ -1,5 +1,13 @@
 //! Where in a text something stands, for messages about files that people write.
 
+use crate::text::one_line;
+
+/// One line that names the key, as far as the parser got, says where it stands, and what is wrong with it.
+#[must_use]
+pub fn fault(text: &str, key: &str, offset: Option<usize>, problem: &str) -> String {
+    format!("{}: {}", place(text, &one_line(key, 256), offset), one_line(problem, 512))
+}
+
 /// `key at line 2, column 5`: what the parser calls the place (`.` or nothing if it is the whole),
 /// and where the byte at `offset` stands, as far as either is known.
 #[must_use]
@@ -31,5 +39,11 @@ mod tests {
         ] {
             assert_eq!(place(text, key, offset), expected, "{key} {offset:?}");
         }
+    }
+
+    #[test]
+    fn a_fault_is_one_line() {
+        let told = fault("a = 1\nb = x", "b\u{1b}", Some(10), "no value\nhere\n");
+        assert_eq!(told, "b\\u{1b} at line 2, column 5: no value\\u{a}here");
     }
 }

@@ -6,6 +6,10 @@
 
 use std::fmt;
 
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::general_purpose::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -173,44 +177,21 @@ impl Serialize for Plain<'_> {
 /// Bytes in base64, with padding.
 #[must_use]
 pub fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for three in bytes.chunks(3) {
-        let byte = |at: usize| u32::from(three.get(at).copied().unwrap_or(0));
-        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-        for place in 0..4 {
-            let digit = DIGITS.get((bits >> (18 - 6 * place) & 63) as usize);
-            let there = place <= three.len();
-            text.push(digit.filter(|_| there).map_or('=', |digit| char::from(*digit)));
-        }
-    }
-    text
+    STANDARD.encode(bytes)
 }
 
 /// Bytes from base64, of either alphabet, with its padding or without.
 #[must_use]
 pub fn from_base64(text: &str) -> Option<Vec<u8>> {
-    let digits = text.trim_end_matches('=');
-    let mut bytes = Vec::with_capacity(digits.len() / 4 * 3 + 2);
-    let (mut bits, mut held) = (0_u32, 0_u32);
-    for digit in digits.bytes() {
-        let value = match digit {
-            b'A'..=b'Z' => digit - b'A',
-            b'a'..=b'z' => digit - b'a' + 26,
-            b'0'..=b'9' => digit - b'0' + 52,
-            b'+' | b'-' => 62,
-            b'/' | b'_' => 63,
-            _ => return None,
-        };
-        bits = bits << 6 | u32::from(value);
-        held += 6;
-        if held >= 8 {
-            held -= 8;
-            bytes.push((bits >> held & 0xff) as u8);
-        }
-    }
-    Some(bytes)
+    let of_urls = text.contains(['-', '_']);
+    let digits = if of_urls { &alphabet::URL_SAFE } else { &alphabet::STANDARD };
+    GeneralPurpose::new(digits, LENIENT).decode(text).ok()
 }
+
+/// As JSON of protobuf is read: padding may be there, and bits that stand for nothing may be anything.
+const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
+    .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+    .with_decode_allow_trailing_bits(true);
 
 /// Bytes that are stored as text in base64.
 pub(crate) mod in_base64 {
@@ -277,6 +258,22 @@ mod tests {
         let list = Value::List(vec![map, Value::Double(f64::NAN), Value::Empty, 1_i64.into()]);
         let json = serde_json::to_string(&Plain(&list)).unwrap();
         assert_eq!(json, r#"[{"a":"YW55","b":"YW4="},"NaN",null,1]"#);
+    }
+
+    #[test]
+    fn base64_is_read_in_every_form() {
+        for (text, bytes) in [
+            ("", Some(&b""[..])),
+            ("-_8=", Some(&[0xfb, 0xff])),
+            ("+/8", Some(&[0xfb, 0xff])),
+            ("YW55", Some(b"any")),
+            ("YW5=", Some(b"an")),
+            ("Y", None),
+            ("a b", None),
+            ("+_8=", None),
+        ] {
+            assert_eq!(from_base64(text).as_deref(), bytes, "{text}");
+        }
     }
 
     #[test]

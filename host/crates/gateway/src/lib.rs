@@ -64,7 +64,7 @@ pub use piece::{Piece, TokenLikely, TokenTold};
 pub use shadow::{ShadowAmounts, ShadowGroup, ShadowResult, ShadowSeries};
 pub use tokens::{ToTokens, Tokens};
 pub use tollgate_ledger::{Durability, LedgerState, Page, Query, Stored, UnderWay};
-pub use tollgate_plugin_host::{BreakerState, PluginMeter, PluginStatus};
+pub use tollgate_plugin_host::{PluginMeter, PluginStatus};
 pub use tollgate_summary::{Dimension, Period, TypedTime, ago, shown};
 pub use tollgate_telemetry::metrics::Exposition;
 pub use tollgate_telemetry::receive::{Encoding, GrpcCode, accepted, refused};

@@ -94,7 +94,7 @@ pub struct ShadowSeries {
     /// Its file: two in the shadow may be of one plugin.
     pub file: Arc<str>,
     /// The plugin, by its exact build.
-    pub plugin: PluginIdentity,
+    pub plugin: Arc<PluginIdentity>,
     /// Which requests.
     pub group: ShadowGroup,
     /// How many of them, by result.
@@ -110,7 +110,7 @@ pub(crate) struct Shadow(Mutex<HashMap<Key, Counted>>);
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Key {
     file: Arc<str>,
-    plugin: PluginIdentity,
+    plugin: Arc<PluginIdentity>,
     group: ShadowGroup,
 }
 
@@ -132,8 +132,10 @@ impl Shadow {
         if prices.is_empty() {
             return;
         }
-        let shadowing: Vec<(Arc<str>, PluginIdentity)> =
-            prices.iter().map(|price| (Arc::clone(&price.file), price.plugin.clone())).collect();
+        let shadowing: Vec<(Arc<str>, Arc<PluginIdentity>)> = prices
+            .iter()
+            .map(|price| (Arc::clone(&price.file), Arc::clone(&price.plugin)))
+            .collect();
         let goes_on = |key: &Key| {
             shadowing.iter().any(|(file, plugin)| *file == key.file && *plugin == key.plugin)
         };
@@ -158,7 +160,7 @@ impl Shadow {
             .iter()
             .map(|(key, counted)| ShadowSeries {
                 file: Arc::clone(&key.file),
-                plugin: key.plugin.clone(),
+                plugin: Arc::clone(&key.plugin),
                 group: key.group.clone(),
                 requests: counted.requests.clone(),
                 amounts: counted.amounts.clone(),

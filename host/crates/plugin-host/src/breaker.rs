@@ -8,9 +8,9 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use tollgate_domain::FaultKind;
+use tollgate_domain::{BreakerState, FaultKind};
 
 use crate::error::CallFault;
 
@@ -23,33 +23,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 const GOOD_RUN: Duration = Duration::from_secs(600);
 /// A probe whose result has not come for so long is given up, and another may be made.
 const PROBE: Duration = Duration::from_secs(60);
-
-/// How a plugin's breaker stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum BreakerState {
-    /// The plugin is asked.
-    #[default]
-    Closed,
-    /// It is not asked.
-    Open {
-        /// Until then; the next call after it is the probe.
-        until: SystemTime,
-    },
-    /// The pause is over, and one call decides.
-    HalfOpen,
-}
-
-impl BreakerState {
-    /// Its name in metrics and in lists.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Closed => "closed",
-            Self::Open { .. } => "open",
-            Self::HalfOpen => "half_open",
-        }
-    }
-}
 
 /// What an admitted call is to the breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -228,9 +201,7 @@ impl Breaker {
         let (state, now) = (self.lock().machine.state, self.now());
         match state {
             State::Closed => BreakerState::Closed,
-            State::Open { until } if now < until => {
-                BreakerState::Open { until: SystemTime::now() + (until - now) }
-            }
+            State::Open { until } if now < until => BreakerState::Open { wait: until - now },
             State::Open { .. } | State::HalfOpen { .. } => BreakerState::HalfOpen,
         }
     }

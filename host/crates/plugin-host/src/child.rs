@@ -8,8 +8,10 @@ use std::io::{self, Read, Write};
 
 use wasmtime::Engine;
 
+use tollgate_domain::text::one_line;
+
 use crate::engine;
-use crate::error::{Cause, one_line};
+use crate::error::Cause;
 
 /// It compiled.
 pub(crate) const DONE: u8 = 0;

@@ -15,8 +15,10 @@ use std::time::{Duration, Instant};
 
 use wasmtime::component::Component;
 
+use tollgate_domain::text::one_line;
+
 use crate::engine::Runtime;
-use crate::error::{PluginHostError, one_line};
+use crate::error::PluginHostError;
 use crate::folder::Content;
 use crate::limits::{Compiler, Limits};
 use crate::{artefact, child};

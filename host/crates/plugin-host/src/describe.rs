@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 
+use tollgate_domain::text::one_line;
+
 use crate::bindings::lifecycle::{AttributeSelector, PluginInfo};
-use crate::error::{PluginHostError, one_line};
+use crate::error::PluginHostError;
 
 /// Longest name of an attribute.
 pub(crate) const KEY_BYTES: usize = 256;

@@ -373,36 +373,9 @@ impl CallFault {
 #[error("{0}")]
 pub(crate) struct Denied(pub &'static str);
 
-/// What the host keeps of text from a guest: one line, bounded, without control characters.
-pub(crate) fn one_line(text: &str, limit: usize) -> String {
-    let mut line = String::new();
-    for c in text.trim_end().chars() {
-        if line.len() >= limit {
-            line.push('…');
-            break;
-        }
-        // Also what reorders text on a screen: bidirectional marks and the like are not graphic.
-        if c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
-        {
-            line.extend(c.escape_unicode());
-        } else {
-            line.push(c);
-        }
-    }
-    line
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn text_of_a_guest_stays_on_one_line_and_bounded() {
-        assert_eq!(one_line("a\nb\u{1b}[31m\0", 100), "a\\u{a}b\\u{1b}[31m\\u{0}");
-        assert_eq!(one_line("\u{202e}x", 100), "\\u{202e}x");
-        assert_eq!(one_line(&"x".repeat(50), 10), format!("{}…", "x".repeat(10)));
-    }
 
     #[test]
     fn the_chain_names_every_cause_once() {

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use tollgate_domain::PluginIdentity;
+use tollgate_domain::text::one_line;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
@@ -161,10 +162,9 @@ pub(crate) fn reconfigure(
 /// Whether a content is the one that `plugins.toml` pins, if it pins one.
 pub(crate) fn check_pin(digest: &str, entry: &Entry) -> Result<(), PluginHostError> {
     match &entry.sha256 {
-        Some(pinned) if !pinned.eq_ignore_ascii_case(digest) => Err(PluginHostError::Pin {
-            found: digest.to_owned(),
-            pinned: crate::error::one_line(pinned, 64),
-        }),
+        Some(pinned) if !pinned.eq_ignore_ascii_case(digest) => {
+            Err(PluginHostError::Pin { found: digest.to_owned(), pinned: one_line(pinned, 64) })
+        }
         _ => Ok(()),
     }
 }

@@ -7,6 +7,8 @@ use wasmparser::{
     BinaryReader, BinaryReaderError, ComponentExportSectionReader, ComponentImportSectionReader,
 };
 
+use tollgate_domain::text::one_line;
+
 use crate::error::PluginHostError;
 
 /// Version of the contract that the bindings speak.
@@ -110,7 +112,7 @@ fn check_import(name: &str) -> Result<(), PluginHostError> {
     } else {
         WASI.iter().any(|known| interface.starts_with(known)) && version.starts_with("0.2.")
     };
-    if granted { Ok(()) } else { Err(PluginHostError::Import(crate::error::one_line(name, 256))) }
+    if granted { Ok(()) } else { Err(PluginHostError::Import(one_line(name, 256))) }
 }
 
 fn split(name: &str) -> (&str, &str) {
@@ -123,8 +125,8 @@ fn spoken(interface: &str, version: &str) -> Result<(), PluginHostError> {
     }
     let found = if version.is_empty() { "no version" } else { version };
     Err(PluginHostError::ApiVersion {
-        interface: crate::error::one_line(interface, 128),
-        found: crate::error::one_line(found, 64),
+        interface: one_line(interface, 128),
+        found: one_line(found, 64),
         spoken: API,
     })
 }

@@ -70,7 +70,6 @@ use std::sync::mpsc::{self, SyncSender};
 use arc_swap::ArcSwap;
 use tollgate_domain::{CostOutcome, Usage};
 
-pub use crate::breaker::BreakerState;
 pub use crate::child::run_compiler;
 use crate::control::Command;
 pub use crate::control::ControlError;

@@ -5,11 +5,12 @@
 
 use tollgate_domain::Value;
 use tollgate_domain::span::Attributes;
+use tollgate_domain::text::one_line;
 
 use crate::bindings::edits::{Edit, EditList, EditOp};
 use crate::bindings::types::{Slot, TextRef, ValueKind};
 use crate::describe::{KEY_BYTES, Selection};
-use crate::error::{CallFault, one_line};
+use crate::error::CallFault;
 use crate::limits::Limits;
 use crate::lower::PREFIXED;
 

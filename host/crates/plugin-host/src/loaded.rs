@@ -6,6 +6,7 @@ use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use tollgate_domain::text::one_line;
 use tollgate_domain::{Currency, FaultKind, PluginIdentity};
 use wasmtime::component::InstancePre;
 
@@ -13,7 +14,7 @@ use crate::bindings::lifecycle::{ConfigError, HostInfo};
 use crate::breaker::{Breaker, Pass};
 use crate::describe::Described;
 use crate::engine::Runtime;
-use crate::error::{CallFault, PluginHostError, one_line};
+use crate::error::{CallFault, PluginHostError};
 use crate::folder::digest_of;
 use crate::instance::{Exports, Instance, State};
 use crate::limits::Limits;

@@ -3,9 +3,9 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use crate::bindings::log::Level;
-use crate::error::one_line;
+use tollgate_domain::text::one_line;
 
+use crate::bindings::log::Level;
 /// Longest message kept.
 const MESSAGE_BYTES: usize = 8 << 10;
 /// Most fields of a message kept, and how much of each.

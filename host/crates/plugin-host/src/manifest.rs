@@ -30,9 +30,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
-use tollgate_domain::place::place;
+use tollgate_domain::place;
+use tollgate_domain::text::one_line;
 
-use crate::error::{PluginHostError, one_line};
+use crate::error::PluginHostError;
 use crate::limits::{Limits, MOST_MEMORY};
 use crate::matching::{Matching, WrittenMatching};
 use crate::role::Role;
@@ -314,10 +315,9 @@ impl Manifest {
     }
 }
 
-/// One line that names the key, as far as the parser got, and where it stands.
 fn at_place(text: &str, path: &str, error: &toml::de::Error) -> PluginHostError {
-    let place = place(text, &one_line(path, 256), error.span().map(|span| span.start));
-    PluginHostError::Manifest(format!("{place}: {}", one_line(error.message(), 512)))
+    let offset = error.span().map(|span| span.start);
+    PluginHostError::Manifest(place::fault(text, path, offset, error.message()))
 }
 
 /// A configuration as plugins are handed it and as its digest is taken: JSON whose keys are in alphabetical order, so that

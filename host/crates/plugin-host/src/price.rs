@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use tollgate_domain::text::one_line;
 use tollgate_domain::usage::{ComputeUsage, Phase, TokenUsage, UnitUsage, UsageSource};
 use tollgate_domain::{
     Cost, CostKind, CostLine, CostOutcome, Currency, FaultKind, Money, UnixNanos, UnpricedReason,
@@ -11,7 +12,7 @@ use tollgate_domain::{
 };
 
 use crate::bindings::{cost_model as wit, types};
-use crate::error::{CallFault, one_line};
+use crate::error::CallFault;
 use crate::limits::Limits;
 use crate::loaded::{Caller, Loaded};
 use crate::lower::text;

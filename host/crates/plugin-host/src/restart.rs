@@ -2,29 +2,15 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, mpsc};
-
-use arc_swap::ArcSwap;
 
 use crate::engine::Runtime;
 use crate::folder;
 use crate::limits::PluginHostSettings;
-use crate::meter::Meters;
-use crate::registry::{Registry, Shared};
-use crate::set::PluginSet;
 use crate::state::{Hold, Holds};
 use crate::status::PluginStatus;
+use crate::testing::{Alone, built};
 
 const FILE: &str = "cost.wasm";
-
-fn built(name: &str) -> PathBuf {
-    let plugins =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../plugins/target/wasm32-wasip2/release");
-    let file = plugins.join(format!("{name}.wasm"));
-    assert!(file.exists(), "{name}.wasm is missing: run `cargo xtask build-plugins`");
-    file
-}
 
 /// What a first scan makes of a file with this content and of what is kept.
 fn first_scan(content: &[u8], kept: &[(&str, &[u8])], hold: Hold) -> (PluginStatus, Holds) {
@@ -38,23 +24,16 @@ fn first_scan(content: &[u8], kept: &[(&str, &[u8])], hold: Hold) -> (PluginStat
     for (digest, bytes) in kept {
         state.keep(digest, bytes, None).unwrap();
     }
-    let shared = Arc::new(Shared {
-        set: ArcSwap::from_pointee(PluginSet::new(0, Vec::new())),
-        status: ArcSwap::from_pointee(Vec::new()),
-        meters: Meters::default(),
-    });
-    let (_commands, obeyed) = mpsc::sync_channel(1);
-    let (alarm, _reminders) = mpsc::sync_channel(1);
-    let mut registry = Registry::new(settings, runtime, Arc::clone(&shared), obeyed, alarm);
-    registry.scan(&folder::list(folder.path()).unwrap(), &HashSet::new());
-    let status = shared.status.load().first().unwrap().now();
-    (status, registry.holds)
+    let mut alone = Alone::new(settings, runtime);
+    alone.registry.scan(&folder::list(folder.path()).unwrap(), &HashSet::new());
+    let status = alone.shared.status.load().first().unwrap().now();
+    (status, alone.registry.holds)
 }
 
 #[test]
 fn a_broken_file_has_the_last_good_content_serve() {
-    let good = fs::read(built("cost_per_token")).unwrap();
-    let other = fs::read(built("hostile")).unwrap();
+    let good = built("cost_per_token");
+    let other = built("hostile");
     let digest = |bytes: &[u8]| {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("x.wasm"), bytes).unwrap();

@@ -11,7 +11,9 @@ use std::fmt::Write;
 use jsonschema::{PatternOptions, ValidationError};
 use serde_json::Value;
 
-use crate::error::{PluginHostError, one_line};
+use tollgate_domain::text::one_line;
+
+use crate::error::PluginHostError;
 
 /// Most bytes of a schema.
 const BYTES: usize = 64 << 10;

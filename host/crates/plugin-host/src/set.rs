@@ -72,7 +72,7 @@ pub struct ShadowPrice {
     /// Its file, since two in the shadow may be of one plugin.
     pub file: Arc<str>,
     /// Who says it.
-    pub plugin: PluginIdentity,
+    pub plugin: Arc<PluginIdentity>,
     /// What it says.
     pub outcome: CostOutcome,
 }
@@ -167,7 +167,7 @@ impl PluginSet {
         self.pricing(true, tenant, usage)
             .map(|member| ShadowPrice {
                 file: Arc::clone(&member.file),
-                plugin: (*member.loaded.identity).clone(),
+                plugin: Arc::clone(&member.loaded.identity),
                 outcome: price::one(&member.loaded, tenant, usage, false),
             })
             .collect()

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use tollgate_domain::PluginIdentity;
+use tollgate_domain::{BreakerState, PluginIdentity};
 
-use crate::breaker::BreakerState;
 use crate::error::{PluginHostError, chain};
 use crate::loaded::Loaded;
 use crate::manifest::Isolation;

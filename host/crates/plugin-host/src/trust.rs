@@ -100,23 +100,15 @@ impl Known {
 mod tests {
     use std::collections::HashSet;
     use std::fs;
-    use std::path::Path;
-    use std::sync::{Arc, mpsc};
-
-    use arc_swap::ArcSwap;
 
     use super::*;
     use crate::engine::Runtime;
     use crate::limits::PluginHostSettings;
-    use crate::meter::Meters;
-    use crate::registry::Shared;
-    use crate::set::PluginSet;
+    use crate::testing::{Alone, built};
 
     #[test]
     fn a_signature_must_be_missing_in_two_scans() {
-        let built = "../../../plugins/target/wasm32-wasip2/release/cost_per_token.wasm";
-        let content = fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join(built))
-            .expect("run `cargo xtask build-plugins`");
+        let content = built("cost_per_token");
         let keys = minisign::KeyPair::generate_unencrypted_keypair().unwrap();
         let signature = minisign::sign(None, &keys.sk, content.as_slice(), None, None).unwrap();
         let folder = tempfile::tempdir().unwrap();
@@ -128,19 +120,12 @@ mod tests {
             ..PluginHostSettings::new(folder.path())
         };
         let runtime = Runtime::start(&settings).unwrap();
-        let shared = Arc::new(Shared {
-            set: ArcSwap::from_pointee(PluginSet::new(0, Vec::new())),
-            status: ArcSwap::from_pointee(Vec::new()),
-            meters: Meters::default(),
-        });
-        let (_commands, obeyed) = mpsc::sync_channel(1);
-        let (alarm, _reminders) = mpsc::sync_channel(1);
-        let mut registry = Registry::new(settings, runtime, Arc::clone(&shared), obeyed, alarm);
+        let mut alone = Alone::new(settings, runtime);
         // Whether another scan is due soon, and whether it serves.
         let mut scan = || {
             let listing = folder::list(folder.path()).unwrap();
-            let again = registry.scan(&listing, &HashSet::new());
-            (again, shared.set.load().plugins().count() == 1)
+            let again = alone.registry.scan(&listing, &HashSet::new());
+            (again, alone.shared.set.load().plugins().count() == 1)
         };
         let text = signature.into_string();
         for round in 0..3 {

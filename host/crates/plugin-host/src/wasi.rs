@@ -13,8 +13,10 @@ use wasmtime::component::{
     Component, ComponentType, HasSelf, Linker, LinkerInstance, Lower, Resource, ResourceType,
 };
 
+use tollgate_domain::text::one_line;
+
 use crate::bindings::log::{self, Level};
-use crate::error::{Denied, one_line};
+use crate::error::Denied;
 use crate::instance::State;
 use crate::log::PluginLog;
 

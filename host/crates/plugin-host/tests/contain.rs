@@ -9,8 +9,8 @@ use std::fs;
 use std::time::Duration;
 
 use support::{Fixture, amount, built, span, usage};
-use tollgate_domain::{CostOutcome, FaultKind, Resource, Span};
-use tollgate_plugin_host::{BreakerState, Limits, PluginHost, PluginMeter, PluginStatus, Role};
+use tollgate_domain::{BreakerState, CostOutcome, FaultKind, Resource, Span};
+use tollgate_plugin_host::{Limits, PluginHost, PluginMeter, PluginStatus, Role};
 
 const COST: &str = "cost.wasm";
 const HOSTILE: &str = "hostile.wasm";

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use tollgate_domain::UnixNanos;
+use tollgate_domain::text::one_line;
 use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, value};
 
 use crate::error::TenancyError;
@@ -101,7 +102,7 @@ pub fn revoke(path: &Path, id: &str) -> Result<bool, TenancyError> {
         let key = keys.and_then(|keys| keys.iter_mut().find(named));
         let key = key.ok_or_else(|| TenancyError::NoSuchKey {
             path: path.to_owned(),
-            id: crate::error::one_line(id, 64),
+            id: one_line(id, 64),
         })?;
         new = key.get("revoked").and_then(Item::as_bool) != Some(true);
         key.insert("revoked", value(true));
@@ -196,7 +197,7 @@ fn edit(
     };
     parse(path, &text)?;
     let mut document: DocumentMut = text.parse().map_err(|error: toml_edit::TomlError| {
-        let why = crate::error::one_line(error.message(), 512);
+        let why = one_line(error.message(), 512);
         TenancyError::configuration(&path.display().to_string(), why)
     })?;
     change(&mut document)?;

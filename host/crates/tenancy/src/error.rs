@@ -89,20 +89,3 @@ impl TenancyError {
         Self::File { path: path.to_owned(), doing, source }
     }
 }
-
-/// `text` on one line, with what a terminal would act on written out, and cut at `limit` bytes.
-pub(crate) fn one_line(text: &str, limit: usize) -> String {
-    let mut line = String::new();
-    for c in text.trim().chars() {
-        if line.len() >= limit {
-            line.push('…');
-            break;
-        }
-        if c.is_control() {
-            line.extend(c.escape_default());
-        } else {
-            line.push(c);
-        }
-    }
-    line
-}

@@ -36,9 +36,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use tollgate_domain::UnixNanos;
+use tollgate_domain::text::one_line;
 use wildmatch::WildMatch;
 
-use crate::error::one_line;
 use crate::limits::{Budget, Limits};
 use crate::secret::Digest;
 use crate::written::{WrittenFile, allotment, at_place, check_name};

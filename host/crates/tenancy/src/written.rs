@@ -4,11 +4,10 @@ use std::ops::RangeInclusive;
 
 use serde::Deserialize;
 use tollgate_domain::money::PICO_PER_UNIT;
-use tollgate_domain::place::place;
+use tollgate_domain::place;
 use tollgate_domain::{Currency, Money, UnixNanos};
 use wildmatch::WildMatch;
 
-use crate::error::one_line;
 use crate::limits::{Budget, LARGEST_LIMIT, Limits, Per, identity, share};
 use crate::rules::{Allotment, Key};
 use crate::secret::Digest;
@@ -237,6 +236,5 @@ pub(crate) fn parse_moment(text: &str) -> Option<UnixNanos> {
 
 /// One line that names the key, as far as the parser got, and where it stands.
 pub(crate) fn at_place(text: &str, path: &str, error: &toml::de::Error) -> String {
-    let place = place(text, &one_line(path, 256), error.span().map(|span| span.start));
-    format!("{place}: {}", one_line(error.message(), 512))
+    place::fault(text, path, error.span().map(|span| span.start), error.message())
 }

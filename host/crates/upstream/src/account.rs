@@ -171,8 +171,9 @@ fn bytecount(text: &str) -> u64 {
     u64::try_from(begin).unwrap_or(u64::MAX)
 }
 
-/// Its first characters, without control characters.
-pub(crate) fn shortened(text: &str, most: usize) -> String {
+/// What is kept of a name or a message of a server: its first characters, without control characters. It goes into
+/// attributes and answers, where `…` and what is written out would not be the server's words.
+fn shortened(text: &str, most: usize) -> String {
     text.chars().take(most).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 

@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Uri};
+use tollgate_domain::BreakerState;
 
-use crate::breaker::{Breaker, BreakerState};
+use crate::breaker::Breaker;
 use crate::config::{BackendSettings, BreakerSettings, Kind};
 use crate::transport::Transport;
 

@@ -7,39 +7,14 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tollgate_domain::BreakerState;
+
 use crate::config::BreakerSettings;
 
 /// Parts of the window, each forgotten as a whole.
 const SLICES: usize = 8;
 /// A probe whose result has not come for so long is given up, and another may be made.
 const PROBE: Duration = Duration::from_secs(600);
-
-/// How a backend's breaker stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum BreakerState {
-    /// The backend is asked.
-    #[default]
-    Closed,
-    /// It is not asked for so long.
-    Open {
-        /// Until the next probe may be made.
-        wait: Duration,
-    },
-    /// The pause is over, and one attempt decides.
-    HalfOpen,
-}
-
-impl BreakerState {
-    /// Its name in metrics and in lists.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Closed => "closed",
-            Self::Open { .. } => "open",
-            Self::HalfOpen => "half_open",
-        }
-    }
-}
 
 /// What an attempt is to the breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::account::shortened;
+use tollgate_domain::text::one_line;
 
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
@@ -143,5 +143,5 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
         }
         source = cause.source();
     }
-    shortened(&line, 512)
+    one_line(&line, 512)
 }

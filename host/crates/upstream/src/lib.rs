@@ -43,7 +43,6 @@ mod written;
 
 pub use account::{Account, ReportedError};
 pub use backend::{BackendStatus, HealthState};
-pub use breaker::BreakerState;
 pub use config::{Balance, Kind};
 pub use error::{UpstreamError, UpstreamErrorKind};
 pub use exchange::{Exchange, Form, Head, Piece, PieceKind};

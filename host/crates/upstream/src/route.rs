@@ -5,8 +5,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+use tollgate_domain::BreakerState;
+
 use crate::backend::Backend;
-use crate::breaker::BreakerState;
 use crate::config::{Balance, BreakerSettings, Configuration};
 use crate::error::UpstreamError;
 

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use http::Uri;
 use serde::Deserialize;
-use tollgate_domain::place::place;
+use tollgate_domain::place;
+use tollgate_domain::text::one_line;
 use wildmatch::WildMatch;
 
-use crate::account::shortened;
 use crate::config::{
     BackendSettings, Balance, BreakerSettings, Configuration, HealthSettings, Kind, Secret,
 };
@@ -170,7 +170,7 @@ pub(crate) fn parse(
     let mut names = HashSet::new();
     let mut backends = Vec::with_capacity(written.backend.len());
     for (place, backend) in written.backend.into_iter().enumerate() {
-        let name = shortened(&backend.name, 64);
+        let name = one_line(&backend.name, 64);
         let wrong = |why: &str| Wrong::Here(format!("backend[{place}] ({name}): {why}"));
         if !names.insert(backend.name.clone()) {
             return Err(wrong("name: another backend has it"));
@@ -221,7 +221,7 @@ impl WrittenBackend {
                 return Err("key-file: key-env is there already".to_owned().into());
             }
             (Some(name), None) => Some(environment(&name).ok_or_else(|| {
-                format!("key-env: the environment has no {}", shortened(&name, 64))
+                format!("key-env: the environment has no {}", one_line(&name, 64))
             })?),
             (None, Some(file)) => Some(read_text(&folder.join(file)).map_err(Wrong::Elsewhere)?),
             (None, None) => None,
@@ -307,7 +307,7 @@ fn models(written: Option<Vec<WrittenModel>>) -> Result<Models, String> {
         name_of(&key, name)?;
         name_of(&key, there)?;
         if !models.add(name, there) {
-            return Err(format!("{key}: {:?} stands in it twice", shortened(name, 64)));
+            return Err(format!("{key}: {:?} stands in it twice", one_line(name, 64)));
         }
     }
     Ok(models)
@@ -357,8 +357,7 @@ fn range(
 
 /// One line that names the key, as far as the parser got, and where it stands.
 fn at_place(text: &str, path: &str, error: &toml::de::Error) -> String {
-    let place = place(text, &shortened(path, 256), error.span().map(|span| span.start));
-    format!("{place}: {}", shortened(error.message(), 512))
+    place::fault(text, path, error.span().map(|span| span.start), error.message())
 }
 
 #[cfg(test)]

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use support::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tollgate_domain::BreakerState;
 use tollgate_upstream::{
-    BreakerState, FailedKind, HealthState, Trail, UpstreamError, UpstreamErrorKind, Upstreams,
+    FailedKind, HealthState, Trail, UpstreamError, UpstreamErrorKind, Upstreams,
 };
 
 const ANSWER: &str = r#"{"model":"m-1","choices":[{"index":0,"message":{"content":"hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":1}}"#;

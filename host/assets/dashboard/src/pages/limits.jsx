@@ -7,7 +7,7 @@ export function Limits() {
   const load = useLoad((abort) => get("limits", abort), "limits", 10);
   return (
     <>
-      <Heading title="Limits & budgets" load={load}>Rates count the last minute; budgets count money, with what requests in flight have reserved.</Heading>
+      <Heading title="Limits & budgets" load={load}>What counts towards a rate is given back evenly within a minute; budgets count money, with what requests in flight have reserved.</Heading>
       <Loaded load={load}>{(all) => (
         <>
           {all.trouble && <Notice tone="bad"><p>The file of keys cannot be used as it is now, so the last good one holds: {all.trouble}</p></Notice>}

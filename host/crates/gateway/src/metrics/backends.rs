@@ -1,11 +1,11 @@
 //! Other servers and the store that limits are shared through, as they count themselves.
 
+use tollgate_domain::BreakerState;
 use tollgate_telemetry::metrics::{Family, Snapshot};
 use tollgate_tenancy::LimiterStatus;
 use tollgate_upstream::{BackendStatus, HealthState};
 
 use super::double;
-use super::plugins::BREAKER_STATES;
 
 pub(super) fn of_backends(backends: &[BackendStatus], to: &mut Snapshot) {
     let mut attempts = Family::new(
@@ -35,7 +35,7 @@ pub(super) fn of_backends(backends: &[BackendStatus], to: &mut Snapshot) {
             let good = status.health == HealthState::Healthy;
             healthy.add([backend], f64::from(u8::from(good)));
         }
-        for state in BREAKER_STATES {
+        for state in BreakerState::NAMES {
             let is = f64::from(u8::from(status.breaker.name() == state));
             breaker.add([backend, ("state", state)], is);
         }

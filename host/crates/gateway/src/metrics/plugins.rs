@@ -5,14 +5,11 @@
 
 use std::collections::BTreeSet;
 
-use tollgate_domain::PluginIdentity;
+use tollgate_domain::{BreakerState, PluginIdentity};
 use tollgate_plugin_host::{LatencyHistogram, PluginMeter, PluginStatus};
 use tollgate_telemetry::metrics::{Family, Histogram, Snapshot, Unit};
 
 use super::double;
-
-/// The names of all states of a breaker.
-pub(super) const BREAKER_STATES: [&str; 3] = ["closed", "open", "half_open"];
 
 /// What is told of a file of the plugin folder.
 pub(crate) struct File<'a> {
@@ -134,7 +131,7 @@ pub(super) fn of_files(all: &[File<'_>], generation: u64, to: &mut Snapshot) {
         let (of_plugin, of_file) = (("plugin", plugin.name.as_str()), ("file", *name));
         let (version, digest) = (("version", &*plugin.version), ("digest", &*plugin.digest));
         info.add([of_plugin, version, digest, of_file], 1.0);
-        for state in BREAKER_STATES {
+        for state in BreakerState::NAMES {
             let value = if *breaker == state { 1.0 } else { 0.0 };
             breakers.add([of_plugin, of_file, ("state", state)], value);
         }

@@ -52,7 +52,7 @@ fn usage(model: &str) -> Usage {
 }
 
 fn price(name: &str, outcome: CostOutcome) -> Vec<ShadowPrice> {
-    vec![ShadowPrice { file: format!("{name}.wasm").into(), plugin: plugin(name), outcome }]
+    vec![ShadowPrice { file: format!("{name}.wasm").into(), plugin: plugin(name).into(), outcome }]
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn tenants_cannot_make_series_without_end() {
     assert_eq!(other.requests.get(&ShadowResult::Dearer), Some(&51));
     // Another plugin shadows from now on: what the first one had makes room.
     count("new", "b");
-    let names: Vec<String> = shadow.series().into_iter().map(|s| s.plugin.name).collect();
+    let names: Vec<String> = shadow.series().iter().map(|s| s.plugin.name.clone()).collect();
     assert_eq!(names, ["b"]);
 }
 

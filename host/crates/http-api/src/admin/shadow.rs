@@ -33,7 +33,7 @@ fn one(series: &ShadowSeries) -> Value {
         .collect();
     json!({
         "file": &*series.file,
-        "plugin": series.plugin,
+        "plugin": *series.plugin,
         "other": other,
         "model": model,
         "tenant": tenant,
@@ -67,7 +67,7 @@ mod tests {
         };
         let series = ShadowSeries {
             file: "new.wasm".into(),
-            plugin,
+            plugin: plugin.into(),
             group: ShadowGroup::Of { model: "m".to_owned(), tenant: Some("t".to_owned()) },
             requests: [(ShadowResult::Cheaper, 2)].into(),
             amounts: vec![ShadowAmounts {

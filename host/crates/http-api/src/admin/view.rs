@@ -4,8 +4,8 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tollgate_domain::PluginIdentity;
-use tollgate_gateway::{BreakerState, FileState, PluginMeter, PluginStatus};
+use tollgate_domain::{BreakerState, PluginIdentity};
+use tollgate_gateway::{FileState, PluginMeter, PluginStatus};
 
 /// All files of the plugin folder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -174,7 +174,7 @@ impl PluginView {
 impl BreakerView {
     fn of(status: &PluginStatus) -> Self {
         let until = match status.breaker {
-            BreakerState::Open { until } => Some(timestamp(until)),
+            BreakerState::Open { wait } => Some(timestamp(SystemTime::now() + wait)),
             BreakerState::Closed | BreakerState::HalfOpen => None,
         };
         let fault = Some(status.breaker_fault.clone()).filter(|fault| !fault.is_empty());

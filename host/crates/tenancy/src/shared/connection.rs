@@ -14,7 +14,9 @@ use arc_swap::ArcSwap;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{Client, RedisError, ScriptInvocation};
 
-use crate::error::{TenancyError, one_line};
+use tollgate_domain::text::one_line;
+
+use crate::error::TenancyError;
 
 /// Answers in a row that may come too late before the server counts as away.
 const LATE: u32 = 3;

@@ -5,9 +5,10 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{Client, RedisError};
 use tollgate_domain::UnixNanos;
+use tollgate_domain::text::one_line;
 
 use super::{RedisSettings, client};
-use crate::error::{TenancyError, one_line};
+use crate::error::TenancyError;
 
 /// What Redis says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tollgate_domain::record::Operation;
+use tollgate_domain::text::one_line;
 
 use crate::anthropic::messages::{self, Block, Turn};
 use crate::error::UpstreamError;
@@ -176,7 +177,7 @@ impl<'a> Request<'a> {
 
 /// An error that names a parameter.
 pub(super) fn unsupported(parameter: &str, why: &str) -> UpstreamError {
-    let parameter = crate::account::shortened(parameter, 128);
+    let parameter = one_line(parameter, 128);
     let message = format!("`{parameter}` cannot be sent to the backend of this model: {why}");
     UpstreamError::parameter(parameter, message)
 }

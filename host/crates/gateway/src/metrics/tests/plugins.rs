@@ -94,7 +94,7 @@ fn shadow_prices_become_series() {
     let usd = |pico| Money::new(pico, Currency::USD);
     let series = ShadowSeries {
         file: "s.wasm".into(),
-        plugin: identity("d"),
+        plugin: identity("d").into(),
         group: ShadowGroup::Of { model: "m".to_owned(), tenant: None },
         requests: [(ShadowResult::Cheaper, 2), (ShadowResult::Failed, 1)].into(),
         amounts: vec![ShadowAmounts { billed: usd(3_000_000), shadow: usd(1_000_000) }],

@@ -126,7 +126,7 @@ fn backends_and_limits_are_told_as_they_count_themselves() {
         weight: 1,
         in_flight: 3,
         max_in_flight: None,
-        breaker: tollgate_upstream::BreakerState::HalfOpen,
+        breaker: tollgate_domain::BreakerState::HalfOpen,
         breaker_openings: 1,
         health: HealthState::Unhealthy { problem: "status 500".to_owned() },
         attempts: 10,
