@@ -160,8 +160,9 @@ impl Inner {
         let incoming = incoming.map_err(|error| malformed(&error))?;
         let receipt = Receipt { rejected: incoming.rejected, problem: incoming.problem };
         let mut outcomes = Outcomes::from([("rejected", receipt.rejected)]);
-        let sorted = block_in_place(|| ingest.sort(&self.ledger, incoming.groups, &mut outcomes))?;
-        let ids = sorted.ids.clone();
+        let sorted = block_in_place(|| ingest.sort(&self.ledger, incoming.groups, &mut outcomes));
+        let mut sorted = sorted?;
+        let ids = std::mem::take(&mut sorted.ids);
         let plugins = self.plugins.pin();
         let (payloads, calls) =
             block_in_place(|| self.priced(caller, &plugins, sorted, &mut outcomes));
@@ -202,13 +203,13 @@ impl Inner {
         plugins: &PluginSet,
         sorted: Sorted,
         outcomes: &mut Outcomes,
-    ) -> (Vec<Payload>, Vec<Record>) {
+    ) -> (Vec<Payload>, Vec<Arc<Record>>) {
         let now = SystemTime::now().into();
         let tenant = |span: &Span, origin: &Origin| match &caller.0.key_id {
             Some(_) => caller.0.tenant.clone(),
             None => genai::tenant(span, origin),
         };
-        let mut records = Vec::with_capacity(sorted.calls.len());
+        let mut records: Vec<Arc<Record>> = Vec::with_capacity(sorted.calls.len());
         for (call, origin, span) in sorted.calls {
             let tenant = tenant(&span, &origin);
             let mut record = record::of(call, &origin, span, tenant, caller, now);
@@ -220,13 +221,16 @@ impl Inner {
                 Some(usage) => plugins.price(record.tenant.as_deref(), usage),
             };
             *outcomes.entry(record.cost.status()).or_default() += 1;
-            records.push(record);
+            records.push(Arc::new(record));
         }
         let mut batches = BTreeMap::<Option<String>, Vec<SpanBatch>>::new();
         for Group { origin, spans } in sorted.passed {
             for span in spans {
                 let tenant = tenant(&span, &origin);
-                let batches = batches.entry(tenant.clone()).or_default();
+                let batches = match batches.get_mut(&tenant) {
+                    Some(batches) => batches,
+                    None => batches.entry(tenant.clone()).or_default(),
+                };
                 if batches.last().is_none_or(|last| last.len() >= BATCH) {
                     batches.push(SpanBatch { tenant, arrived: now, groups: Vec::new() });
                 }
@@ -240,13 +244,13 @@ impl Inner {
                 }
             }
         }
-        let of_calls = records.iter().map(|record| Payload::Record(Box::new(record.clone())));
+        let of_calls = records.iter().map(|record| Payload::Record(Arc::clone(record)));
         let others = batches.into_values().flatten().map(|batch| Payload::Spans(Box::new(batch)));
         (of_calls.chain(others).collect(), records)
     }
 
     /// Tells budgets, counters and plugins in the shadow of calls that are on record.
-    fn settle(&self, caller: &Caller, plugins: &PluginSet, calls: &[Record]) {
+    fn settle(&self, caller: &Caller, plugins: &PluginSet, calls: &[Arc<Record>]) {
         for record in calls {
             if let Some(cost) = record.cost.cost() {
                 let mut payer = caller.0.clone();
