@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.trace import Link, SpanKind
 
 from certificates import Authority
-from conftest import PROGRAM, free_port, replace_file, until
+from conftest import PROGRAM, ROOT, free_port, replace_file, until
 from receivers import GrpcReceiver
 from senders import CHAT, chat, export, post, provider, request, span
 
@@ -159,6 +159,38 @@ def test_a_call_is_billed_once_whoever_tells_of_it_and_however_often(start, rece
     skipped = [s for s in spans if s.attributes.get("tollgate.cost.status") == "unpriced"]
     assert {s.attributes["tollgate.cost.reason"] for s in skipped} == {"counted_elsewhere"}
     assert total(gateway)["requests"] == 3
+
+
+def test_of_a_call_that_was_tried_again_the_attempt_that_answered_is_billed(start, receiver):
+    gateway = start()
+    failed = span(2, parent=1, name="attempt", gen_ai__operation__name="chat", gen_ai__request__model="gpt-4o-mini")
+    failed.status.code = 2
+    # One that broke off has used tokens all the same, and providers bill them.
+    torn = chat(3, parent=1, name="attempt", gen_ai__usage__output_tokens=7)
+    torn.status.code = 2
+    export(gateway, failed, torn, chat(4, parent=1, name="attempt"), chat(1, name="client"))
+    spans = until(lambda: len(receiver.spans) == 4 and {int(s.span_id, 16): s.attributes for s in receiver.spans}, what="all")
+    told = {number: (s["tollgate.cost.status"], s.get("tollgate.cost.reason")) for number, s in spans.items()}
+    assert told == {
+        1: ("unpriced", "counted_elsewhere"),
+        2: ("unpriced", "missing_usage"),
+        3: ("priced", None),
+        4: ("priced", None),
+    }
+    assert float(spans[3]["tollgate.cost.amount"]) < float(spans[4]["tollgate.cost.amount"])
+    assert total(gateway)["cost_status"]["priced"] == 2
+
+
+def test_the_span_of_vllm_is_priced(start, receiver):
+    gateway = start()
+    body = (ROOT / "tests/spans/vllm.json").read_text().replace("meta-llama/Llama-3.1-8B-Instruct", "gpt-4o-mini")
+    answer = post(gateway, body.encode(), "application/json")
+    assert (answer.status_code, answer.json()) == (200, {})
+    spans = until(lambda: len(receiver.spans) == 2 and list(receiver.spans), what="both spans")
+    assert {s.attributes["tollgate.cost.status"] for s in spans} == {"priced"}
+    assert {s.name for s in spans} == {"llm_request"} and spans[0].attributes["gen_ai.latency.e2e"] == 0.5
+    tokens = total(gateway)["tokens"]
+    assert (tokens["input"], tokens["input_cache_read"], tokens["output"]) == (84, 16, 34)
 
 
 def test_what_is_acknowledged_survives_a_kill_and_is_billed_once(start, receiver, tmp_path):

@@ -173,6 +173,7 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
             bytes: settings.capture_bytes,
         },
         receives: !settings.otlp_listen.is_empty(),
+        received_bytes_per_minute: settings.otlp_bytes_per_minute,
     })
     .await?;
     let following = tokio::spawn(tenancy::follow(tenancy.clone(), folder));

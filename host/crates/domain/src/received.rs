@@ -85,7 +85,7 @@ pub struct Scope {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Group {
     /// Who recorded them.
-    #[serde(with = "shared")]
+    #[serde(with = "crate::shared")]
     pub origin: Arc<Origin>,
     /// The spans, in the order they were sent.
     pub spans: Vec<Span>,
@@ -112,7 +112,7 @@ pub struct ReceivedCall {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response_id: Option<String>,
     /// Who recorded it.
-    #[serde(with = "shared")]
+    #[serde(with = "crate::shared")]
     pub origin: Arc<Origin>,
     /// The span as it was sent.
     pub span: Span,
@@ -167,21 +167,4 @@ fn of(span: &Span, origin: &Arc<Origin>) -> Span {
     let mut span = span.clone();
     span.received.get_or_insert_default().origin = Arc::clone(origin);
     span
-}
-
-/// What several spans share is stored as if each had it alone.
-mod shared {
-    use std::sync::Arc;
-
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    use super::Origin;
-
-    pub fn serialize<S: Serializer>(origin: &Arc<Origin>, to: S) -> Result<S::Ok, S::Error> {
-        origin.as_ref().serialize(to)
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<Origin>, D::Error> {
-        Origin::deserialize(from).map(Arc::new)
-    }
 }

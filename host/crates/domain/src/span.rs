@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -13,10 +14,11 @@ pub use crate::value::Value;
 /// Name of an attribute.
 pub type Key = Cow<'static, str>;
 
-/// Attributes in the order they were set; a key stands in it once.
+/// Attributes in the order they were set; a key stands in it once. Copies share them until one is
+/// changed: a span is copied on its way from the ledger to each exporter, and few copies are changed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Attributes(Vec<(Key, Value)>);
+pub struct Attributes(#[serde(with = "crate::shared")] Arc<Vec<(Key, Value)>>);
 
 impl Attributes {
     /// None yet.
@@ -27,11 +29,7 @@ impl Attributes {
 
     /// Sets `key`, replacing what it had.
     pub fn set(&mut self, key: impl Into<Key>, value: impl Into<Value>) {
-        let (key, value) = (key.into(), value.into());
-        match self.0.iter_mut().find(|(k, _)| *k == key) {
-            Some((_, old)) => *old = value,
-            None => self.0.push((key, value)),
-        }
+        set(Arc::make_mut(&mut self.0), key.into(), value.into());
     }
 
     /// Sets `key` if there is a value.
@@ -49,14 +47,16 @@ impl Attributes {
 
     /// Removes `key`; whether it was there.
     pub fn remove(&mut self, key: &str) -> bool {
-        let before = self.0.len();
-        self.0.retain(|(k, _)| k != key);
-        self.0.len() != before
+        let is_there = self.get(key).is_some();
+        if is_there {
+            Arc::make_mut(&mut self.0).retain(|(k, _)| k != key);
+        }
+        is_there
     }
 
     /// Keeps those whose key is to be kept.
     pub fn retain(&mut self, mut keep: impl FnMut(&Key) -> bool) {
-        self.0.retain(|(key, _)| keep(key));
+        Arc::make_mut(&mut self.0).retain(|(key, _)| keep(key));
     }
 
     /// All of them, in order.
@@ -83,26 +83,35 @@ const FEW: usize = 32;
 impl<K: Into<Key>> FromIterator<(K, Value)> for Attributes {
     /// As if each were set in turn, in linear time.
     fn from_iter<I: IntoIterator<Item = (K, Value)>>(pairs: I) -> Self {
-        let mut attributes = Self::new();
+        let pairs = pairs.into_iter();
+        let mut all = Vec::with_capacity(pairs.size_hint().0);
         let mut places: HashMap<Key, usize> = HashMap::new();
         for (key, value) in pairs {
             let key = key.into();
-            if attributes.0.len() < FEW {
-                attributes.set(key, value);
+            if all.len() < FEW {
+                set(&mut all, key, value);
                 continue;
             }
             if places.is_empty() {
-                places = attributes.0.iter().map(|(key, _)| key.clone()).zip(0..).collect();
+                places = all.iter().map(|(key, _)| key.clone()).zip(0..).collect();
             }
-            match places.get(&key).and_then(|place| attributes.0.get_mut(*place)) {
+            match places.get(&key).and_then(|place| all.get_mut(*place)) {
                 Some((_, old)) => *old = value,
                 None => {
-                    places.insert(key.clone(), attributes.0.len());
-                    attributes.0.push((key, value));
+                    places.insert(key.clone(), all.len());
+                    all.push((key, value));
                 }
             }
         }
-        attributes
+        Self(Arc::new(all))
+    }
+}
+
+/// Sets `key` among these, replacing what it had.
+fn set(all: &mut Vec<(Key, Value)>, key: Key, value: Value) {
+    match all.iter_mut().find(|(k, _)| *k == key) {
+        Some((_, old)) => *old = value,
+        None => all.push((key, value)),
     }
 }
 
@@ -203,6 +212,32 @@ mod tests {
         assert_eq!(attributes.len(), 2);
         assert_eq!(attributes.get("a"), Some(&Value::Int(2)));
         assert!(attributes.remove("a") && !attributes.remove("a"));
+    }
+
+    #[test]
+    fn copies_share_until_one_is_changed() {
+        let mut one: Attributes =
+            [("a", Value::Int(1)), ("b", Value::Int(2))].into_iter().collect();
+        let kept = one.clone();
+        assert!(
+            !one.remove("c") && Arc::ptr_eq(&one.0, &kept.0),
+            "nothing to remove, nothing to copy"
+        );
+        let changes: [fn(&mut Attributes); 3] = [
+            |one| one.set("a", 3_i64),
+            |one| assert!(one.remove("b")),
+            |one| one.retain(|key| key != "a"),
+        ];
+        for change in changes {
+            let before = one.clone();
+            change(&mut one);
+            assert!(one != before && !Arc::ptr_eq(&one.0, &before.0));
+        }
+        assert_eq!((one.len(), kept.get("a"), kept.len()), (0, Some(&Value::Int(1)), 2));
+        // On record it is what it was when each had its own.
+        let stored = serde_json::to_string(&kept).unwrap();
+        assert_eq!(stored, r#"[["a",1],["b",2]]"#);
+        assert_eq!(serde_json::from_str::<Attributes>(&stored).unwrap(), kept);
     }
 
     #[test]

@@ -61,8 +61,8 @@ struct Outgoing {
 /// What leaves in one attempt.
 enum Load {
     Spans(Vec<Span>),
-    /// Requests of metrics or logs, behind each other.
-    Passed(Signal, Vec<u8>),
+    /// Requests of metrics or logs, behind each other; all attempts share them.
+    Passed(Signal, Bytes),
 }
 
 impl Default for Load {
@@ -308,9 +308,7 @@ impl Courier {
             let began = Instant::now();
             let attempt = match load {
                 Load::Spans(spans) => self.exporter.send(spans).await,
-                Load::Passed(signal, bytes) => {
-                    self.exporter.pass(*signal, Bytes::copy_from_slice(bytes)).await
-                }
+                Load::Passed(signal, bytes) => self.exporter.pass(*signal, bytes.clone()).await,
             };
             self.meter.attempted(began.elapsed());
             let (message, after) = match attempt {

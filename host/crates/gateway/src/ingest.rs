@@ -14,14 +14,15 @@
 //! All of that within the newest spans ([`window`]), which are known again after a restart.
 
 mod passed;
+mod rate;
 mod record;
 mod window;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::block_in_place;
 use tollgate_domain::received::{Group, Origin, SpanBatch};
 use tollgate_domain::{CostOutcome, ErrorKind, Record, Span, UnpricedReason};
@@ -35,6 +36,7 @@ use tracing::Instrument;
 use crate::call::{Caller, Refusal};
 use crate::serve::unrecorded;
 use crate::{Gateway, Inner};
+use rate::Rate;
 use window::{Known, Seen, Window};
 
 /// Requests that are worked on at a time. Policy when there are more: *refuse*, with 429.
@@ -53,6 +55,7 @@ const LOOK_BACK: u64 = 262_144;
 #[derive(Debug)]
 pub(crate) struct Ingest {
     places: Arc<Semaphore>,
+    rate: Rate,
     state: Mutex<State>,
 }
 
@@ -76,11 +79,25 @@ pub struct Receipt {
 type Outcomes = BTreeMap<&'static str, u64>;
 
 impl Ingest {
-    /// Knows what the ledger holds.
-    pub(crate) fn new(ledger: &Ledger) -> Result<Self, LedgerError> {
+    /// Knows what the ledger holds. Each sender may send so many bytes a minute.
+    pub(crate) fn new(ledger: &Ledger, per_minute: Option<u64>) -> Result<Self, LedgerError> {
         let window = remembered(ledger)?;
         let state = Mutex::new(State { window, stale: false });
-        Ok(Self { places: Arc::new(Semaphore::new(AT_A_TIME)), state })
+        let rate = Rate::new(per_minute);
+        Ok(Self { places: Arc::new(Semaphore::new(AT_A_TIME)), rate, state })
+    }
+
+    /// A place to work on a request of so many bytes.
+    fn place(&self, caller: &Caller, bytes: usize) -> Result<OwnedSemaphorePermit, Refusal> {
+        let place = Arc::clone(&self.places).try_acquire_owned();
+        let place = place.map_err(|_| busy("The gateway is busy with other requests."))?;
+        let taken = self.rate.take(caller.0.key_id.as_deref(), bytes, Instant::now());
+        taken.map_err(|wait| {
+            let message = "The sender has sent as much as it may in a minute \
+                (otlp-mib-per-minute); send the same again later.";
+            Refusal::new(ErrorKind::RateLimited, message).retry_after(wait)
+        })?;
+        Ok(place)
     }
 
     /// Takes note of a request of our own: spans that tell of it are not billed.
@@ -154,14 +171,14 @@ impl Inner {
         encoding: Encoding,
     ) -> Result<Receipt, Refusal> {
         let ingest = self.ready_to_take()?;
-        let place = Arc::clone(&ingest.places).try_acquire_owned();
-        let _place = place.map_err(|_| busy("The gateway is busy with other spans."))?;
+        let _place = ingest.place(caller, body.len())?;
         let incoming = block_in_place(|| receive::decode(body, encoding));
         let incoming = incoming.map_err(|error| malformed(&error))?;
         let receipt = Receipt { rejected: incoming.rejected, problem: incoming.problem };
         let mut outcomes = Outcomes::from([("rejected", receipt.rejected)]);
-        let sorted = block_in_place(|| ingest.sort(&self.ledger, incoming.groups, &mut outcomes))?;
-        let ids = sorted.ids.clone();
+        let sorted = block_in_place(|| ingest.sort(&self.ledger, incoming.groups, &mut outcomes));
+        let mut sorted = sorted?;
+        let ids = std::mem::take(&mut sorted.ids);
         let plugins = self.plugins.pin();
         let (payloads, calls) =
             block_in_place(|| self.priced(caller, &plugins, sorted, &mut outcomes));
@@ -202,13 +219,13 @@ impl Inner {
         plugins: &PluginSet,
         sorted: Sorted,
         outcomes: &mut Outcomes,
-    ) -> (Vec<Payload>, Vec<Record>) {
+    ) -> (Vec<Payload>, Vec<Arc<Record>>) {
         let now = SystemTime::now().into();
         let tenant = |span: &Span, origin: &Origin| match &caller.0.key_id {
             Some(_) => caller.0.tenant.clone(),
             None => genai::tenant(span, origin),
         };
-        let mut records = Vec::with_capacity(sorted.calls.len());
+        let mut records: Vec<Arc<Record>> = Vec::with_capacity(sorted.calls.len());
         for (call, origin, span) in sorted.calls {
             let tenant = tenant(&span, &origin);
             let mut record = record::of(call, &origin, span, tenant, caller, now);
@@ -220,13 +237,16 @@ impl Inner {
                 Some(usage) => plugins.price(record.tenant.as_deref(), usage),
             };
             *outcomes.entry(record.cost.status()).or_default() += 1;
-            records.push(record);
+            records.push(Arc::new(record));
         }
         let mut batches = BTreeMap::<Option<String>, Vec<SpanBatch>>::new();
         for Group { origin, spans } in sorted.passed {
             for span in spans {
                 let tenant = tenant(&span, &origin);
-                let batches = batches.entry(tenant.clone()).or_default();
+                let batches = match batches.get_mut(&tenant) {
+                    Some(batches) => batches,
+                    None => batches.entry(tenant.clone()).or_default(),
+                };
                 if batches.last().is_none_or(|last| last.len() >= BATCH) {
                     batches.push(SpanBatch { tenant, arrived: now, groups: Vec::new() });
                 }
@@ -240,13 +260,13 @@ impl Inner {
                 }
             }
         }
-        let of_calls = records.iter().map(|record| Payload::Record(Box::new(record.clone())));
+        let of_calls = records.iter().map(|record| Payload::Record(Arc::clone(record)));
         let others = batches.into_values().flatten().map(|batch| Payload::Spans(Box::new(batch)));
         (of_calls.chain(others).collect(), records)
     }
 
     /// Tells budgets, counters and plugins in the shadow of calls that are on record.
-    fn settle(&self, caller: &Caller, plugins: &PluginSet, calls: &[Record]) {
+    fn settle(&self, caller: &Caller, plugins: &PluginSet, calls: &[Arc<Record>]) {
         for record in calls {
             if let Some(cost) = record.cost.cost() {
                 let mut payer = caller.0.clone();

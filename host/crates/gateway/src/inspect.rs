@@ -131,7 +131,7 @@ impl Admin {
         let found = self.look(move |admin| {
             let Some(stored) = admin.ledger.reader()?.numbered(number)? else { return Ok(None) };
             let Stored { seq, number, record } = stored.clone();
-            let leaves = Outbound { seq, number, what: Payload::Record(Box::new(record)) };
+            let leaves = Outbound { seq, number, what: Payload::Record(Arc::new(record)) };
             let leaves = Arc::new(leaves);
             let spans = match &exporter {
                 Some(name) => {

@@ -106,6 +106,9 @@ pub struct Parts {
     pub capture: CaptureSettings,
     /// Whether it takes spans of other programs.
     pub receives: bool,
+    /// Most bytes that each of their senders may send in a minute, spans, metrics and logs together;
+    /// none: any number.
+    pub received_bytes_per_minute: Option<u64>,
 }
 
 /// A model in this process.
@@ -169,8 +172,8 @@ impl Gateway {
     pub async fn start(parts: Parts) -> Result<(Self, Delivery), LedgerError> {
         let Opened { ledger, interrupted } = parts.ledger;
         recover::end_interrupted(&ledger, &parts.plugins, interrupted).await?;
-        let ingest = parts.receives.then(|| tokio::task::block_in_place(|| Ingest::new(&ledger)));
-        let ingest = ingest.transpose()?;
+        let ingest = || Ingest::new(&ledger, parts.received_bytes_per_minute);
+        let ingest = parts.receives.then(|| tokio::task::block_in_place(ingest)).transpose()?;
         let (plugins, exporters) = (parts.plugins.clone(), parts.exporters.len());
         let tracer = Tracer::new(plugins, parts.resource, parts.address, exporters);
         let tracer = Arc::new(tracer);

@@ -29,7 +29,7 @@ pub(crate) async fn end_interrupted(
             }
             _ => CostOutcome::Unpriced { reason: UnpricedReason::PluginsChanged },
         };
-        ledger.finish(ticket, &record).instrument(log).await?;
+        ledger.finish(ticket, record).instrument(log).await?;
     }
     if found > 0 {
         tracing::warn!(

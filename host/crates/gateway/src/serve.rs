@@ -97,7 +97,7 @@ async fn live(gateway: Arc<Inner>, call: Call, request: Request, mut reply: Repl
         true => terms.settle(tokens, &cost),
         false => terms.release(),
     }
-    let record = request.served(End {
+    let record = Arc::new(request.served(End {
         phases: tapped.times.phases(&request.arrived, tokenize, submitted),
         outcome: tapped.outcome(),
         usage,
@@ -108,8 +108,8 @@ async fn live(gateway: Arc<Inner>, call: Call, request: Request, mut reply: Repl
         upstream: upstream.map(|call| tapped.complete(call, &request.arrived)),
         engine: tapped.engine,
         response_model: tapped.response.model.take(),
-    });
-    let recorded = gateway.finished(ticket, &record).await;
+    }));
+    let recorded = gateway.finished(ticket, Arc::clone(&record)).await;
     let overhead = tapped.times.overhead(&request.arrived, submitted);
     gateway.requests.count(&record, Some(overhead));
     if let Some(ingest) = &gateway.ingest {
@@ -137,7 +137,7 @@ async fn tell(
 
 impl Inner {
     /// Puts the end of a request on record; the refusal to tell the client if that cannot be done.
-    async fn finished(&self, ticket: Ticket, record: &Record) -> Result<(), Refusal> {
+    async fn finished(&self, ticket: Ticket, record: Arc<Record>) -> Result<(), Refusal> {
         let recorded = self.ledger.finish(ticket, record).await;
         recorded.map(drop).map_err(|error| unrecorded(&error))
     }
@@ -146,7 +146,7 @@ impl Inner {
     async fn refused(&self, request: &Request, mut refusal: Refusal) -> Refusal {
         let record = request.refused(&refusal);
         self.requests.count(&record, None);
-        match self.ledger.refused(&record).await {
+        match self.ledger.refused(record).await {
             Ok(_) => refusal.recorded = Some(Box::new(request.ids())),
             Err(error) if refusal.kind != ErrorKind::RecordUnavailable => {
                 return unrecorded(&error);

@@ -97,7 +97,7 @@ fn commits(folder: &Path, durability: Durability, concurrent: u64) -> Row {
                         let asked = Instant::now();
                         let ticket = ledger.start(&first, "set").await.unwrap();
                         ticket.progress(7, 1);
-                        ledger.finish(ticket, &last).await.unwrap();
+                        ledger.finish(ticket, last).await.unwrap();
                         took.push(asked.elapsed());
                     }
                     took

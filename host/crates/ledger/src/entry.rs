@@ -1,5 +1,7 @@
 //! What goes in and comes out.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 use tollgate_domain::passed::Passed;
 use tollgate_domain::received::SpanBatch;
@@ -117,7 +119,7 @@ pub struct Outbound {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Payload {
     /// The record of a request.
-    Record(Box<Record>),
+    Record(Arc<Record>),
     /// Spans of other programs.
     Spans(Box<SpanBatch>),
     /// Metrics or logs of other programs.

@@ -110,9 +110,13 @@ impl Ledger {
     /// # Errors
     /// If it could not be committed. Its client is to be told so: the request goes on record as
     /// failed, with what it used and cost, once the ledger can write again.
-    pub async fn finish(&self, ticket: Ticket, record: &Record) -> Result<Seq, LedgerError> {
-        let entry = self.entry(Kind::of_end(record), record)?;
-        let (record, ticket) = (Box::new(record.clone()), Some(ticket));
+    pub async fn finish(
+        &self,
+        ticket: Ticket,
+        record: impl Into<Arc<Record>>,
+    ) -> Result<Seq, LedgerError> {
+        let (record, ticket) = (record.into(), Some(ticket));
+        let entry = self.entry(Kind::of_end(&record), &record)?;
         self.ask(|reply| Command::End { entry, record, ticket, reply }).await
     }
 
@@ -120,9 +124,9 @@ impl Ledger {
     ///
     /// # Errors
     /// If it could not be committed: then the request is not on record.
-    pub async fn refused(&self, record: &Record) -> Result<Seq, LedgerError> {
-        let entry = self.entry(Kind::Refused, record)?;
-        let record = Box::new(record.clone());
+    pub async fn refused(&self, record: impl Into<Arc<Record>>) -> Result<Seq, LedgerError> {
+        let record = record.into();
+        let entry = self.entry(Kind::Refused, &record)?;
         self.ask(|reply| Command::End { entry, record, ticket: None, reply }).await
     }
 

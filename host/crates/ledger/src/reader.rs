@@ -1,6 +1,7 @@
 //! Reading a ledger from outside, also beside the process that writes it.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tollgate_domain::{Record, UnixNanos};
@@ -328,7 +329,7 @@ pub(crate) fn payload(
     match Kind::named(kind) {
         Some(Kind::Spans) => Ok(Payload::Spans(serde_json::from_str(body).map_err(damaged)?)),
         Some(Kind::Passed) => Ok(Payload::Passed(serde_json::from_str(body).map_err(damaged)?)),
-        _ => Ok(Payload::Record(Box::new(record(file, seq, body)?))),
+        _ => Ok(Payload::Record(Arc::new(record(file, seq, body)?))),
     }
 }
 

@@ -42,7 +42,7 @@ pub(crate) enum Command {
     },
     End {
         entry: NewEntry,
-        record: Box<Record>,
+        record: Arc<Record>,
         ticket: Option<Ticket>,
         reply: Reply<Seq>,
     },
@@ -80,7 +80,7 @@ enum Done {
 
 /// An end that could not be put on record yet.
 struct Owed {
-    record: Box<Record>,
+    record: Arc<Record>,
     ticket: Ticket,
 }
 
@@ -274,7 +274,7 @@ impl Writer {
     fn ended(
         &mut self,
         entry: &NewEntry,
-        record: Box<Record>,
+        record: Arc<Record>,
         ticket: Option<Ticket>,
         seq: Option<Seq>,
         number: u64,
@@ -413,7 +413,7 @@ impl Writer {
         for ((started, record, entry), (seq, number)) in entries.into_iter().zip(done) {
             let place = tickets.iter().position(|ticket| ticket.started == started);
             let ticket = place.map(|place| tickets.swap_remove(place));
-            self.ended(&entry, Box::new(record), ticket, seq, number);
+            self.ended(&entry, Arc::new(record), ticket, seq, number);
         }
         let tail = self.book.tail();
         self.shared.head.send_replace(Head { seq: tail.seq, records: tail.records });

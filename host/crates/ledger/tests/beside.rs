@@ -162,11 +162,11 @@ async fn every_outcome_and_cost() {
     let ledger = Ledger::open(settings(folder.path())).unwrap().ledger;
     for record in &expected {
         if matches!(record.outcome, Outcome::Refused { .. }) {
-            ledger.refused(record).await.unwrap();
+            ledger.refused(record.clone()).await.unwrap();
         } else {
             let ticket = ledger.start(&started(0), "set").await.unwrap();
             ticket.progress(u64::MAX, u64::MAX);
-            ledger.finish(ticket, record).await.unwrap();
+            ledger.finish(ticket, record.clone()).await.unwrap();
         }
     }
     let outside = found(folder.path());

@@ -62,7 +62,7 @@ fn ids(folder: &Path) -> Vec<String> {
 async fn serve_until_refused(ledger: &Ledger, from: u64, acknowledged: &mut Vec<u64>) -> u64 {
     for number in from..from + 100_000 {
         let Ok(ticket) = ledger.start(&started(number), "set").await else { return number };
-        if ledger.finish(ticket, &record(number)).await.is_err() {
+        if ledger.finish(ticket, record(number)).await.is_err() {
             return number;
         }
         acknowledged.push(number);
@@ -84,13 +84,13 @@ async fn survives(folder: &Path, elsewhere: bool, exhaust: impl FnOnce(), reliev
     let kept = tickets.pop().unwrap();
     for (ticket, number) in tickets.into_iter().zip(1000..) {
         ticket.progress(7, 3);
-        let error = ledger.finish(ticket, &record(number)).await.unwrap_err();
+        let error = ledger.finish(ticket, record(number)).await.unwrap_err();
         assert!(!error.to_string().contains("bug"), "{error}");
     }
     let error = ledger.admits().unwrap_err();
     assert_eq!(error.kind(), LedgerErrorKind::Unavailable);
     assert!(ledger.start(&started(2000), "set").await.is_err());
-    assert!(ledger.refused(&record(2001)).await.is_err());
+    assert!(ledger.refused(record(2001)).await.is_err());
     assert!(ledger.advance("x", Cursor::default()).await.is_err());
     let state = ledger.state();
     assert!(state.failed_commits > 0 && state.unavailable.is_some(), "{state:?}");
@@ -110,7 +110,7 @@ async fn survives(folder: &Path, elsewhere: bool, exhaust: impl FnOnce(), reliev
         assert_eq!(of[0].record.cost, record(number).cost);
     }
     serve(&ledger, 3000..3010).await;
-    ledger.finish(kept, &record(1002)).await.unwrap();
+    ledger.finish(kept, record(1002)).await.unwrap();
     let outside = found(folder);
     let inside = ledger.read(Seq(0), 1_000_000).unwrap();
     assert!(inside.iter().map(|s| s.seq).eq(outside.iter().map(|s| s.seq)));
@@ -160,7 +160,7 @@ async fn closed_on_a_full_disk_it_leaves_what_it_owes_in_flight() {
     disk.fill();
     let mut acknowledged = Vec::new();
     serve_until_refused(&ledger, 0, &mut acknowledged).await;
-    ledger.finish(ticket, &record(1000)).await.unwrap_err();
+    ledger.finish(ticket, record(1000)).await.unwrap_err();
     ledger.close().await.unwrap_err();
     disk.free();
     let opened = open(&disk.ledger());
@@ -289,7 +289,7 @@ async fn age_deletes_whatever_the_clock_once_said() {
     let ahead = now.plus(Duration::from_secs(1 << 30));
     let old = record(0).phases.request.end;
     for (number, at) in (0..).zip([old, ahead, UnixNanos(0), ahead, now, ahead, now]) {
-        ledger.refused(&of(number, at)).await.unwrap();
+        ledger.refused(of(number, at)).await.unwrap();
     }
     until(|| found(folder.path()).len() <= 4).await;
     tokio::time::sleep(Duration::from_millis(1500)).await;

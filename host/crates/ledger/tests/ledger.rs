@@ -28,7 +28,7 @@ async fn records_are_read_as_they_were_written() {
         kind: tollgate_domain::ErrorKind::ModelNotFound,
         message: "no".to_owned(),
     };
-    ledger.refused(&refused).await.unwrap();
+    ledger.refused(refused.clone()).await.unwrap();
     let expected: Vec<Record> = (0..5).map(record).chain([refused]).collect();
     let outside: Vec<Record> = found(folder.path()).into_iter().map(|s| s.record).collect();
     assert_eq!(outside, expected);
@@ -81,8 +81,8 @@ async fn what_was_in_flight_is_found_with_what_it_used() {
     let tokens = |record: &Record| record.usage.as_ref().map(|u| (u.tokens.input, u.tokens.output));
     assert_eq!((tokens(&first.record), tokens(&second.record)), (Some((0, 0)), Some((7, 21))));
     assert!(second.record.phases.request.end > started(3).phases.request.end);
-    opened.ledger.finish(first.ticket, &first.record).await.unwrap();
-    opened.ledger.finish(second.ticket, &second.record).await.unwrap();
+    opened.ledger.finish(first.ticket, first.record).await.unwrap();
+    opened.ledger.finish(second.ticket, second.record).await.unwrap();
     let state = opened.ledger.state();
     assert_eq!((state.started, state.aborted, state.in_flight), (2, 2, 0));
     let ends: Vec<Outcome> =
@@ -199,7 +199,7 @@ async fn retention_waits_for_exporters_and_for_what_is_in_flight() {
     ledger.advance("slow", cursor).await.unwrap();
     // The start of what is in flight stays with all that follows.
     assert_eq!(settles_at(12).await, 12);
-    ledger.finish(long, &record(100)).await.unwrap();
+    ledger.finish(long, record(100)).await.unwrap();
     let head = *ledger.head().borrow();
     let cursor = Cursor { seq: head.seq, records: head.records, ..Cursor::default() };
     ledger.advance("slow", cursor).await.unwrap();
@@ -303,11 +303,11 @@ async fn play(steps: Vec<Step>, partition_bytes: u64) {
             Step::Finish(which) if !running.is_empty() => {
                 let number = *running.keys().nth(which % running.len()).unwrap();
                 let (ticket, _) = running.remove(&number).unwrap();
-                ledger.finish(ticket, &record(number)).await.unwrap();
+                ledger.finish(ticket, record(number)).await.unwrap();
                 ended.push(number);
             }
             Step::Refuse => {
-                ledger.refused(&record(next)).await.unwrap();
+                ledger.refused(record(next)).await.unwrap();
                 ended.push(next);
                 next += 1;
             }
@@ -329,7 +329,7 @@ async fn play(steps: Vec<Step>, partition_bytes: u64) {
                 for (found, (number, (_, used))) in opened.interrupted.into_iter().zip(&running) {
                     assert_eq!(found.record.id, record(*number).id);
                     assert_eq!(found.record.usage.as_ref().unwrap().tokens.output, *used);
-                    opened.ledger.finish(found.ticket, &found.record).await.unwrap();
+                    opened.ledger.finish(found.ticket, found.record).await.unwrap();
                     ended.push(*number);
                 }
                 running.clear();
@@ -377,7 +377,7 @@ proptest! {
         let folder = tempfile::tempdir().unwrap();
         runtime().block_on(async {
             let ledger = open(folder.path()).ledger;
-            ledger.refused(&written).await.unwrap();
+            ledger.refused(written.clone()).await.unwrap();
         });
         prop_assert_eq!(&found(folder.path())[0].record, &written);
         prop_assert_eq!(verify(folder.path(), None, |_| {}).unwrap().records, 1);

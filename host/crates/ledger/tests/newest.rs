@@ -35,7 +35,7 @@ async fn pages_are_whole_and_without_copies() {
         let ledger = Ledger::open(kept).unwrap().ledger;
         let mut refused = record(7_000);
         refused.outcome = Outcome::Refused { kind: ErrorKind::Overloaded, message: "full".into() };
-        ledger.refused(&refused).await.unwrap();
+        ledger.refused(refused).await.unwrap();
         serve(&ledger, 1..REQUESTS).await;
         let all = found(folder.path());
         let named = |text: &str| Some(text.to_owned());
@@ -86,7 +86,7 @@ async fn pages_are_whole_and_without_copies() {
         assert_eq!(under_way.len(), 1);
         assert_eq!(under_way[0].record.id, record(9_000).id);
         assert_eq!(under_way[0].tokens, None);
-        ledger.finish(ticket, &record(9_000)).await.unwrap();
+        ledger.finish(ticket, record(9_000)).await.unwrap();
         ledger.close().await.unwrap();
     }
 }

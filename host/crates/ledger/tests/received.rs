@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::sync::Arc;
+
 use support::record;
 use tollgate_domain::UnixNanos;
 use tollgate_domain::received::{Group, SpanBatch};
@@ -22,7 +24,7 @@ async fn what_was_received_is_there_after_a_restart_and_in_order() {
     let ledger = Ledger::open(settings.clone()).unwrap().ledger;
     let mut sent = Vec::new();
     for number in 0..6 {
-        let payloads = vec![Payload::Record(Box::new(record(number))), batch("acme")];
+        let payloads = vec![Payload::Record(Arc::new(record(number))), batch("acme")];
         ledger.received(payloads.clone()).await.unwrap();
         sent.extend(payloads);
     }

@@ -163,7 +163,7 @@ async fn a_second_end_of_a_request() {
     tamper(whole.path(), 1, "INSERT INTO in_flight VALUES (3, 0, 'set')");
     let mut opened = open(whole.path());
     let again = opened.interrupted.pop().unwrap();
-    opened.ledger.finish(again.ticket, &again.record).await.unwrap();
+    opened.ledger.finish(again.ticket, again.record).await.unwrap();
     opened.ledger.close().await.unwrap();
     let (_, seq, what) = broken(whole.path(), None);
     assert!(seq == Some(21) && what.contains("entry 3, which was not in flight"), "{what}");

@@ -55,6 +55,11 @@ pub struct Given {
     #[arg(long, env = "TOLLGATE_OTLP_KEY", value_name = "FILE")]
     pub otlp_key: Option<PathBuf>,
 
+    /// MiB, not compressed, that each key may send in a minute of spans, metrics and logs together; all
+    /// senders without a key share one allowance [default: none]
+    #[arg(long, env = "TOLLGATE_OTLP_MIB_PER_MINUTE", value_name = "N")]
+    pub otlp_mib_per_minute: Option<u64>,
+
     /// File with the token of the admin API; or set TOLLGATE_ADMIN_TOKEN to the token itself
     /// [default: none]
     #[arg(long, env = "TOLLGATE_ADMIN_TOKEN_FILE", value_name = "FILE")]
@@ -250,7 +255,7 @@ fn one_or_more<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<String>>
 
 impl Given {
     /// The counts that must not be 0, by their names.
-    pub(crate) fn at_least_one(&self) -> [(&'static str, Option<u64>); 10] {
+    pub(crate) fn at_least_one(&self) -> [(&'static str, Option<u64>); 11] {
         let wide = |count: Option<usize>| count.map(|count| count as u64);
         [
             ("max-running", wide(self.max_running)),
@@ -259,6 +264,7 @@ impl Given {
             ("max-queued", wide(self.max_queued)),
             ("max-body-bytes", wide(self.max_body_bytes)),
             ("stall-seconds", self.stall_seconds),
+            ("otlp-mib-per-minute", self.otlp_mib_per_minute),
             ("ledger-retain-days", self.ledger_retain_days),
             ("ledger-retain-mib", self.ledger_retain_mib),
             ("ledger-budget-mib", self.ledger_budget_mib),
@@ -279,6 +285,7 @@ impl Given {
             otlp_listen: self.otlp_listen.or(other.otlp_listen),
             otlp_certificate: self.otlp_certificate.or(other.otlp_certificate),
             otlp_key: self.otlp_key.or(other.otlp_key),
+            otlp_mib_per_minute: self.otlp_mib_per_minute.or(other.otlp_mib_per_minute),
             admin_token_file: self.admin_token_file.or(other.admin_token_file),
             model: self.model.or(other.model),
             backends: self.backends.or(other.backends),

@@ -28,6 +28,8 @@ pub struct Settings {
     pub otlp_listen: Vec<SocketAddr>,
     /// PEM files of the certificate that they are taken under TLS with, and of its key.
     pub otlp_tls: Option<(PathBuf, PathBuf)>,
+    /// Most bytes that a sender of those may send in a minute.
+    pub otlp_bytes_per_minute: Option<u64>,
     /// Token of the admin API; there where it is not on loopback.
     pub admin_token: Option<Secret>,
     /// Models to run in this process; none: there is none. No two have one name.
@@ -256,6 +258,7 @@ fn with_defaults(given: Given, tenancy: Tenancy, program: &Path) -> Settings {
         admin_listen: given.admin_listen,
         otlp_listen: given.otlp_listen.unwrap_or_default(),
         otlp_tls: given.otlp_certificate.zip(given.otlp_key),
+        otlp_bytes_per_minute: given.otlp_mib_per_minute.map(|mib| mib.saturating_mul(1 << 20)),
         admin_token: None,
         models: match (given.model, &given.backends) {
             (Some(models), _) => {

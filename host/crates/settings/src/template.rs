@@ -16,13 +16,14 @@ pub const SCHEMA_FILE: &str = "tollgate.schema.json";
 const WIDTH: usize = 98;
 
 /// What to write for settings that have no default which is a value.
-const EXAMPLES: [(&str, &str); 31] = [
+const EXAMPLES: [(&str, &str); 32] = [
     ("plugins", "\"plugins\""),
     ("plugin-keys", "[\"RWQ...\"]"),
     ("admin-listen", "\"127.0.0.1:9090\""),
     ("otlp-listen", "[\"127.0.0.1:4317\", \"127.0.0.1:4318\"]"),
     ("otlp-certificate", "\"otlp.pem\""),
     ("otlp-key", "\"otlp-key.pem\""),
+    ("otlp-mib-per-minute", "256"),
     ("admin-token-file", "\"admin-token\""),
     ("model", "\"demo\""),
     ("backends", "\"backends.toml\""),

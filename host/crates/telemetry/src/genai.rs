@@ -2,8 +2,9 @@
 //!
 //! One table (`genai/table.rs`) says under which names the writers that are known keep each fact.
 //! Counts are normalised to OpenTelemetry's meaning: cached tokens are part of the input, reasoning
-//! is part of the output. A sender whose parts are larger than its whole counts them apart, as
-//! Anthropic's API does; then they are added.
+//! is part of the output. A sender that counts them apart, as Anthropic's and Bedrock's APIs do, is
+//! found out by its total or by parts that are larger than their whole, or its process says so; then
+//! they are added.
 
 mod table;
 
@@ -113,7 +114,7 @@ pub fn call(span: &Span, origin: &Origin) -> Option<Call> {
     let request_model = request_model.or_else(|| of_process(Fact::RequestModel));
     let request_model = request_model.or_else(|| of_process(Fact::ResponseModel));
     let request_model = request_model.unwrap_or_default();
-    let tokens = tokens(attributes, &operation);
+    let tokens = tokens(attributes, &operation, process);
     if tokens.is_none() && !table::INFERENCE.contains(&operation.as_str()) {
         return None;
     }
@@ -137,7 +138,7 @@ pub fn call(span: &Span, origin: &Origin) -> Option<Call> {
         stream: keys(Fact::Stream)
             .iter()
             .any(|key| attributes.get(key) == Some(&Value::Bool(true))),
-        finish_reason: text(Fact::FinishReason),
+        finish_reason: text(Fact::FinishReason).map(first_of_list),
         first_token: double(attributes, keys(Fact::FirstToken)).and_then(|seconds| {
             let after = std::time::Duration::try_from_secs_f64(seconds).ok()?;
             Some(span.interval.start.plus(after).min(span.interval.end))
@@ -193,7 +194,7 @@ fn operation(span: &Span, dialect: Dialect) -> Option<String> {
 }
 
 /// What was used; none if no count is there.
-fn tokens(attributes: &Attributes, operation: &str) -> Option<TokenUsage> {
+fn tokens(attributes: &Attributes, operation: &str, process: &Attributes) -> Option<TokenUsage> {
     let count = |fact| number(attributes, keys(fact));
     let total = count(Fact::Total);
     let (input, output) = match (count(Fact::Input), count(Fact::Output), total) {
@@ -208,10 +209,14 @@ fn tokens(attributes: &Attributes, operation: &str) -> Option<TokenUsage> {
     let (read, write) = (part(Fact::CacheRead), part(Fact::CacheWrite));
     let cached = read.saturating_add(write);
     let reasoning = part(Fact::Reasoning);
-    let whole = |whole: u64, parts: u64| {
-        if parts > whole { whole.saturating_add(parts) } else { whole }
+    let whole = |whole: u64, parts: u64, apart: bool| {
+        if apart || parts > whole { whole.saturating_add(parts) } else { whole }
     };
-    let (input, output) = (whole(input, cached), whole(output, reasoning));
+    let beyond = total.map_or(0, |total| total.saturating_sub(input.saturating_add(output)));
+    let (cached_apart, reasoning_apart) = apart(beyond, cached, reasoning);
+    let cached_apart = said_apart(process).unwrap_or(cached_apart);
+    let input = whole(input, cached, cached_apart);
+    let output = whole(output, reasoning, reasoning_apart);
     Some(TokenUsage {
         input,
         input_cache_read: read,
@@ -223,6 +228,30 @@ fn tokens(attributes: &Attributes, operation: &str) -> Option<TokenUsage> {
         output_audio: part(Fact::OutputAudio).min(output),
         output_image: part(Fact::OutputImage).min(output),
     })
+}
+
+/// Which of the parts a total has beyond input and output: those that are counted apart from them.
+fn apart(beyond: u64, cached: u64, reasoning: u64) -> (bool, bool) {
+    if beyond == 0 {
+        return (false, false);
+    }
+    let both = cached.checked_add(reasoning) == Some(beyond);
+    (both || beyond == cached, both || (beyond == reasoning && beyond != cached))
+}
+
+/// Whether cached tokens are counted apart from the input, where the process says it.
+fn said_apart(process: &Attributes) -> Option<bool> {
+    match process.get(table::CACHED)? {
+        Value::Text(said) if said == table::CACHED_APART => Some(true),
+        Value::Text(said) if said == table::CACHED_INCLUDED => Some(false),
+        _ => None,
+    }
+}
+
+/// Some write a list as the text of one in JSON.
+fn first_of_list(text: String) -> String {
+    let items = text.starts_with('[').then(|| serde_json::from_str::<Vec<String>>(&text).ok());
+    items.flatten().and_then(|items| items.into_iter().next()).unwrap_or(text)
 }
 
 /// The first of these keys that has a text, which is not empty; of a list its first.

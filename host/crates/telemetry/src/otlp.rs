@@ -2,6 +2,7 @@
 //! them.
 
 mod client;
+pub(crate) mod encode;
 mod grpc;
 mod http;
 pub(crate) mod message;
@@ -9,21 +10,15 @@ mod raw;
 mod signal;
 mod tls;
 
-use std::collections::VecDeque;
-use std::ops::Range;
-use std::sync::Arc;
-
 use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::resource::v1::Resource as OtlpResource;
-use prost::Message;
 use tollgate_domain::passed::Signal;
-use tollgate_domain::received::Origin;
 use tollgate_domain::span::{Resource, Span};
 
 pub(crate) use self::client::{OtlpClient, Refusal};
-use self::message::Outgoing;
 use self::raw::Raw;
 use crate::error::TelemetryError;
 use crate::exporter::{Accepted, SendError};
@@ -31,9 +26,6 @@ use crate::settings::{OtlpSettings, Protocol};
 
 /// Largest request, a little below the 4 MiB that most receivers take at most.
 const LARGEST_REQUEST: usize = 4_000_000;
-
-/// Most bytes that a message's field costs besides its content: tag and length.
-const FIELD: usize = 8;
 
 /// A sender of spans to one receiver.
 #[derive(Debug)]
@@ -43,8 +35,6 @@ pub(crate) struct Otlp {
     metrics: Option<OtlpClient>,
     logs: Option<OtlpClient>,
     resource: OtlpResource,
-    /// Bytes of a request without spans.
-    empty_request: usize,
 }
 
 impl Otlp {
@@ -55,11 +45,9 @@ impl Otlp {
     ) -> Result<Self, TelemetryError> {
         let client = OtlpClient::new(settings)?;
         let resource = message::resource(resource);
-        let empty_request =
-            message::of_origin(&resource, None, Vec::new()).encoded_len() + 5 * FIELD;
         let of = |signal| beside(settings, signal).map(|settings| OtlpClient::new(&settings));
         let (metrics, logs) = (of(Signal::Metrics).transpose()?, of(Signal::Logs).transpose()?);
-        Ok(Self { client, metrics, logs, resource, empty_request })
+        Ok(Self { client, metrics, logs, resource })
     }
 
     /// Whether it knows where to send metrics or logs.
@@ -122,27 +110,18 @@ impl Otlp {
     /// One attempt at all of `spans`. A request that the receiver finds too large is halved, down to
     /// a span that counts as rejected if the receiver takes others.
     pub(crate) async fn send(&mut self, spans: &[Span]) -> Result<Accepted, SendError> {
-        let mut converted: Vec<Outgoing> = spans.iter().map(message::outgoing).collect();
-        let mut requests = self.requests(&converted);
         let mut outcome = Outcome::default();
-        while let Some(range) = requests.pop_front() {
-            // The first requests are made of what was measured; halves are converted again.
-            let part = if converted.is_empty() {
-                let part = spans.get(range.clone()).unwrap_or_default();
-                part.iter().map(message::outgoing).collect()
-            } else {
-                let rest = converted.split_off(range.len().min(converted.len()));
-                std::mem::replace(&mut converted, rest)
-            };
-            let request = message::request(&self.resource, part);
-            match self.client.export(request).await {
+        // The next ones are the last.
+        let mut left = vec![spans];
+        while let Some(next) = left.pop() {
+            let (count, request) = encode::request(&self.resource, next, LARGEST_REQUEST);
+            let (now, later) = next.split_at(count);
+            left.extend((!later.is_empty()).then_some(later));
+            match self.client.export(Raw::<ExportTraceServiceRequest>::new(request)).await {
                 Ok(partial) => outcome.took(partial.unwrap_or_default()),
-                Err(Refusal::TooLarge { .. }) if range.len() > 1 => {
-                    // Out of step from here on: what was measured is of no use any more.
-                    converted.clear();
-                    let middle = range.start + range.len() / 2;
-                    requests.push_front(middle..range.end);
-                    requests.push_front(range.start..middle);
+                Err(Refusal::TooLarge { .. }) if now.len() > 1 => {
+                    let (first, second) = now.split_at(now.len() / 2);
+                    left.extend([second, first]);
                 }
                 Err(Refusal::TooLarge { problem }) => outcome.refused(problem),
                 Err(Refusal::Never { problem }) => return Err(self.never(&problem)),
@@ -157,40 +136,6 @@ impl Otlp {
             }
         }
         outcome.result().map_err(|problem| self.never(&problem))
-    }
-
-    /// Which spans travel together.
-    fn requests(&self, spans: &[Outgoing]) -> VecDeque<Range<usize>> {
-        let mut requests = VecDeque::new();
-        let (mut start, mut size) = (0, 0);
-        let mut before: Option<&Arc<Origin>> = None;
-        for (at, Outgoing { span, origin }) in spans.iter().enumerate() {
-            // Each change of origin costs a resource and a scope.
-            let changed = at > 0 && !Origin::is_same(before, origin.as_ref());
-            let head = if changed || at == start { self.head(origin.as_ref()) } else { 0 };
-            before = origin.as_ref();
-            let more = span.encoded_len() + FIELD;
-            if at > start && size + head + more > LARGEST_REQUEST {
-                requests.push_back(start..at);
-                (start, size) = (at, self.head(origin.as_ref()));
-            } else {
-                size += head;
-            }
-            size += more;
-        }
-        requests.push_back(start..spans.len());
-        requests
-    }
-
-    /// Bytes of a group of spans without its spans.
-    fn head(&self, origin: Option<&Arc<Origin>>) -> usize {
-        match origin {
-            None => self.empty_request,
-            Some(origin) => {
-                let empty = message::of_origin(&self.resource, Some(origin), Vec::new());
-                empty.encoded_len() + 5 * FIELD
-            }
-        }
     }
 
     fn never(&self, problem: &str) -> SendError {

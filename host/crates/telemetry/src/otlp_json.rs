@@ -99,7 +99,7 @@ impl OtlpJson {
 /// The span in JSON, its texts cut where it would not fit; `None` if it does not even so.
 fn fitting(span: &Span, room: usize) -> Option<String> {
     let json = |span: &Span| {
-        let json = serde_json::to_string(&message::outgoing(span).span).ok()?;
+        let json = serde_json::to_string(&message::span(span)).ok()?;
         (json.len() <= room).then_some(json)
     };
     json(span).or_else(|| CUTS.iter().find_map(|longest| json(&cut(span, *longest))))

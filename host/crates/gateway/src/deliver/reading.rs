@@ -157,24 +157,22 @@ fn signal(stored: &Arc<Outbound>) -> Option<Signal> {
 /// Requests of one signal, behind each other in as few as receivers take: the bytes of two requests
 /// are a request of all that is in both. Where the exporter does not pass them on, nothing leaves.
 fn passed(signal: Signal, run: &[Arc<Outbound>], passes: bool) -> Vec<Outgoing> {
-    let mut outgoing: Vec<Outgoing> = Vec::new();
+    let mut together: Vec<(Vec<u8>, Vec<(Seq, usize)>)> = Vec::new();
     for stored in run {
         let Payload::Passed(request) = &stored.what else { continue };
         let bytes: &[u8] = if passes { &request.request } else { &[] };
-        match outgoing.last_mut() {
-            Some(Outgoing { load: Load::Passed(_, so_far), parts })
-                if so_far.len().saturating_add(bytes.len()) <= PASSED_AT_ONCE =>
-            {
+        match together.last_mut() {
+            Some((so_far, parts)) if so_far.len().saturating_add(bytes.len()) <= PASSED_AT_ONCE => {
                 so_far.extend_from_slice(bytes);
                 parts.push((stored.seq, bytes.len()));
             }
-            _ => outgoing.push(Outgoing {
-                load: Load::Passed(signal, bytes.to_vec()),
-                parts: vec![(stored.seq, bytes.len())],
-            }),
+            _ => together.push((bytes.to_vec(), vec![(stored.seq, bytes.len())])),
         }
     }
+    let outgoing = together.into_iter();
     outgoing
+        .map(|(bytes, parts)| Outgoing { load: Load::Passed(signal, bytes.into()), parts })
+        .collect()
 }
 
 /// Time that never goes back, by which somebody may be behind.

@@ -10,7 +10,7 @@ use tollgate_ledger::Payload;
 use tollgate_telemetry::receive::{self, Encoding};
 use tracing::Instrument;
 
-use super::{busy, malformed};
+use super::malformed;
 use crate::call::{Caller, Refusal};
 use crate::serve::unrecorded;
 use crate::{Gateway, Inner};
@@ -50,8 +50,7 @@ impl Inner {
         encoding: Encoding,
     ) -> Result<(), Refusal> {
         let ingest = self.ready_to_take()?;
-        let place = Arc::clone(&ingest.places).try_acquire_owned();
-        let _place = place.map_err(|_| busy("The gateway is busy with other requests."))?;
+        let _place = ingest.place(caller, body.len())?;
         let request = block_in_place(|| receive::passed(body, encoding, signal));
         let request = request.map_err(|error| malformed(&error))?;
         if request.is_empty() {

@@ -86,7 +86,9 @@ fn message(mut framed: Bytes, encoding: &str) -> Result<Bytes, Refusal> {
 pub(super) fn code(kind: ErrorKind) -> GrpcCode {
     match kind {
         ErrorKind::InvalidRequest => GrpcCode::InvalidArgument,
-        ErrorKind::TooLarge | ErrorKind::Overloaded => GrpcCode::ResourceExhausted,
+        ErrorKind::TooLarge | ErrorKind::Overloaded | ErrorKind::RateLimited => {
+            GrpcCode::ResourceExhausted
+        }
         ErrorKind::Unauthorized => GrpcCode::Unauthenticated,
         ErrorKind::Forbidden => GrpcCode::PermissionDenied,
         ErrorKind::NotFound | ErrorKind::MethodNotAllowed | ErrorKind::UnsupportedMediaType => {

@@ -138,7 +138,7 @@ pub fn open(folder: &Path) -> Opened {
 pub async fn serve(ledger: &Ledger, numbers: std::ops::Range<u64>) {
     for number in numbers {
         let ticket = ledger.start(&started(number), "set").await.unwrap();
-        ledger.finish(ticket, &record(number)).await.unwrap();
+        ledger.finish(ticket, record(number)).await.unwrap();
     }
 }
 

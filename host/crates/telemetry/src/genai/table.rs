@@ -2,7 +2,7 @@
 //!
 //! Sources: semantic conventions for generative AI from 1.27 to 1.42 and the drafts after it
 //! (`gen_ai.*`), vLLM's `tracing/utils.py`, OpenInference's `semconv/trace`, OpenLLMetry's
-//! `semconv_ai` in its older (`llm.*`) and newer form, the tutorial.
+//! `semconv_ai` in its older (`llm.*`) and newer form, Strands' `telemetry/tracer.py`, the tutorial.
 
 /// Something that is known of a call.
 #[derive(Clone, Copy, Debug)]
@@ -80,6 +80,7 @@ pub(super) fn keys(fact: Fact) -> &'static [&'static str] {
             "gen_ai.usage.cache_write.input_tokens",
             "gen_ai.usage.cache_creation.input_tokens",
             "gen_ai.usage.cache_creation_input_tokens",
+            "gen_ai.usage.cache_write_input_tokens",
             "llm.token_count.prompt_details.cache_write",
             "llm.usage.cache_creation_input_tokens",
         ],
@@ -120,6 +121,11 @@ pub(super) fn keys(fact: Fact) -> &'static [&'static str] {
 
 /// Names of a tenant, on a span or on its process.
 pub(super) const TENANT: &[&str] = &["tollgate.tenant", "tenant.id"];
+
+/// On a process: how it counts cached tokens, where its spans do not tell.
+pub(super) const CACHED: &str = "tollgate.usage.cached";
+pub(super) const CACHED_APART: &str = "apart";
+pub(super) const CACHED_INCLUDED: &str = "included";
 
 /// Longest name of a tenant.
 pub(super) const TENANT_BYTES: usize = 256;

@@ -194,6 +194,74 @@ fn each_writer_is_understood() {
     }
 }
 
+/// Input, cache read, cache write, output, reasoning and total as they are sent, what the process says
+/// of cached tokens, and the input and output that it comes to.
+type Counted = ([Option<i64>; 6], Option<&'static str>, (u64, u64));
+
+#[test]
+fn parts_that_are_counted_apart_are_added() {
+    let cases: [Counted; 14] = [
+        // As the conventions ask; so OpenAI's API, and OpenLLMetry and OpenInference of any.
+        ([Some(100), Some(60), None, Some(20), Some(5), None], None, (100, 20)),
+        ([Some(100), Some(60), None, Some(20), Some(5), Some(120)], None, (100, 20)),
+        // Anthropic's API as it is: nobody could read more from a cache than all there was.
+        ([Some(10), Some(1000), Some(50), Some(4), None, None], None, (1060, 4)),
+        // Fewer cached than others: only the total tells.
+        ([Some(100), Some(60), Some(10), Some(20), None, Some(190)], None, (170, 20)),
+        ([Some(100), Some(60), Some(10), Some(20), None, Some(120)], None, (100, 20)),
+        // Without one it is as the conventions say, unless the process says otherwise.
+        ([Some(100), Some(60), Some(10), Some(20), None, None], None, (100, 20)),
+        ([Some(100), Some(60), Some(10), Some(20), None, None], Some("apart"), (170, 20)),
+        ([Some(100), Some(60), Some(10), Some(20), None, Some(190)], Some("included"), (100, 20)),
+        ([Some(100), Some(60), Some(10), Some(20), None, None], Some("so so"), (100, 20)),
+        // No process can say what cannot be.
+        ([Some(10), Some(60), None, Some(20), None, None], Some("included"), (70, 20)),
+        // Gemini's API has thoughts beside what it says.
+        ([Some(100), None, None, Some(20), Some(15), Some(135)], None, (100, 35)),
+        ([Some(100), Some(60), None, Some(20), Some(15), Some(195)], None, (160, 35)),
+        // A total that has something else in it tells nothing.
+        ([Some(100), Some(60), None, Some(20), Some(15), Some(777)], None, (100, 20)),
+        // What is beyond may be either: it is added once.
+        ([Some(100), Some(5), None, Some(20), Some(5), Some(125)], None, (105, 20)),
+    ];
+    let keys = [
+        "input_tokens",
+        "cache_read.input_tokens",
+        "cache_creation_input_tokens",
+        "output_tokens",
+        "reasoning_tokens",
+        "total_tokens",
+    ];
+    for (sent, said, wanted) in cases {
+        let sent = keys.iter().zip(sent).filter_map(|(key, count)| Some((key, count?)));
+        let sent = sent.map(|(key, count)| (format!("gen_ai.usage.{key}"), Value::Int(count)));
+        let mut process = Attributes::new();
+        process.set_some("tollgate.usage.cached", said);
+        let attributes: Attributes = sent.collect();
+        let found = tokens(&attributes, "chat", &process).unwrap();
+        assert_eq!((found.input, found.output), wanted, "{attributes:?} {said:?}");
+    }
+}
+
+#[test]
+fn vllm_is_understood_as_its_source_has_it() {
+    let sent = include_bytes!("../../../../../tests/spans/vllm.json");
+    let incoming = crate::receive::decode(sent, crate::receive::Encoding::Json).unwrap();
+    let group = &incoming.groups[0];
+    let calls: Vec<Call> =
+        group.spans.iter().map(|span| call(span, &group.origin).unwrap()).collect();
+    assert_eq!(calls.len(), 2);
+    for (call, (reason, cached)) in calls.iter().zip([(None, 0), (Some("stop"), 16)]) {
+        assert_eq!((call.dialect, call.provider.as_str()), (Dialect::Vllm, "vllm"));
+        assert_eq!(call.request_model, "meta-llama/Llama-3.1-8B-Instruct");
+        let tokens = call.tokens.unwrap();
+        assert_eq!((tokens.input, tokens.input_cache_read, tokens.output), (42, cached, 17));
+        assert_eq!((call.max_tokens, call.temperature), (Some(64), Some(0.7)));
+        assert_eq!(call.finish_reason.as_deref(), reason);
+        assert_eq!(call.first_token, Some(UnixNanos(1_764_000_000_125_000_000)));
+    }
+}
+
 #[test]
 fn tenants_come_from_the_span_then_the_process_then_the_user() {
     let mut origin = Origin::default();
@@ -216,7 +284,7 @@ proptest! {
         let pairs: Vec<(String, Value)> = keys.iter().zip(counts)
             .map(|(key, count)| (format!("gen_ai.usage.{key}"), Value::Int(count))).collect();
         let attributes: Attributes = pairs.into_iter().collect();
-        if let Some(t) = tokens(&attributes, "chat") {
+        if let Some(t) = tokens(&attributes, "chat", &Attributes::new()) {
             prop_assert!(t.input_cache_read.saturating_add(t.input_cache_write) <= t.input);
             prop_assert!(t.output_reasoning <= t.output && t.input_audio <= t.input);
         }

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use flate2::write::GzEncoder;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -70,19 +71,19 @@ impl Http {
         Err(refusal(status, &headers, &body.unwrap_or_default()))
     }
 
-    fn body<S: Signal>(&self, request: &S) -> io::Result<Vec<u8>> {
+    fn body<S: Signal>(&self, request: &S) -> io::Result<Bytes> {
         let plain = match self.json {
-            true => serde_json::to_vec(request)?,
-            false => request.encode_to_vec(),
+            true => serde_json::to_vec(request)?.into(),
+            false => request.bytes(),
         };
         match self.compression {
             None => Ok(plain),
             Some(Compression::Gzip) => {
                 let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::fast());
                 encoder.write_all(&plain)?;
-                encoder.finish()
+                encoder.finish().map(Bytes::from)
             }
-            Some(Compression::Zstd) => zstd::encode_all(plain.as_slice(), 0),
+            Some(Compression::Zstd) => zstd::encode_all(&*plain, 0).map(Bytes::from),
         }
     }
 }

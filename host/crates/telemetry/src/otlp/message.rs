@@ -1,13 +1,15 @@
-//! Spans as OTLP's messages. Spans that others recorded and sent us keep their resource and their
-//! scope, ours have ours.
+//! Spans as OTLP's messages, of which JSON is made; protobuf is written without them (`encode`). Spans
+//! that others recorded and sent us keep their resource and their scope, ours have ours.
 
 use std::sync::Arc;
 
+#[cfg(any(test, feature = "fuzzing"))]
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{
     AnyValue, ArrayValue, InstrumentationScope, KeyValue, KeyValueList, any_value,
 };
 use opentelemetry_proto::tonic::resource::v1::Resource as OtlpResource;
+use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use opentelemetry_proto::tonic::trace::v1::{
     ResourceSpans, ScopeSpans, Span as OtlpSpan, Status, span as otlp_span,
 };
@@ -24,40 +26,20 @@ pub(crate) const IS_REMOTE: u32 = 0x200;
 /// Of `Span.flags`, as of W3C: the trace is sampled.
 pub(crate) const SAMPLED: u32 = 0x1;
 
-/// A span on its way out, and who recorded it; none: we.
-#[derive(Clone, Debug)]
-pub(crate) struct Outgoing {
-    pub(crate) span: OtlpSpan,
-    pub(crate) origin: Option<Arc<Origin>>,
-}
-
-/// A span as it goes out.
-pub(crate) fn outgoing(of: &Span) -> Outgoing {
-    Outgoing { span: span(of), origin: origin(of).cloned() }
-}
-
 /// Who recorded it; none: we.
 pub(crate) fn origin(span: &Span) -> Option<&Arc<Origin>> {
     span.received.as_deref().map(|received| &received.origin)
 }
 
-/// A request with `spans`; ours are of the resource `own`.
-pub(crate) fn request(own: &OtlpResource, spans: Vec<Outgoing>) -> ExportTraceServiceRequest {
-    ExportTraceServiceRequest { resource_spans: grouped(own, spans) }
-}
-
-/// Neighbours of one origin stand together.
-fn grouped(own: &OtlpResource, spans: Vec<Outgoing>) -> Vec<ResourceSpans> {
-    let mut groups: Vec<(Option<Arc<Origin>>, Vec<OtlpSpan>)> = Vec::new();
-    for Outgoing { span, origin } in spans {
-        match groups.last_mut() {
-            Some((last, spans)) if Origin::is_same(last.as_ref(), origin.as_ref()) => {
-                spans.push(span);
-            }
-            _ => groups.push((origin, vec![span])),
-        }
-    }
-    groups.into_iter().map(|(origin, spans)| of_origin(own, origin.as_deref(), spans)).collect()
+/// A request with `spans`, as `encode` must write it; ours are of the resource `own`.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn request(own: &OtlpResource, spans: &[Span]) -> ExportTraceServiceRequest {
+    let of_one = spans.chunk_by(super::encode::is_of_one);
+    let resource_spans = of_one.map(|spans| {
+        let origin = spans.first().and_then(origin).map(|origin| &**origin);
+        of_origin(own, origin, spans.iter().map(span).collect())
+    });
+    ExportTraceServiceRequest { resource_spans: resource_spans.collect() }
 }
 
 /// Spans of one origin.
@@ -104,15 +86,15 @@ pub(crate) fn resource(resource: &Resource) -> OtlpResource {
     OtlpResource { attributes: key_values(&resource.attributes), ..OtlpResource::default() }
 }
 
-/// One span.
-fn span(span: &Span) -> OtlpSpan {
+/// One span as it goes out.
+pub(crate) fn span(span: &Span) -> OtlpSpan {
     let received = span.received.as_deref();
     OtlpSpan {
         trace_id: trace_id(&span.context),
         span_id: id(span.context.span_id.0),
         trace_state: span.context.trace_state.clone().unwrap_or_default(),
         parent_span_id: span.parent.map(|parent| id(parent.0)).unwrap_or_default(),
-        flags: received.map_or_else(|| flags(span), |received| received.flags),
+        flags: flags(span),
         name: span.name.clone().into_owned(),
         kind: kind(span.kind).into(),
         start_time_unix_nano: span.interval.start.0,
@@ -148,13 +130,17 @@ fn link(link: &SpanLink) -> otlp_span::Link {
     }
 }
 
-fn flags(span: &Span) -> u32 {
+/// As they were sent, where others sent them.
+pub(crate) fn flags(span: &Span) -> u32 {
+    if let Some(received) = &span.received {
+        return received.flags;
+    }
     let sampled = if span.context.sampled { SAMPLED } else { 0 };
     let remote = if span.parent_is_remote { IS_REMOTE } else { 0 };
     sampled | HAS_IS_REMOTE | remote
 }
 
-fn kind(kind: SpanKind) -> otlp_span::SpanKind {
+pub(crate) fn kind(kind: SpanKind) -> otlp_span::SpanKind {
     match kind {
         SpanKind::Unspecified => otlp_span::SpanKind::Unspecified,
         SpanKind::Internal => otlp_span::SpanKind::Internal,
@@ -166,13 +152,17 @@ fn kind(kind: SpanKind) -> otlp_span::SpanKind {
 }
 
 fn status(status: &SpanStatus) -> Status {
-    use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
-    let (code, message) = match status {
+    let (code, message) = status_of(status);
+    Status { code: code.into(), message: message.to_owned() }
+}
+
+/// A status, and what it says.
+pub(crate) fn status_of(status: &SpanStatus) -> (StatusCode, &str) {
+    match status {
         SpanStatus::Unset => (StatusCode::Unset, ""),
         SpanStatus::Ok => (StatusCode::Ok, ""),
         SpanStatus::Error(message) => (StatusCode::Error, message.as_str()),
-    };
-    Status { code: code.into(), message: message.to_owned() }
+    }
 }
 
 fn event(event: &SpanEvent) -> otlp_span::Event {

@@ -1,5 +1,5 @@
-//! A request that is sent on as the bytes that it came as, unknown fields included. Where a receiver
-//! wants JSON it is made of them.
+//! A request whose bytes are there already: spans that were written without messages, and what is sent
+//! on as it came, unknown fields included. Where a receiver wants JSON it is made of them.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -74,5 +74,9 @@ impl<S: Signal> Signal for Raw<S> {
 
     fn partial(response: Self::Response) -> Option<PartialSuccess> {
         S::partial(response)
+    }
+
+    fn bytes(&self) -> Bytes {
+        self.bytes.clone()
     }
 }

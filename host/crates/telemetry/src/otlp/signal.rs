@@ -1,6 +1,7 @@
 //! What differs between traces, metrics and logs on the wire: the gRPC method, and what the answer of
 //! a receiver that took only a part of a request looks like.
 
+use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::logs::v1::{
     ExportLogsServiceRequest, ExportLogsServiceResponse,
 };
@@ -29,6 +30,11 @@ pub(crate) trait Signal: Message + Serialize + Default + 'static {
 
     /// What of the request was not taken, if the answer says anything.
     fn partial(response: Self::Response) -> Option<PartialSuccess>;
+
+    /// The request in protobuf.
+    fn bytes(&self) -> Bytes {
+        self.encode_to_vec().into()
+    }
 }
 
 /// A receiver took a request, but not all of it, or has something to say of it.

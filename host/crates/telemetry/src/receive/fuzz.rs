@@ -11,7 +11,7 @@ use tollgate_domain::{Span, UnixNanos};
 
 use super::{Encoding, Incoming, MAX_SPANS, decode, passed};
 use crate::genai;
-use crate::otlp::message;
+use crate::otlp::{encode, message};
 
 /// A request in protobuf, of whichever signal.
 pub fn protobuf(data: &[u8]) {
@@ -33,8 +33,9 @@ fn request(data: &[u8], encoding: Encoding) {
         }
         let spans = spans(incoming);
         assert!(spans.len() <= MAX_SPANS);
-        let leaving = spans.iter().map(message::outgoing).collect();
-        let leaving = message::request(&Resource::default(), leaving).encode_to_vec();
+        let (taken, leaving) = encode::request(&Resource::default(), &spans, usize::MAX);
+        assert_eq!(taken, spans.len());
+        assert_eq!(leaving, message::request(&Resource::default(), &spans).encode_to_vec());
         let again = decode(&leaving, Encoding::Protobuf).map(self::spans);
         // As text, since no number is equal to what is none.
         assert_eq!(format!("{again:?}"), format!("{:?}", Ok::<_, super::Malformed>(spans)));

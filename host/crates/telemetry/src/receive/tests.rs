@@ -45,7 +45,7 @@ fn nothing_of_a_span_is_lost() {
     assert_eq!((attribute("none"), attribute("null")), (&Value::Empty, &Value::Empty));
     assert!(matches!(attribute("nan"), Value::Double(x) if x.is_nan()));
     // Out as it came in, and in again by the other encoding.
-    let sent = message::request(&Default::default(), vec![message::outgoing(span)]);
+    let sent = message::request(&Default::default(), std::slice::from_ref(span));
     let again = decode(&sent.encode_to_vec(), Encoding::Protobuf).unwrap();
     assert_eq!(format!("{:?}", again.groups), format!("{:?}", incoming.groups));
     let stored: Group =
@@ -178,7 +178,7 @@ fn values_lie_as_deep_in_json_as_in_protobuf_and_no_deeper() {
             Ok(incoming) => {
                 taken += 1;
                 let sent =
-                    message::request(&Default::default(), vec![message::outgoing(only(&incoming))]);
+                    message::request(&Default::default(), std::slice::from_ref(only(&incoming)));
                 let again = decode(&sent.encode_to_vec(), Encoding::Protobuf).unwrap();
                 let stored = serde_json::to_string(&again.groups[0]).unwrap();
                 assert!(
@@ -215,7 +215,7 @@ proptest! {
     fn a_request_with_wrong_bytes_does_no_harm(at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<prop::sample::Index>()) {
         let whole: ExportTraceServiceRequest = {
             let incoming = decode(WHOLE.as_bytes(), Encoding::Json).unwrap();
-            message::request(&Default::default(), vec![message::outgoing(only(&incoming))])
+            message::request(&Default::default(), std::slice::from_ref(only(&incoming)))
         };
         let mut bytes = whole.encode_to_vec();
         let place = at.index(bytes.len());
