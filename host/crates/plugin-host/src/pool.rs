@@ -19,7 +19,7 @@ pub(crate) struct Pool {
 
 #[derive(Default)]
 struct Shelf {
-    /// Boxed, since each call takes one out and puts it back.
+    #[expect(clippy::vec_box, reason = "each call takes one out and puts it back")]
     instances: Vec<Box<Instance>>,
     /// Counts what was put back.
     clock: u64,

@@ -157,7 +157,9 @@ fn signal(stored: &Arc<Outbound>) -> Option<Signal> {
 /// Requests of one signal, behind each other in as few as receivers take: the bytes of two requests
 /// are a request of all that is in both. Where the exporter does not pass them on, nothing leaves.
 fn passed(signal: Signal, run: &[Arc<Outbound>], passes: bool) -> Vec<Outgoing> {
-    let mut together: Vec<(Vec<u8>, Vec<(Seq, usize)>)> = Vec::new();
+    /// Bytes, and how many of them are of which entry.
+    type Joined = (Vec<u8>, Vec<(Seq, usize)>);
+    let mut together: Vec<Joined> = Vec::new();
     for stored in run {
         let Payload::Passed(request) = &stored.what else { continue };
         let bytes: &[u8] = if passes { &request.request } else { &[] };

@@ -216,7 +216,7 @@ fn text(field: u32, text: &str, to: &mut Vec<u8>) {
     }
 }
 
-fn number<T: Default + PartialEq>(
+fn number<T: Copy + Default + PartialEq>(
     field: u32,
     number: T,
     encode: impl Fn(u32, &T, &mut Vec<u8>),
