@@ -343,6 +343,19 @@ def test_plugins_are_shown_and_rolled_back(page):
     until(lambda: page.admin.plugin("cost-per-token.wasm")["state"] == "serving", 30, "the content of the file again")
 
 
+def test_a_dialog_is_answered_by_keyboard(page):
+    focused = "return [document.activeElement.closest('dialog') !== null, document.activeElement.textContent]"
+    page.open("plugins").loaded()
+    for leave in (Keys.ESCAPE, Keys.ENTER):  # Enter: on Cancel, which has the focus
+        button = next(b for b in page.all("button") if b.get_attribute("textContent") == "Disable enrich-labels.wasm")
+        page.browser.execute_script("arguments[0].focus()", button)
+        button.send_keys(Keys.ENTER)
+        until(lambda: page.browser.execute_script(focused) == [True, "Cancel"], 10, "the focus on Cancel")
+        page.browser.switch_to.active_element.send_keys(leave)
+        until(lambda: not page.all("dialog"), 10, "the dialog's end")
+        until(lambda: page.browser.execute_script(focused) == [False, "Disable enrich-labels.wasm"], 10, "the focus where it was")
+
+
 def test_limits_backends_and_health_are_shown(page):
     page.open("limits").loaded().says("acme", "globex", "of 600", "of 12.5 USD a day", "acme's")
     page.open("backends").loaded().says("away", "http://127.0.0.1:9/v1")

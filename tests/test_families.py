@@ -26,9 +26,13 @@ def text_of(tokens):
     return [f"w{token}" for token in tokens]
 
 
-@pytest.mark.parametrize("shape, context", [("gemma3", 256), ("phi3", 200), ("mixtral", 256)])
+# Contexts that end with a window, and those of the shapes.
+CONTEXTS = {"gemma3": 256, "phi3": 200, "mixtral": 256, "deepseek2": 256, "gpt-bigcode": 4096, "granite": 256, "lfm2": 256}
+CONTEXTS |= {"mamba": 256, "phi": 256, "recurrent-gemma": 128, "stablelm": 256}
+
+
+@pytest.mark.parametrize("shape, context", CONTEXTS.items())
 def test_it_is_served_one_at_a_time_and_says_so(tmp_path, start_gateway, shape, context):
-    """Phi-3's context ends with its window."""
     folder = write_folder(tmp_path / "tiny", shape)
     # Prompts are read in pieces.
     gateway = start_gateway(arguments=["--model", folder, "--max-step-tokens", "16"])

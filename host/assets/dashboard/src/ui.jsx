@@ -152,7 +152,11 @@ export function Confirm({ ask, onDone }) {
   const dialog = useRef(null);
   const id = useId();
   useEffect(() => {
-    if (ask) dialog.current?.showModal();
+    if (!ask) return;
+    const before = document.activeElement;
+    dialog.current?.showModal();
+    // The browser gives the focus back to where it was only if the dialog is still there when it closes.
+    return () => before?.focus();
   }, [ask]);
   if (!ask) return null;
   const done = (yes) => {
