@@ -89,6 +89,21 @@ def damage(folder, token):
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
+def store(folder, kind, files):
+    """Makes its weights numbers of this kind, in so many files; what they are now, as MLX runs them."""
+    weights = {name: mx.array(value).astype(getattr(mx, kind)) for name, value in load_file(folder / "model.safetensors").items()}
+    left = {name: np.array(value.astype(mx.float32)) for name, value in weights.items()}
+    save_file(left, folder / "model.safetensors", metadata={"format": "pt"})
+    independent = Independent(folder)
+    (folder / "model.safetensors").unlink()
+    places = {name: f"model-{at % files + 1:05}-of-{files:05}.safetensors" for at, name in enumerate(weights)}
+    for file in set(places.values()):
+        mx.save_safetensors(str(folder / file), {name: weights[name] for name in weights if places[name] == file}, {"format": "pt"})
+    index = {"metadata": {"total_size": sum(value.nbytes for value in weights.values())}, "weight_map": places}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return independent
+
+
 def write_gguf(folder, path, packing):
     """The same model as GGUF, by llama.cpp's own writer. The folder then holds what is left of the weights once packed."""
     config = json.loads((folder / "config.json").read_text())

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from conftest import ROOT, environment
-from independent_llama import SHAPES, Independent, damage, write_folder, write_gguf
+from independent_llama import SHAPES, Independent, damage, store, write_folder, write_gguf
 
 LOGITS = Path(os.environ.get("TOLLGATE_LOGITS", ROOT / "target/debug/examples/logits"))
 TOLERANCE = 1e-3
@@ -38,6 +38,14 @@ def ours(folder, *piece):
 def test_logits_and_greedy_tokens_agree(tmp_path, shape):
     folder = write_folder(tmp_path / shape, shape)
     agree(ours(folder), Independent(folder))
+
+
+@pytest.mark.parametrize("kind", ["float32", "float16", "bfloat16"])
+def test_numbers_of_each_kind_in_several_files_agree(tmp_path, kind):
+    folder = write_folder(tmp_path / kind, "grouped-query")
+    theirs = store(folder, kind, 3)
+    assert len(list(folder.glob("*.safetensors"))) == 3
+    agree(ours(folder), theirs)
 
 
 @pytest.mark.parametrize("packing", ["F32", "F16", "BF16", "Q8_0", "Q4_0"])
