@@ -1,17 +1,23 @@
-"""`--model OWNER/NAME` fetches from a hub, here one of our own: one commit, a token, a cache that works without it."""
+"""`--model OWNER/NAME` fetches from a hub, here one of our own: two revisions, a token, a cache that works without it."""
 
 import http.server
 import json
+import os
+import pty
+import re
+import select
+import subprocess
 import threading
 import urllib.parse
 
 import pytest
 
-from conftest import free_port, until
-from independent_llama import write_folder
+from conftest import PROGRAM, environment, free_port, until
+from independent_llama import store, write_folder
 
 NAME = "acme/tiny"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+EARLIER = "89abcdef0123456789abcdef0123456789abcdef"
 TOKEN = "hf_a_token"
 
 
@@ -20,9 +26,10 @@ class Hub(http.server.ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, folder):
+    def __init__(self, folder, earlier):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.folder = folder
+        self.revisions = {"main": COMMIT, "v1": EARLIER}
+        self.folders = {COMMIT: folder, EARLIER: earlier}
         self.asked = []
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -39,16 +46,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.server.asked.append(path)
         if self.headers.get("Authorization") != f"Bearer {TOKEN}":
             return self.answer(401, b"{}")
-        if path == f"/api/models/{NAME}/revision/main":
-            files = [{"rfilename": file.name} for file in sorted(self.server.folder.iterdir())]
-            return self.answer(200, json.dumps({"sha": COMMIT, "siblings": files}).encode())
-        file = self.server.folder / path.removeprefix(f"/{NAME}/resolve/{COMMIT}/")
-        if not file.is_file():
+        commit = self.server.revisions.get(path.removeprefix(f"/api/models/{NAME}/revision/"))
+        if commit:
+            files = [{"rfilename": file.name} for file in sorted(self.server.folders[commit].iterdir())]
+            return self.answer(200, json.dumps({"sha": commit, "siblings": files}).encode())
+        asked = re.fullmatch(f"/{NAME}/resolve/([0-9a-f]+)/([^/]+)", path)
+        file = asked and self.server.folders.get(asked[1], self.server.folders[COMMIT]) / asked[2]
+        if not file or asked[1] not in self.server.folders or not file.is_file():
             return self.answer(404, b"{}")
         content = file.read_bytes()
         start, _, end = (self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").partition("-")
         start, end = int(start), min(int(end or len(content) - 1), len(content) - 1)
-        headers = {"ETag": f'"{file.name}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+        headers = {"ETag": f'"{file.name}"', "X-Repo-Commit": asked[1], "Accept-Ranges": "bytes"}
         headers["Content-Range"] = f"bytes {start}-{end}/{len(content)}"
         self.answer(206, content[start : end + 1], headers)
 
@@ -66,7 +75,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub(tmp_path):
-    hub = Hub(write_folder(tmp_path / "hub", "grouped-query"))
+    earlier = write_folder(tmp_path / "earlier", "wide-heads")
+    store(earlier, "bfloat16", 3)
+    hub = Hub(write_folder(tmp_path / "hub", "grouped-query"), earlier)
     yield hub
     hub.shutdown()
     hub.server_close()
@@ -92,6 +103,40 @@ def test_a_model_is_fetched_once_and_served_from_the_cache_after(tmp_path, start
     gone = f"http://127.0.0.1:{free_port()}"
     assert served(variables(tmp_path, gone)) == first
     assert served(variables(tmp_path, gone, HF_HUB_OFFLINE="1")) == first
+
+
+def test_another_revision_in_several_files_is_fetched_by_its_name(tmp_path, start_gateway, hub):
+    gateway = start_gateway(arguments=["--model", f"{NAME}@v1"], env=variables(tmp_path, hub.url))
+    ask = {"prompt": [5, 6, 7], "max_tokens": 6, "temperature": 0}
+    (served,) = [model["id"] for model in gateway.http.get("/v1/models").json()["data"]]
+    answer = gateway.complete(model=served, **ask)
+    assert sum(path.endswith("-of-00003.safetensors") for path in hub.asked) >= 3
+    assert not any(COMMIT in path for path in hub.asked), "nothing of another revision"
+    local = start_gateway(arguments=["--model", f"local={tmp_path / 'earlier'}"])
+    assert local.complete(model="local", **ask)["text"] == answer["text"]
+
+
+def test_a_terminal_sees_how_far_a_download_is(tmp_path, hub):
+    ours, theirs = pty.openpty()
+    (tmp_path / "plugins").mkdir()
+    places = ["--listen", f"127.0.0.1:{free_port()}", "--data-dir", tmp_path / "data", "--plugins", tmp_path / "plugins"]
+    command = [PROGRAM, "serve", "--model", NAME, *places]
+    env = environment(variables(tmp_path, hub.url) | {"TERM": "xterm"})
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=theirs, env=env, cwd=tmp_path)
+    os.close(theirs)
+    seen = bytearray()
+
+    def bar():
+        if select.select([ours], [], [], 0)[0]:
+            seen.extend(os.read(ours, 4096))
+        return re.search(rb"model\.safetensors[^\n]*\[[^\n]*\]", seen)
+
+    try:
+        until(bar, 30, "a bar that has the file's name")
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
 
 
 @pytest.mark.parametrize(
