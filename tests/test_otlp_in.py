@@ -183,7 +183,7 @@ def test_of_a_call_that_was_tried_again_the_attempt_that_answered_is_billed(star
 
 def test_the_span_of_vllm_is_priced(start, receiver):
     gateway = start()
-    body = (ROOT / "tests/spans/vllm.json").read_text().replace("meta-llama/Llama-3.1-8B-Instruct", "gpt-4o-mini")
+    body = (ROOT / "host/crates/telemetry/tests/spans/vllm.json").read_text().replace("meta-llama/Llama-3.1-8B-Instruct", "gpt-4o-mini")
     answer = post(gateway, body.encode(), "application/json")
     assert (answer.status_code, answer.json()) == (200, {})
     spans = until(lambda: len(receiver.spans) == 2 and list(receiver.spans), what="both spans")

@@ -93,7 +93,7 @@ function Live({ load }) {
         ["Request", (row) => <code>{row.id.slice(0, 8)}…{row.id.slice(-4)}</code>],
         ["Tenant", (row) => row.tenant ?? <span class="none">nobody</span>],
         ["Model", (row) => row.model],
-        ["Running for", (row) => milliseconds(row.running_ms), "number"],
+        ["Running for", (row) => milliseconds(row.running_ms), "number full"],
         ["In so far", (row) => count(row.tokens.input), "number"],
         ["Out so far", (row) => count(row.tokens.output), "number"],
       ]} />}

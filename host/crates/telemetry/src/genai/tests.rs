@@ -245,7 +245,7 @@ fn parts_that_are_counted_apart_are_added() {
 
 #[test]
 fn vllm_is_understood_as_its_source_has_it() {
-    let sent = include_bytes!("../../../../../tests/spans/vllm.json");
+    let sent = include_bytes!("../../tests/spans/vllm.json");
     let incoming = crate::receive::decode(sent, crate::receive::Encoding::Json).unwrap();
     let group = &incoming.groups[0];
     let calls: Vec<Call> =
