@@ -54,7 +54,7 @@ def test_every_answer_is_on_record_as_it_was_told(start_gateway):
     assert (entry["kind"], entry["outcome"], entry["cost_status"]) == ("refused", "refused", "unpriced")
 
 
-LONG = {"model": "mistral-7b", "prompt": "Tell me everything about spans.", "max_tokens": 400, "temperature": 2.0, "stream": True}
+LONG = {"model": "mistral-7b", "prompt": "Tell me everything about spans.", "max_tokens": 400, "ignore_eos": True, "temperature": 2.0, "stream": True}
 
 
 def torn(gateway, lines, end):
