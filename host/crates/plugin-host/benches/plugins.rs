@@ -189,12 +189,12 @@ fn loading() -> String {
         times.get(times.len() / 2).copied().unwrap_or_default()
     };
     let bundled = [("cost_per_token", ""), ("enrich_labels", LABELS), ("filter_redact", RULES)];
-    let bundled = bundled.map(|(name, manifest)| (component(name), manifest));
+    let bundled = bundled.map(|(name, manifest)| (component(name), manifest.to_owned()));
     let mut rows = Vec::new();
     println!("{:<28}{:>10}{:>12}{:>14}", "load", "cold ms", "cached ms", "instances/s");
     for (file, manifest) in bundled.into_iter().chain(loaded_too()) {
         let name = file.file_stem().unwrap().to_string_lossy();
-        let plugin = hosted_file(&file, manifest, |_| {});
+        let plugin = hosted_file(&file, &manifest, |_| {});
         let (folder, kept) = (plugin.folder.path(), tempfile::tempdir().unwrap());
         let cold = median((0..5).map(|_| load(folder, None)).collect());
         // A folder of its own: machine code is kept in private ones only.
@@ -202,7 +202,7 @@ fn loading() -> String {
         load(folder, Some(&state));
         let cached = median((0..5).map(|_| load(folder, Some(&state))).collect());
         let fresh =
-            hosted_file(&file, manifest, |settings| settings.limits.calls_per_instance = (1, 1));
+            hosted_file(&file, &manifest, |settings| settings.limits.calls_per_instance = (1, 1));
         let (resource, mut one, usage) = (Resource::default(), spans(1), usage());
         let starting = measure(1, 1, || match &*name {
             "enrich_labels" => drop(fresh.host.pin().enrich(None, &resource, &mut one)),
@@ -221,11 +221,17 @@ fn loading() -> String {
     format!("\"loading\":[{}]", rows.join(","))
 }
 
-/// What `--load` names.
-fn loaded_too() -> Vec<(PathBuf, &'static str)> {
+/// What `--load` names, with the limits that an interpreter needs.
+fn loaded_too() -> Vec<(PathBuf, String)> {
     let words: Vec<_> = std::env::args_os().collect();
     let after = words.windows(2).filter(|pair| pair.first().is_some_and(|word| word == "--load"));
-    after.filter_map(|pair| Some((PathBuf::from(pair.get(1)?), ""))).collect()
+    let files = after.filter_map(|pair| pair.get(1).map(PathBuf::from));
+    let manifest = |file: &Path| {
+        let name = file.file_name().unwrap().to_string_lossy();
+        let limits = "{ component-mib = 64, compile-s = 60, compile-mib = 4096 }";
+        format!("[[plugin]]\nfile = '{name}'\nlimits = {limits}\n")
+    };
+    files.map(|file| (file.clone(), manifest(&file))).collect()
 }
 
 /// A million price calls and what the process holds meanwhile.
