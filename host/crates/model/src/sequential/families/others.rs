@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::{MOST_POSITIONS, Parts, Positions, Tensors, plain, remade};
 use crate::ModelError;
+use crate::kv::KvShape;
 use crate::sequential::Written;
 
 /// A table of all pairs of positions is made for each sequence.
@@ -45,29 +46,29 @@ pub(super) fn helium_1(mut written: Written) -> Result<Parts, ModelError> {
     Ok(Parts::new(kv, positions, plain(config, helium::Model::new, helium::Model::forward)))
 }
 
-/// OLMo's first, whose norms have no weights.
-pub(super) fn olmo_1(mut written: Written) -> Result<Parts, ModelError> {
-    if written.get("clip_qkv").is_some() {
-        written.number("clip_qkv")?;
-    }
+/// What both of OLMo's generations say alike.
+fn any_olmo(written: &mut Written) -> Result<(KvShape, Positions), ModelError> {
     written.usually("attention_bias", false);
     written.usually("tie_word_embeddings", false);
     written.usually("hidden_act", "silu");
     let kv = written.kv_of_width()?;
     written.plain_rotary(10_000.0)?;
-    let positions = Positions::read(&mut written, 2048, MOST_POSITIONS)?;
+    Ok((kv, Positions::read(written, 2048, MOST_POSITIONS)?))
+}
+
+/// OLMo's first, whose norms have no weights.
+pub(super) fn olmo_1(mut written: Written) -> Result<Parts, ModelError> {
+    if written.get("clip_qkv").is_some() {
+        written.number("clip_qkv")?;
+    }
+    let (kv, positions) = any_olmo(&mut written)?;
     let config: olmo::Config = written.into()?;
     Ok(Parts::new(kv, positions, plain(config, olmo::Model::new, olmo::Model::forward)))
 }
 
 pub(super) fn olmo_2(mut written: Written) -> Result<Parts, ModelError> {
     written.only("clip_qkv", Value::Null)?;
-    written.usually("attention_bias", false);
-    written.usually("tie_word_embeddings", false);
-    written.usually("hidden_act", "silu");
-    let kv = written.kv_of_width()?;
-    written.plain_rotary(10_000.0)?;
-    let positions = Positions::read(&mut written, 2048, MOST_POSITIONS)?;
+    let (kv, positions) = any_olmo(&mut written)?;
     let config: olmo2::Config = written.into()?;
     Ok(Parts::new(kv, positions, plain(config, olmo2::Model::new, olmo2::Model::forward)))
 }
