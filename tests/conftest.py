@@ -8,6 +8,7 @@ TOLLGATE_COMPONENTS. `cargo xtask test python` builds both and sets the variable
 import hashlib
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -37,10 +38,19 @@ def component(name):
     return path
 
 
+PORTS = iter(random.sample(range(10_000, 32_000), 22_000))
+
+
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """One that nobody was given before, and that the system gives to no connection: it takes those from 32,768 on."""
+    for port in PORTS:
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError("every port was given")
 
 
 def environment(extra=()):
