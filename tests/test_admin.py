@@ -168,7 +168,7 @@ def test_the_token_from_a_file_and_a_port_in_use(start_gateway, start_admin, tmp
 
 
 def test_without_the_setting_there_is_none(gateway):
-    assert "no admin API" in gateway.log()
+    assert "off; --admin-listen" in gateway.log()
 
 
 def test_a_reload_sees_what_is_there_now(start_admin):

@@ -402,7 +402,6 @@ pub(crate) fn otlp_tls(settings: &Settings) -> Option<TlsFiles> {
 /// The admin API's listener, where one is asked for.
 async fn bind_admin(settings: &Settings) -> Result<Option<AdminServer>, HttpError> {
     let Some(listen) = settings.admin_listen else {
-        tracing::info!("no admin API and no /metrics; --admin-listen ADDR serves them");
         return Ok(None);
     };
     let token = settings.admin_token.as_ref().map(|token| token.reveal().to_owned());

@@ -2,6 +2,8 @@
 //!
 //! Cells may hold what clients sent, so nothing in them can move the cursor or colour the screen.
 
+use tollgate_domain::text::one_line;
+
 /// A table under way.
 pub(crate) struct Table {
     lines: Vec<Line>,
@@ -87,16 +89,7 @@ pub(crate) fn short(digest: &str) -> &str {
 
 /// The text with what a terminal would obey, or what would reorder it, spelt out.
 pub(crate) fn printable(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
-        let reorders = matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if c.is_control() || reorders {
-            shown.extend(c.escape_unicode());
-        } else {
-            shown.push(c);
-        }
-    }
-    shown
+    one_line(text, usize::MAX)
 }
 
 #[cfg(test)]

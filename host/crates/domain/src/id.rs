@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// Name of one request, unique for ever; what `id` in the answer is built from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -16,19 +16,19 @@ impl fmt::Display for RequestId {
 }
 
 /// W3C trace id: 16 bytes, never all zero in a valid context. Shown and stored as 32 hex digits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(try_from = "String")]
 pub struct TraceId(pub u128);
 
 impl fmt::Display for TraceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
+        f.write_str(const_hex::Buffer::<16>::new().format(&self.0.to_be_bytes()))
     }
 }
 
 /// W3C span id: 8 bytes, never zero in a valid context. Shown and stored as 16 hex digits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(try_from = "String")]
 pub struct SpanId(pub u64);
 
 impl SpanId {
@@ -47,19 +47,19 @@ impl SpanId {
 
 impl fmt::Display for SpanId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
+        f.write_str(const_hex::Buffer::<8>::new().format(&self.0.to_be_bytes()))
     }
 }
 
-impl From<TraceId> for String {
-    fn from(id: TraceId) -> Self {
-        id.to_string()
+impl Serialize for TraceId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
-impl From<SpanId> for String {
-    fn from(id: SpanId) -> Self {
-        id.to_string()
+impl Serialize for SpanId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

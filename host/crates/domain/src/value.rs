@@ -81,7 +81,7 @@ impl Serialize for Value {
             Self::Double(value) if value.is_finite() => serializer.serialize_f64(*value),
             Self::Double(value) => serializer.collect_map([(DOUBLE, value.to_string())]),
             Self::Text(text) => serializer.serialize_str(text),
-            Self::Bytes(bytes) => serializer.collect_map([(BYTES, hex(bytes))]),
+            Self::Bytes(bytes) => serializer.collect_map([(BYTES, const_hex::encode(bytes))]),
             Self::List(items) => serializer.collect_seq(items),
             Self::Map(entries) => serializer.collect_map([(MAP, entries)]),
         }
@@ -142,7 +142,7 @@ impl<'de> Visitor<'de> for Stored {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let key: Option<String> = map.next_key()?;
         let value = match key.as_deref() {
-            Some(BYTES) => unhex(&map.next_value::<String>()?).map(Value::Bytes),
+            Some(BYTES) => const_hex::decode(map.next_value::<String>()?).ok().map(Value::Bytes),
             Some(MAP) => Some(Value::Map(map.next_value()?)),
             Some(DOUBLE) => map.next_value::<String>()?.parse().ok().map(Value::Double),
             _ => None,
@@ -206,15 +206,6 @@ pub(crate) mod in_base64 {
         let text = String::deserialize(from)?;
         super::from_base64(&text).ok_or_else(|| D::Error::custom("it is not base64"))
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn unhex(digits: &str) -> Option<Vec<u8>> {
-    let pairs = digits.as_bytes().chunks(2);
-    pairs.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
 }
 
 #[cfg(test)]

@@ -13,7 +13,6 @@ use tollgate_domain::{CostOutcome, ErrorKind, RequestId, TokenUsage, TraceId, Un
 pub use tollgate_model::ChatMessage;
 use tollgate_tenancy::Principal;
 
-use crate::log;
 use crate::piece::Piece;
 use crate::tap::Tapped;
 
@@ -235,6 +234,7 @@ pub struct Answer {
     pub form: Form,
     /// Headers that say how much of its limits is left.
     pub headers: Vec<(&'static str, String)>,
+    pub(crate) log: tracing::Span,
     pub(crate) events: mpsc::Receiver<AnswerEvent>,
 }
 
@@ -267,7 +267,7 @@ impl Answer {
     /// What its request's lines in the log are joined by.
     #[must_use]
     pub fn log_span(&self) -> tracing::Span {
-        log::span(self.trace_id, &self.id)
+        self.log.clone()
     }
 
     /// The next piece: pieces or bytes, then one `Ended`, then nothing. `None` without an `Ended` before it

@@ -68,7 +68,9 @@ async fn serve(gateway: Arc<Inner>, call: Call, reply: Reply) {
 /// The life of a request while its client waits.
 async fn live(gateway: Arc<Inner>, call: Call, request: Request, mut reply: Reply) {
     let plugins = gateway.plugins.pin();
-    let admitted = match gateway.admit(call, &request, &plugins, &mut reply).await {
+    // In a box of its own: the larger a task is, the more its making copies.
+    let admitting = Box::pin(gateway.admit(call, &request, &plugins, &mut reply));
+    let admitted = match admitting.await {
         Ok(admitted) => admitted,
         Err(refusal) => {
             let _ = reply.send(Err(gateway.refused(&request, refusal).await));
@@ -170,6 +172,7 @@ fn answer(
         model: request.asked.model.clone(),
         form,
         headers,
+        log: tracing::Span::current(),
         events,
     }
 }

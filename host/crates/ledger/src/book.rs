@@ -12,14 +12,20 @@ use crate::files;
 use crate::partition::{InFlight, Listed, Partition, Tail};
 use crate::settings::Durability;
 
+/// How often the size of a file is asked for until it is full: SQLite parses that question each time, which costs as
+/// much as adding an entry does. A file may so be too large by a share of itself.
+const ASKED_IN_A_FILE: u64 = 256;
+
 /// The ledger as one thread writes it.
 pub(crate) struct Book {
     folder: PathBuf,
     durability: Durability,
     partition_bytes: u64,
     newest: Partition,
-    /// Size of the newest file.
+    /// Size of the newest file when it was last asked for.
     bytes: u64,
+    /// What bodies of entries have come to since.
+    added: u64,
     tail: Tail,
 }
 
@@ -27,6 +33,8 @@ pub(crate) struct Book {
 pub(crate) struct Page<'a> {
     partition: &'a Partition,
     tail: Tail,
+    /// Bytes of bodies.
+    added: u64,
 }
 
 impl Book {
@@ -42,9 +50,17 @@ impl Book {
             let path = files::partition(&folder, ordinal);
             let newest = Partition::open(&path, ordinal, durability)?;
             if newest.is_begun()? {
-                let (bytes, tail) = (size(&newest)?, Tail::default());
+                let (bytes, added, tail) = (size(&newest)?, 0, Tail::default());
                 let folder = folder.clone();
-                break Some(Self { folder, durability, partition_bytes, newest, bytes, tail });
+                break Some(Self {
+                    folder,
+                    durability,
+                    partition_bytes,
+                    newest,
+                    bytes,
+                    added,
+                    tail,
+                });
             }
             // The process died between making the file and its first commit: nothing is in it.
             drop(newest);
@@ -57,8 +73,8 @@ impl Book {
             Some(book) => Ok(book),
             None => {
                 let newest = begin(&folder, durability, Tail::default(), &[], &[], &[])?;
-                let (bytes, tail) = (size(&newest)?, Tail::default());
-                Ok(Self { folder, durability, partition_bytes, newest, bytes, tail })
+                let (bytes, added, tail) = (size(&newest)?, 0, Tail::default());
+                Ok(Self { folder, durability, partition_bytes, newest, bytes, added, tail })
             }
         }
     }
@@ -78,15 +94,19 @@ impl Book {
         &mut self,
         work: impl FnOnce(&mut Page<'_>) -> Result<T, rusqlite::Error>,
     ) -> Result<T, LedgerError> {
-        let tail = self.tail;
+        let (tail, added, enough) = (self.tail, self.added, self.partition_bytes / ASKED_IN_A_FILE);
         let written = self.newest.transaction(|partition| {
-            let mut page = Page { partition, tail };
+            let mut page = Page { partition, tail, added };
             let value = work(&mut page)?;
             // In here the file is ours already; asked afterwards, it would have to be locked once more.
-            Ok((value, page.tail, partition.bytes()?))
+            let bytes = if page.added < enough { None } else { Some(partition.bytes()?) };
+            Ok((value, page.tail, page.added, bytes))
         });
-        let (value, tail, bytes) = written.map_err(|error| self.newest.failed(&error))?;
-        (self.tail, self.bytes) = (tail, bytes);
+        let (value, tail, added, bytes) = written.map_err(|error| self.newest.failed(&error))?;
+        (self.tail, self.added) = (tail, added);
+        if let Some(bytes) = bytes {
+            (self.bytes, self.added) = (bytes, 0);
+        }
         Ok(value)
     }
 
@@ -104,7 +124,7 @@ impl Book {
             newest.cursors().map_err(failed)?,
         );
         let next = begin(&self.folder, self.durability, self.tail, &listed, &in_flight, &cursors)?;
-        self.bytes = size(&next)?;
+        (self.bytes, self.added) = (size(&next)?, 0);
         self.newest = next;
         Ok(true)
     }
@@ -126,7 +146,7 @@ impl Book {
             return Err(LedgerError::damaged(&path, "the newest file is gone"));
         }
         self.newest = Partition::open(&path, ordinal, self.durability)?;
-        self.bytes = size(&self.newest)?;
+        (self.bytes, self.added) = (size(&self.newest)?, 0);
         self.tail = self.read_tail()?;
         Ok(())
     }
@@ -239,6 +259,7 @@ impl Page<'_> {
         let link = Link { seq, kind, number, started_seq, version: VERSION, body };
         let hash = link.after(&self.tail.hash);
         self.partition.add_entry(seq, number, started_seq, entry, &hash)?;
+        self.added = self.added.saturating_add(entry.body.len() as u64);
         let records = number.unwrap_or(self.tail.records);
         self.tail = Tail { seq, records, hash };
         Ok(seq)

@@ -40,7 +40,7 @@ impl Link<'_> {
 
 impl fmt::Display for Hash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        const_hex::display(self.0).fmt(f)
     }
 }
 
@@ -54,15 +54,8 @@ impl FromStr for Hash {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let wrong = || format!("{text:?} is not a hash: 64 hex digits");
-        if text.len() != 64 || !text.is_ascii() {
-            return Err(wrong());
-        }
-        let mut hash = [0; 32];
-        for (byte, digits) in hash.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-            let digits = std::str::from_utf8(digits).map_err(|_| wrong())?;
-            *byte = u8::from_str_radix(digits, 16).map_err(|_| wrong())?;
-        }
+        let digits = const_hex::decode_to_array(text);
+        let hash = digits.map_err(|_| format!("{text:?} is not a hash: 64 hex digits"))?;
         Ok(Self(hash))
     }
 }

@@ -13,6 +13,10 @@ use crate::slots::Ticket;
 /// Version of the stored form of a record: JSON of [`Record`].
 pub(crate) const VERSION: u32 = 1;
 
+/// Room for the JSON of most records, and for that of most spans within a batch: text that grows is copied.
+const RECORD_BYTES: usize = 4 << 10;
+const SPAN_BYTES: usize = 2 << 10;
+
 /// Place of an entry in the ledger: 1, 2, 3 ... without gaps, over all files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
@@ -161,7 +165,8 @@ impl Payload {
         match self {
             Self::Record(record) => NewEntry::new(Kind::Received, record),
             Self::Spans(batch) => {
-                let body = serde_json::to_string(batch)?;
+                let spans: usize = batch.groups.iter().map(|group| group.spans.len()).sum();
+                let body = json(batch, spans * SPAN_BYTES)?;
                 Ok(NewEntry { kind: Kind::Spans, columns: Columns::of_spans(batch), body })
             }
             Self::Passed(passed) => {
@@ -242,7 +247,7 @@ pub(crate) struct Columns {
 impl NewEntry {
     /// The entry that holds `record`.
     pub(crate) fn new(kind: Kind, record: &Record) -> Result<Self, serde_json::Error> {
-        let body = serde_json::to_string(record)?;
+        let body = json(record, RECORD_BYTES)?;
         Ok(Self { kind, columns: Columns::of(record), body })
     }
 }
@@ -303,6 +308,13 @@ impl Columns {
             plugin_digest: None,
         }
     }
+}
+
+/// Its JSON, in text that has room for so many bytes.
+fn json(what: &impl Serialize, room: usize) -> Result<String, serde_json::Error> {
+    let mut text = Vec::with_capacity(room);
+    serde_json::to_writer(&mut text, what)?;
+    String::from_utf8(text).map_err(serde::ser::Error::custom)
 }
 
 /// SQLite's integers are signed; no count and no time comes near the difference.

@@ -100,9 +100,11 @@ impl Ledger {
     /// # Errors
     /// If it could not be committed: then the request is not on record.
     pub async fn start(&self, record: &Record, plugin_set: &str) -> Result<Ticket, LedgerError> {
-        let entry = self.entry(Kind::Started, record)?;
-        let plugin_set = plugin_set.to_owned();
-        self.ask(|reply| Command::Start { entry, plugin_set, reply }).await
+        let start = |reply| {
+            let (entry, plugin_set) = (self.entry(Kind::Started, record)?, plugin_set.to_owned());
+            Ok(Command::Start { entry, plugin_set, reply })
+        };
+        self.ask(start).await
     }
 
     /// Ends a started request. Waits for the commit.
@@ -115,9 +117,7 @@ impl Ledger {
         ticket: Ticket,
         record: impl Into<Arc<Record>>,
     ) -> Result<Seq, LedgerError> {
-        let (record, ticket) = (record.into(), Some(ticket));
-        let entry = self.entry(Kind::of_end(&record), &record)?;
-        self.ask(|reply| Command::End { entry, record, ticket, reply }).await
+        self.end(Some(ticket), record.into()).await
     }
 
     /// Puts a request on record that was refused before it started. Waits for the commit.
@@ -125,9 +125,16 @@ impl Ledger {
     /// # Errors
     /// If it could not be committed: then the request is not on record.
     pub async fn refused(&self, record: impl Into<Arc<Record>>) -> Result<Seq, LedgerError> {
-        let record = record.into();
-        let entry = self.entry(Kind::Refused, &record)?;
-        self.ask(|reply| Command::End { entry, record, ticket: None, reply }).await
+        self.end(None, record.into()).await
+    }
+
+    async fn end(&self, ticket: Option<Ticket>, record: Arc<Record>) -> Result<Seq, LedgerError> {
+        let end = |reply| {
+            let kind = ticket.as_ref().map_or(Kind::Refused, |_| Kind::of_end(&record));
+            let entry = self.entry(kind, &record)?;
+            Ok(Command::End { entry, record, ticket, reply })
+        };
+        self.ask(end).await
     }
 
     /// Puts what other programs told us on record, all of it or nothing. Waits for the commit.
@@ -139,7 +146,7 @@ impl Ledger {
         let entries = payloads.iter().map(Payload::received).collect::<Result<Vec<_>, _>>();
         let entries = entries
             .map_err(|error| LedgerError::damaged(&self.0.shared.folder, error.to_string()))?;
-        self.ask(|reply| Command::Receive { entries, payloads, reply }).await
+        self.ask(|reply| Ok(Command::Receive { entries, payloads, reply })).await
     }
 
     /// Looks back at what leaves, newest first, as long as `see` says so, over at most `entries`
@@ -283,7 +290,7 @@ impl Ledger {
     /// If it could not be committed; after a crash the exporter begins where it was before.
     pub async fn advance(&self, exporter: &str, cursor: Cursor) -> Result<(), LedgerError> {
         let exporter = exporter.to_owned();
-        self.ask(|reply| Command::Advance { exporter, cursor, reply }).await
+        self.ask(|reply| Ok(Command::Advance { exporter, cursor, reply })).await
     }
 
     /// What `exporter` has decided of traces; opening it blocks for a moment.
@@ -331,7 +338,7 @@ impl Ledger {
     /// # Errors
     /// If that cannot be done; the next start repairs it.
     pub async fn close(self) -> Result<(), LedgerError> {
-        self.ask(|reply| Command::Close { reply }).await
+        self.ask(|reply| Ok(Command::Close { reply })).await
     }
 
     pub(crate) fn retire_blocking(&self, ordinal: u64) -> Result<(), LedgerError> {
@@ -356,12 +363,14 @@ impl Ledger {
             .map_err(|error| LedgerError::damaged(&self.0.shared.folder, error.to_string()))
     }
 
+    /// Waits for a place first and makes the command then: a task that holds one while it waits is as large as that.
     async fn ask<T>(
         &self,
-        command: impl FnOnce(oneshot::Sender<Result<T, LedgerError>>) -> Command,
+        command: impl FnOnce(oneshot::Sender<Result<T, LedgerError>>) -> Result<Command, LedgerError>,
     ) -> Result<T, LedgerError> {
+        let place = self.0.commands.reserve().await.map_err(|_| LedgerError::Closed)?;
         let (reply, answer) = oneshot::channel();
-        self.0.commands.send(command(reply)).await.map_err(|_| LedgerError::Closed)?;
+        place.send(command(reply)?);
         answer.await.unwrap_or(Err(LedgerError::Closed))
     }
 }

@@ -29,7 +29,7 @@ const TABLES: u32 = 1;
 const APPLICATION: u32 = 0x546f_6c6c;
 
 /// Size of the journal from which on it is written back, and to which it is cut when it begins again.
-pub(crate) const WAL_BYTES: u64 = 4 << 20;
+pub(crate) const WAL_BYTES: u64 = 16 << 20;
 
 /// How long a reader waits for another connection.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -415,7 +415,6 @@ impl Partition {
 
     /// Size of the file's pages, the journal's included; within a transaction those that it adds, too.
     pub(crate) fn bytes(&self) -> Result<u64> {
-        // Asked in each commit, so these are parsed once.
         let value = |sql| self.db.prepare_cached(sql)?.query_row([], |row| row.get(0).map(count));
         Ok(value("PRAGMA page_count")?.saturating_mul(value("PRAGMA page_size")?))
     }

@@ -103,7 +103,7 @@ async fn everything_at_once() {
 /// was, whoever looks at its length would have it written back again and again, and wait for the disk each time.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_journal_is_begun_anew_while_much_is_written() {
-    const MOST: u64 = 5 << 20;
+    const MOST: u64 = 17 << 20;
     let folder = tempfile::tempdir().unwrap();
     let ledger = Ledger::open(settings(folder.path())).unwrap().ledger;
     let journal = || {

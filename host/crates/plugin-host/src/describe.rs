@@ -1,7 +1,6 @@
 //! What a plugin says about itself, checked before anything trusts it.
 
-use std::collections::HashMap;
-
+use foldhash::HashMap;
 use tollgate_domain::text::one_line;
 
 use crate::bindings::lifecycle::{AttributeSelector, PluginInfo};

@@ -1,7 +1,4 @@
-//! What is made once: the engine, its settings, and the thread that moves its clock.
-//!
-//! Invariants: one engine for a host; the epoch thread is a plain thread, since a runtime that a guest can block must
-//! not police the guest, and it holds the engine weakly, so that it ends when the last plugin set is gone.
+//! What is made once: the engine and its settings. There is one for a host.
 
 use std::hash::{Hash, Hasher};
 use std::io;
@@ -9,22 +6,18 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use wasmtime::{
     Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Strategy,
 };
 
+use crate::clock::Clock;
 use crate::error::PluginHostError;
-use crate::folder::hexadecimal;
 use crate::limits::{Compiler, Limits, MOST_MEMORY, PluginHostSettings};
 use crate::manifest::Entry;
 use crate::signature::TrustedKey;
 use crate::state::State;
-
-/// Length of one epoch.
-pub(crate) const TICK: Duration = Duration::from_millis(1);
 
 /// Stack of a guest. Calls run in place on the caller's thread, whose own stack must be larger: tokio's workers have 2 MiB.
 const GUEST_STACK: usize = 512 << 10;
@@ -36,6 +29,7 @@ pub(crate) const TABLE_ELEMENTS: usize = 100_000;
 #[derive(Clone)]
 pub(crate) struct Runtime {
     pub engine: Engine,
+    pub clock: Clock,
     /// Engines with the same one take each other's machine code.
     pub fingerprint: String,
     pub limits: Arc<Limits>,
@@ -76,22 +70,12 @@ impl Runtime {
         state: State,
         fuel: Option<Arc<AtomicU64>>,
     ) -> Result<Self, PluginHostError> {
-        let weak = engine.weak();
-        std::thread::Builder::new()
-            .name("tollgate-epoch".to_owned())
-            .spawn(move || {
-                loop {
-                    std::thread::sleep(TICK);
-                    match weak.upgrade() {
-                        Some(engine) => engine.increment_epoch(),
-                        None => break,
-                    }
-                }
-            })
-            .map_err(|error| PluginHostError::Engine(Box::new(error)))?;
+        let clock = Clock::start(&engine);
+        let clock = clock.map_err(|error| PluginHostError::Engine(Box::new(error)))?;
         Ok(Self {
             fingerprint: fingerprint(&engine),
             engine,
+            clock,
             limits: Arc::new(settings.limits.clone()),
             compiler: settings.compiler.clone(),
             trusted_keys: settings.trusted_keys.clone().into(),
@@ -149,7 +133,7 @@ fn open(folder: &Path, plugins: &Path) -> Result<State, PluginHostError> {
 fn fingerprint(engine: &Engine) -> String {
     let mut hasher = Fingerprint(Sha256::new());
     engine.precompile_compatibility_hash().hash(&mut hasher);
-    let mut text = hexadecimal(&hasher.0.finalize());
+    let mut text = const_hex::encode(hasher.0.finalize());
     text.truncate(32);
     text
 }

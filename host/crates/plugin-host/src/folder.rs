@@ -1,7 +1,6 @@
 //! What lies in the plugin folder. Nothing here trusts a name, a size or a link.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
@@ -160,17 +159,7 @@ fn open(path: &Path) -> io::Result<File> {
 
 /// SHA-256 in hexadecimal.
 pub(crate) fn digest_of(bytes: &[u8]) -> String {
-    hexadecimal(&Sha256::digest(bytes))
-}
-
-/// Small letters, two for each byte.
-pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
+    const_hex::encode(Sha256::digest(bytes))
 }
 
 fn check_plain(metadata: &fs::Metadata) -> Result<(), PluginHostError> {

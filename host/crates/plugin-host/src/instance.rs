@@ -13,6 +13,7 @@ use wasmtime::component::InstancePre;
 use wasmtime::{ResourceLimiter, Store};
 
 use crate::bindings::{attribute_enricher, cost_model, export_filter, lifecycle};
+use crate::clock::Clock;
 use crate::deadline::Deadline;
 use crate::engine::{Runtime, TABLE_ELEMENTS};
 use crate::error::CallFault;
@@ -29,6 +30,7 @@ pub(crate) struct State {
     pub wasi: Wasi,
     pub memory: Memory,
     pub deadline: Deadline,
+    pub clock: Clock,
 }
 
 /// Where the exports of a component are.
@@ -73,6 +75,7 @@ impl Instance {
             wasi: Wasi::default(),
             memory: Memory::new(limits.memory_bytes),
             deadline: Deadline::default(),
+            clock: runtime.clock.clone(),
         };
         let mut store = Store::new(&runtime.engine, state);
         store.limiter(|state| &mut state.memory);
@@ -168,6 +171,7 @@ fn arm(store: &mut Store<State>, budget: Duration) {
     state.memory.refused = false;
     state.wasi.begin_call();
     let ticks = state.deadline.begin(budget);
+    state.clock.run_for(state.deadline.most_ticks());
     store.set_epoch_deadline(ticks);
 }
 

@@ -13,6 +13,7 @@ mod bindings;
 mod breaker;
 mod cache;
 mod child;
+mod clock;
 mod compile;
 mod control;
 mod deadline;

@@ -2,8 +2,7 @@
 //!
 //! A plugin gets the attributes it reads and no others.
 
-use std::collections::HashMap;
-
+use foldhash::HashMap;
 use tollgate_domain::span::{Attributes, Key, SpanKind, SpanStatus};
 use tollgate_domain::value::Plain;
 use tollgate_domain::{Resource, Span, Value};
@@ -15,11 +14,14 @@ use crate::limits::Limits;
 /// Index of the first key that only a prefix matched.
 pub(crate) const PREFIXED: u32 = 0x8000_0000;
 
+/// Room for the attributes of one span, and for their text.
+const ATTRIBUTES: usize = 32;
+const TEXT: usize = 1 << 10;
+
 /// What a slot takes in a plugin's memory.
 const SLOT_BYTES: usize = 16;
 
 /// Spans of one call, lowered.
-#[derive(Default)]
 pub(crate) struct LoweredSpans {
     spans: Vec<types::Span>,
     slots: Vec<types::Slot>,
@@ -42,7 +44,15 @@ struct LoweredContext {
 impl LoweredSpans {
     /// A call without items yet.
     pub fn new(resource: &Resource, reads: &Selection, limits: &Limits) -> Self {
-        let mut lowered = Self::default();
+        let mut lowered = Self {
+            spans: Vec::new(),
+            slots: Vec::with_capacity(ATTRIBUTES),
+            arena: Vec::with_capacity(TEXT),
+            context: LoweredContext {
+                before: Vec::with_capacity(ATTRIBUTES),
+                ..LoweredContext::default()
+            },
+        };
         // Into the context's own arena, though written by the same code.
         let (mut slots, mut arena) = (Vec::new(), Vec::new());
         lower(&resource.attributes, reads, limits, &mut lowered.context, &mut slots, &mut arena);
@@ -149,6 +159,11 @@ impl LoweredContext {
     fn place(&mut self, key: &str) -> u32 {
         if let Some(place) = self.places.get(key) {
             return *place;
+        }
+        if self.places.is_empty() {
+            self.places.reserve(ATTRIBUTES);
+            self.keys.reserve(ATTRIBUTES);
+            self.arena.reserve(TEXT);
         }
         let place = PREFIXED.saturating_add(count(self.keys.len()));
         let name = text(&mut self.arena, key);

@@ -4,8 +4,7 @@
 //! a batch is applied to it; what one filter drops or removes stays dropped or removed; what a filter reads and was not shown
 //! does not leave.
 
-use std::collections::{HashMap, HashSet};
-
+use foldhash::{HashMap, HashMapExt, HashSet};
 use tollgate_domain::span::{Attributes, Key, SpanKind, SpanStatus};
 use tollgate_domain::time::Interval;
 use tollgate_domain::{
@@ -458,7 +457,7 @@ mod tests {
             keys.iter().map(|key| ((*key).to_owned(), Value::Bool(true))).collect()
         };
         let keys = ["a", "b", "c"].map(Key::from);
-        let unseen = [(1, HashSet::from(keys)), (7, HashSet::new())];
+        let unseen = [(1, keys.into_iter().collect()), (7, HashSet::default())];
         let mut spans = vec![testing::span(&[]), testing::span(&[])];
         spans.iter_mut().for_each(|span| span.attributes = attributes(&["x", "a", "y", "c"]));
         spans[1].received = Some(Box::default());

@@ -32,20 +32,13 @@ impl Digest {
     /// Reads 64 hex digits.
     #[must_use]
     pub fn parse(hex: &str) -> Option<Self> {
-        if hex.len() != 64 || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return None;
-        }
-        let mut bytes = [0; 32];
-        for (place, byte) in bytes.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(hex.get(2 * place..2 * place + 2)?, 16).ok()?;
-        }
-        Some(Self(bytes))
+        const_hex::decode_to_array(hex).ok().map(Self)
     }
 }
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        const_hex::display(self.0).fmt(f)
     }
 }
 

@@ -274,14 +274,10 @@ impl<'de> Deserialize<'de> for Hex {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         let wrong = || D::Error::custom("an id is hexadecimal digits, two for each byte");
-        if text.len() > 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        if text.len() > 32 || text.starts_with("0x") {
             return Err(wrong());
         }
-        let pairs = text.as_bytes().chunks(2).map(|pair| match pair {
-            [_, _] => u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok(),
-            _ => None,
-        });
-        pairs.collect::<Option<_>>().map(Self).ok_or_else(wrong)
+        const_hex::decode(text).map(Self).map_err(|_| wrong())
     }
 }
 

@@ -183,6 +183,17 @@ fn walk(mut bytes: &[u8], kind: Kind, depth: usize, counts: &mut Counts) -> Resu
 }
 
 fn varint(bytes: &mut &[u8]) -> Result<u64, Malformed> {
+    // Nearly all are of one byte.
+    match bytes.split_first() {
+        Some((first, rest)) if first & 0x80 == 0 => {
+            *bytes = rest;
+            Ok(u64::from(*first))
+        }
+        _ => long_varint(bytes),
+    }
+}
+
+fn long_varint(bytes: &mut &[u8]) -> Result<u64, Malformed> {
     let mut value = 0_u64;
     for shift in (0..70).step_by(7) {
         let (first, rest) = bytes.split_first().ok_or_else(|| unreadable("it breaks off"))?;
