@@ -32,7 +32,9 @@ impl Digest {
     /// Reads 64 hex digits.
     #[must_use]
     pub fn parse(hex: &str) -> Option<Self> {
-        const_hex::decode_to_array(hex).ok().map(Self)
+        // It would take `0x` before them, too.
+        let digits = Some(hex).filter(|hex| hex.len() == 64)?;
+        const_hex::decode_to_array(digits).ok().map(Self)
     }
 }
 
