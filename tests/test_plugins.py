@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 import threading
+import time
 from decimal import Decimal
 from pathlib import Path
 
@@ -320,6 +321,29 @@ def containing(entry, rest=""):
 
 # Its trial is three calls, one for each of its roles, and every fourth call of an instance traps.
 TRAPS = 'roles = ["cost-model"]\nconfig = { act = "trap-at", n = 4, on = "price" }'
+
+
+def test_between_requests_nothing_wakes_for_plugins(start_gateway):
+    """What polices guests counts milliseconds, and rests while there are none."""
+    gateway = start_gateway()
+
+    def wakes():
+        tasks = Path(f"/proc/{gateway.process.pid}/task").iterdir()
+        (clock,) = [task for task in tasks if (task / "comm").read_text().strip() == "tollgate-epoch"]
+        status = dict(line.split(":") for line in (clock / "status").read_text().splitlines())
+        return int(status["voluntary_ctxt_switches"])
+
+    def rests():
+        before = wakes()
+        time.sleep(1)
+        return wakes() - before < 20
+
+    # An instance has a second to start, half of which is watched however soon it is done.
+    until(rests, 20, "rest")
+    before = wakes()
+    assert gateway.complete()["cost"]["status"] == "priced"
+    assert wakes() - before > 2
+    until(rests, 20, "rest after a request")
 
 
 def test_a_plugin_that_goes_on_failing_is_left_alone(start_gateway):

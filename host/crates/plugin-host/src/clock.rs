@@ -29,7 +29,7 @@ pub(crate) struct Clock {
 struct Hands {
     /// Ticks so far.
     now: AtomicU64,
-    /// It rests after this tick: nothing that was called by now runs longer.
+    /// It rests after this tick: whoever was called by now has been asked once more whether it may go on, or is done.
     until: AtomicU64,
     resting: AtomicBool,
 }
@@ -44,10 +44,10 @@ impl Clock {
         Ok(Self { hands, thread: moving.thread().clone() })
     }
 
-    /// Sees to it that it moves for so many ticks from now on.
+    /// Sees to it that it moves for so many ticks from now on, and one that is under way.
     pub fn run_for(&self, ticks: u64) {
         let hands = &*self.hands;
-        let until = hands.now.load(Ordering::Relaxed).saturating_add(ticks);
+        let until = hands.now.load(Ordering::Relaxed).saturating_add(ticks).saturating_add(1);
         // Most calls come while it moves for one before them, and cost two looks.
         if hands.until.load(Ordering::Relaxed) < until {
             hands.until.fetch_max(until, Ordering::SeqCst);

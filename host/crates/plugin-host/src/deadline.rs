@@ -31,11 +31,6 @@ impl Deadline {
         self.half_ticks.saturating_add(1)
     }
 
-    /// Ticks that the call may take at most.
-    pub fn most_ticks(&self) -> u64 {
-        self.half_ticks.saturating_mul(u64::from(EXTENSIONS) + 3)
-    }
-
     /// The ticks are over: whether to go on.
     pub fn expired(&mut self) -> UpdateDeadline {
         let Some(now) = processor_time() else { return UpdateDeadline::Interrupt };
@@ -79,12 +74,12 @@ mod tests {
     fn waiting_is_not_blamed_but_bounded() {
         let mut deadline = Deadline::default();
         assert_eq!(deadline.begin(Duration::from_millis(20)), 11);
-        let (mut answers, mut asked_for) = (0_u32, 11);
+        let mut answers = 0_u32;
         // This thread hardly works between the answers, so every one extends until none is left.
-        while let UpdateDeadline::Continue(ticks) = deadline.expired() {
-            (answers, asked_for) = (answers + 1, asked_for + ticks);
+        while matches!(deadline.expired(), UpdateDeadline::Continue(_)) {
+            answers += 1;
             assert!(answers <= EXTENSIONS + 1);
         }
-        assert!(answers >= 1 && asked_for <= deadline.most_ticks());
+        assert!(answers >= 1);
     }
 }

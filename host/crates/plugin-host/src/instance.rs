@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tollgate_domain::FaultKind;
 use wasmtime::component::InstancePre;
-use wasmtime::{ResourceLimiter, Store};
+use wasmtime::{ResourceLimiter, Store, UpdateDeadline};
 
 use crate::bindings::{attribute_enricher, cost_model, export_filter, lifecycle};
 use crate::clock::Clock;
@@ -81,7 +81,14 @@ impl Instance {
         store.limiter(|state| &mut state.memory);
         store.set_hostcall_fuel(limits.result_bytes);
         store.set_max_component_handles(HANDLES);
-        store.epoch_deadline_callback(|mut store| Ok(store.data_mut().deadline.expired()));
+        store.epoch_deadline_callback(|mut store| {
+            let state = store.data_mut();
+            let answer = state.deadline.expired();
+            if let UpdateDeadline::Continue(ticks) = answer {
+                state.clock.run_for(ticks);
+            }
+            Ok(answer)
+        });
         arm(&mut store, limits.deadline_start);
         let fuel = runtime.fuel.clone();
         if fuel.is_some() {
@@ -171,7 +178,7 @@ fn arm(store: &mut Store<State>, budget: Duration) {
     state.memory.refused = false;
     state.wasi.begin_call();
     let ticks = state.deadline.begin(budget);
-    state.clock.run_for(state.deadline.most_ticks());
+    state.clock.run_for(ticks);
     store.set_epoch_deadline(ticks);
 }
 
