@@ -16,7 +16,7 @@ const HOSTILE: &str = "hostile.wasm";
 /// A bad plugin would not pass its trial call, and here it must get to serve. Filling its memory must fit into the deadline,
 /// also on a machine that is busy with other tests.
 fn lenient() -> Limits {
-    Limits { trial_call: false, deadline_call: Duration::from_millis(300), ..Limits::default() }
+    Limits { trial_call: false, deadline_call: Duration::from_millis(500), ..Limits::default() }
 }
 
 /// What a request costs, or why it has no price.
