@@ -314,15 +314,6 @@ def test_without_plugins_requests_are_served_and_say_so(start_gateway):
     assert answer["cost"] == {"status": "unpriced", "reason": "no_cost_plugin"}
 
 
-def containing(entry, rest=""):
-    """`plugins.toml` with the price list and an entry for a hostile plugin that is asked first."""
-    return manifest(more=f'[[plugin]]\nfile = "hostile.wasm"\norder = -1\n{entry}\n{rest}')
-
-
-# Its trial is three calls, one for each of its roles, and every fourth call of an instance traps.
-TRAPS = 'roles = ["cost-model"]\nconfig = { act = "trap-at", n = 4, on = "price" }'
-
-
 def test_between_requests_nothing_wakes_for_plugins(start_gateway):
     """What polices guests counts milliseconds, and rests while there are none."""
     gateway = start_gateway()
@@ -344,6 +335,15 @@ def test_between_requests_nothing_wakes_for_plugins(start_gateway):
     assert gateway.complete()["cost"]["status"] == "priced"
     assert wakes() - before > 2
     until(rests, 20, "rest after a request")
+
+
+def containing(entry, rest=""):
+    """`plugins.toml` with the price list and an entry for a hostile plugin that is asked first."""
+    return manifest(more=f'[[plugin]]\nfile = "hostile.wasm"\norder = -1\n{entry}\n{rest}')
+
+
+# Its trial is three calls, one for each of its roles, and every fourth call of an instance traps.
+TRAPS = 'roles = ["cost-model"]\nconfig = { act = "trap-at", n = 4, on = "price" }'
 
 
 def test_a_plugin_that_goes_on_failing_is_left_alone(start_gateway):

@@ -2,7 +2,7 @@
 //!
 //! Cells may hold what clients sent, so nothing in them can move the cursor or colour the screen.
 
-use tollgate_domain::text::one_line;
+use tollgate_domain::text::printable;
 
 /// A table under way.
 pub(crate) struct Table {
@@ -85,11 +85,6 @@ impl Table {
 /// Enough of a digest to tell two builds apart.
 pub(crate) fn short(digest: &str) -> &str {
     digest.get(..12).unwrap_or(digest)
-}
-
-/// The text with what a terminal would obey, or what would reorder it, spelt out.
-pub(crate) fn printable(text: &str) -> String {
-    one_line(text, usize::MAX)
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! From two readings of a gateway to what is shown of it: sections of rows, whoever draws them.
 
 use serde::Deserialize;
+use tollgate_domain::text::printable;
 use tollgate_http_api::PluginsView;
 
 use super::scrape::{Samples, quantile, since};
-use crate::table::printable;
 
 /// Most rows of one section.
 const ROWS: usize = 12;

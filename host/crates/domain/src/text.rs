@@ -10,15 +10,26 @@ pub fn one_line(text: &str, limit: usize) -> String {
             line.push('…');
             break;
         }
-        if c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
-        {
-            line.extend(c.escape_unicode());
-        } else {
-            line.push(c);
-        }
+        push_printable(&mut line, c);
     }
     line
+}
+
+/// All of `text`, white space at its end included, with what a terminal would act on written out as in [`one_line`].
+#[must_use]
+pub fn printable(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    text.chars().for_each(|c| push_printable(&mut shown, c));
+    shown
+}
+
+fn push_printable(shown: &mut String, c: char) {
+    let marks = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
+    if c.is_control() || marks {
+        shown.extend(c.escape_unicode());
+    } else {
+        shown.push(c);
+    }
 }
 
 #[cfg(test)]
@@ -35,5 +46,6 @@ mod tests {
         ] {
             assert_eq!(one_line(text, limit), expected, "{text:?}");
         }
+        assert_eq!(printable("acme \n"), "acme \\u{a}");
     }
 }

@@ -142,7 +142,7 @@ impl<'de> Visitor<'de> for Stored {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let key: Option<String> = map.next_key()?;
         let value = match key.as_deref() {
-            Some(BYTES) => const_hex::decode(map.next_value::<String>()?).ok().map(Value::Bytes),
+            Some(BYTES) => from_hex(&map.next_value::<String>()?).map(Value::Bytes),
             Some(MAP) => Some(Value::Map(map.next_value()?)),
             Some(DOUBLE) => map.next_value::<String>()?.parse().ok().map(Value::Double),
             _ => None,
@@ -186,6 +186,13 @@ pub fn from_base64(text: &str) -> Option<Vec<u8>> {
     let of_urls = text.contains(['-', '_']);
     let digits = if of_urls { &alphabet::URL_SAFE } else { &alphabet::STANDARD };
     GeneralPurpose::new(digits, LENIENT).decode(text).ok()
+}
+
+/// Bytes from hexadecimal: two digits for each, of either case, and nothing else.
+#[must_use]
+pub fn from_hex(digits: &str) -> Option<Vec<u8>> {
+    // The library would take `0x` before them, too.
+    if digits.starts_with("0x") { None } else { const_hex::decode(digits).ok() }
 }
 
 /// As JSON of protobuf is read: padding may be there, and bits that stand for nothing may be anything.

@@ -12,8 +12,8 @@ use crate::files;
 use crate::partition::{InFlight, Listed, Partition, Tail};
 use crate::settings::Durability;
 
-/// How often the size of a file is asked for until it is full: SQLite parses that question each time, which costs as
-/// much as adding an entry does. A file may so be too large by a share of itself.
+/// How often the size of a file is asked for until it is full: SQLite parses that question each time, which costs two
+/// thirds of adding an entry. A file may so be too large by a share of itself.
 const ASKED_IN_A_FILE: u64 = 256;
 
 /// The ledger as one thread writes it.

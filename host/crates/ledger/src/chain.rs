@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use sha2::{Digest, Sha256};
+use tollgate_domain::value::from_hex;
 
 use crate::entry::{Kind, Seq};
 
@@ -54,9 +55,8 @@ impl FromStr for Hash {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let digits = const_hex::decode_to_array(text);
-        let hash = digits.map_err(|_| format!("{text:?} is not a hash: 64 hex digits"))?;
-        Ok(Self(hash))
+        let hash = from_hex(text).and_then(|bytes| bytes.try_into().ok());
+        hash.ok_or_else(|| format!("{text:?} is not a hash: 64 hex digits"))
     }
 }
 
@@ -95,5 +95,6 @@ mod tests {
         }
         assert_eq!(hash.to_string().parse(), Ok(hash));
         assert!("zz".repeat(32).parse::<Hash>().is_err() && "ab".parse::<Hash>().is_err());
+        assert!(format!("0x{hash}").parse::<Hash>().is_err());
     }
 }

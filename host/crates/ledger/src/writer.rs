@@ -141,7 +141,7 @@ impl Writer {
         while let Some(first) = self.next() {
             let mut batch = vec![first];
             // On a processor that is shared with those who ask, whoever was first would else be written alone: they
-            // go on asking meanwhile. Where there are others this costs a microsecond.
+            // go on asking meanwhile (`decisions/0029`).
             std::thread::yield_now();
             while batch.len() < BATCH
                 && let Ok(more) = self.commands.try_recv()

@@ -7,6 +7,7 @@
 use std::fmt;
 
 use sha2::{Digest as _, Sha256};
+use tollgate_domain::value::from_hex;
 
 use crate::error::TenancyError;
 
@@ -32,9 +33,7 @@ impl Digest {
     /// Reads 64 hex digits.
     #[must_use]
     pub fn parse(hex: &str) -> Option<Self> {
-        // It would take `0x` before them, too.
-        let digits = Some(hex).filter(|hex| hex.len() == 64)?;
-        const_hex::decode_to_array(digits).ok().map(Self)
+        from_hex(hex)?.try_into().ok().map(Self)
     }
 }
 

@@ -274,10 +274,10 @@ impl<'de> Deserialize<'de> for Hex {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         let wrong = || D::Error::custom("an id is hexadecimal digits, two for each byte");
-        if text.len() > 32 || text.starts_with("0x") {
+        if text.len() > 32 {
             return Err(wrong());
         }
-        const_hex::decode(text).map(Self).map_err(|_| wrong())
+        tollgate_domain::value::from_hex(&text).map(Self).ok_or_else(wrong)
     }
 }
 
