@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::id::SpanContext;
+use crate::otlp::{self, Most};
 use crate::span::{Attributes, Resource, Span, is_zero};
 use crate::time::UnixNanos;
 
@@ -82,17 +83,19 @@ pub struct Scope {
 }
 
 /// Spans of one origin.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 pub struct Group {
     /// Who recorded them.
-    #[serde(with = "crate::shared")]
+    #[serde(deserialize_with = "crate::shared::deserialize")]
     pub origin: Arc<Origin>,
     /// The spans, in the order they were sent.
     pub spans: Vec<Span>,
 }
 
-/// Spans that arrived together, of one tenant, and that are no requests of their own.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+/// Spans that arrived together, of one tenant, and that are no requests of their own. Stored as the
+/// request of OTLP that they come to.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(try_from = "StoredBatch")]
 pub struct SpanBatch {
     /// Whose they are, where that is known.
     pub tenant: Option<String>,
@@ -100,6 +103,42 @@ pub struct SpanBatch {
     pub arrived: UnixNanos,
     /// The spans by who recorded them.
     pub groups: Vec<Group>,
+}
+
+/// The stored form of a [`SpanBatch`].
+#[derive(Serialize, Deserialize)]
+struct StoredBatch {
+    tenant: Option<String>,
+    arrived: UnixNanos,
+    /// In protobuf.
+    #[serde(default, with = "crate::value::in_base64")]
+    request: Vec<u8>,
+    /// The spans, where they were stored one by one.
+    #[serde(default, skip_serializing)]
+    groups: Vec<Group>,
+}
+
+impl Serialize for SpanBatch {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { tenant, arrived, groups } = self;
+        let request = otlp::write_groups(groups);
+        let (tenant, arrived) = (tenant.clone(), *arrived);
+        StoredBatch { tenant, arrived, request, groups: Vec::new() }.serialize(serializer)
+    }
+}
+
+impl TryFrom<StoredBatch> for SpanBatch {
+    type Error = String;
+
+    fn try_from(stored: StoredBatch) -> Result<Self, String> {
+        let StoredBatch { tenant, arrived, request, mut groups } = stored;
+        let read = otlp::read(&request, &Most::ANY).map_err(|problem| problem.to_string())?;
+        if let Some(problem) = read.problem {
+            return Err(problem);
+        }
+        groups.extend(read.groups);
+        Ok(Self { tenant, arrived, groups })
+    }
 }
 
 /// How a received GenAI span came to be a record.

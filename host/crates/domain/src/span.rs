@@ -2,12 +2,14 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::id::{SpanContext, SpanId};
-use crate::received::Received;
+use crate::otlp::{self, Sent};
+use crate::received::{Origin, Received};
 use crate::time::{Interval, UnixNanos};
 pub use crate::value::Value;
 
@@ -16,9 +18,19 @@ pub type Key = Cow<'static, str>;
 
 /// Attributes in the order they were set; a key stands in it once. Copies share them until one is
 /// changed: a span is copied on its way from the ledger to each exporter, and few copies are changed.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Attributes(#[serde(with = "crate::shared")] Arc<Vec<(Key, Value)>>);
+/// Those that others sent are made when somebody looks at them ([`crate::otlp`]).
+#[derive(Clone, Default)]
+pub struct Attributes {
+    made: Arc<Vec<(Key, Value)>>,
+    /// As they came, until one is changed; then `made` is empty.
+    sent: Option<Arc<Lazy>>,
+}
+
+#[derive(Debug)]
+struct Lazy {
+    sent: Sent,
+    made: OnceLock<Vec<(Key, Value)>>,
+}
 
 impl Attributes {
     /// None yet.
@@ -27,9 +39,35 @@ impl Attributes {
         Self::default()
     }
 
+    /// As they came.
+    pub(crate) fn sent(sent: Sent) -> Self {
+        let lazy = Lazy { sent, made: OnceLock::new() };
+        Self { sent: Some(Arc::new(lazy)), ..Self::default() }
+    }
+
+    /// As they came, if nobody has changed them.
+    pub(crate) fn as_sent(&self) -> Option<&Sent> {
+        self.sent.as_ref().map(|lazy| &lazy.sent)
+    }
+
+    fn all(&self) -> &[(Key, Value)] {
+        match &self.sent {
+            Some(lazy) => lazy.made.get_or_init(|| otlp::values(&lazy.sent)),
+            None => &self.made,
+        }
+    }
+
+    fn all_to_change(&mut self) -> &mut Vec<(Key, Value)> {
+        if self.sent.is_some() {
+            self.made = Arc::new(self.all().to_vec());
+            self.sent = None;
+        }
+        Arc::make_mut(&mut self.made)
+    }
+
     /// Sets `key`, replacing what it had.
     pub fn set(&mut self, key: impl Into<Key>, value: impl Into<Value>) {
-        set(Arc::make_mut(&mut self.0), key.into(), value.into());
+        set(self.all_to_change(), key.into(), value.into());
     }
 
     /// Sets `key` if there is a value.
@@ -42,38 +80,79 @@ impl Attributes {
     /// The value of `key`.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&Value> {
-        self.0.iter().find(|(k, _)| k == key).map(|(_, value)| value)
+        if !self.has(|named| named == key) {
+            return None;
+        }
+        self.all().iter().find(|(k, _)| k == key).map(|(_, value)| value)
+    }
+
+    /// Whether a key is one that is wanted; no value is made for that.
+    pub fn has(&self, wanted: impl Fn(&str) -> bool) -> bool {
+        match &self.sent {
+            Some(lazy) if lazy.made.get().is_none() => otlp::keys(&lazy.sent).any(wanted),
+            _ => self.all().iter().any(|(key, _)| wanted(key)),
+        }
     }
 
     /// Removes `key`; whether it was there.
     pub fn remove(&mut self, key: &str) -> bool {
-        let is_there = self.get(key).is_some();
+        let is_there = self.has(|named| named == key);
         if is_there {
-            Arc::make_mut(&mut self.0).retain(|(k, _)| k != key);
+            self.all_to_change().retain(|(k, _)| k != key);
         }
         is_there
     }
 
     /// Keeps those whose key is to be kept.
     pub fn retain(&mut self, mut keep: impl FnMut(&Key) -> bool) {
-        Arc::make_mut(&mut self.0).retain(|(key, _)| keep(key));
+        self.all_to_change().retain(|(key, _)| keep(key));
     }
 
     /// All of them, in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&Key, &Value)> {
-        self.0.iter().map(|(key, value)| (key, value))
+        self.all().iter().map(|(key, value)| (key, value))
     }
 
     /// How many.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.all().len()
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.sent.is_none() && self.made.is_empty()
+    }
+}
+
+impl PartialEq for Attributes {
+    fn eq(&self, other: &Self) -> bool {
+        self.all() == other.all()
+    }
+}
+
+impl fmt::Debug for Attributes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Attributes").field(&self.all()).finish()
+    }
+}
+
+impl Serialize for Attributes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.all().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Attributes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Vec::deserialize(deserializer).map(Self::from)
+    }
+}
+
+impl From<Vec<(Key, Value)>> for Attributes {
+    fn from(all: Vec<(Key, Value)>) -> Self {
+        Self { made: Arc::new(all), sent: None }
     }
 }
 
@@ -83,28 +162,33 @@ const FEW: usize = 32;
 impl<K: Into<Key>> FromIterator<(K, Value)> for Attributes {
     /// As if each were set in turn, in linear time.
     fn from_iter<I: IntoIterator<Item = (K, Value)>>(pairs: I) -> Self {
-        let pairs = pairs.into_iter();
-        let mut all = Vec::with_capacity(pairs.size_hint().0);
-        let mut places: HashMap<Key, usize> = HashMap::new();
-        for (key, value) in pairs {
-            let key = key.into();
-            if all.len() < FEW {
-                set(&mut all, key, value);
-                continue;
-            }
-            if places.is_empty() {
-                places = all.iter().map(|(key, _)| key.clone()).zip(0..).collect();
-            }
-            match places.get(&key).and_then(|place| all.get_mut(*place)) {
-                Some((_, old)) => *old = value,
-                None => {
-                    places.insert(key.clone(), all.len());
-                    all.push((key, value));
-                }
+        gathered(pairs).into()
+    }
+}
+
+/// These as if each were set in turn, in linear time.
+pub(crate) fn gathered<K: Into<Key>>(pairs: impl IntoIterator<Item = (K, Value)>) -> Vec<(Key, Value)> {
+    let pairs = pairs.into_iter();
+    let mut all = Vec::with_capacity(pairs.size_hint().0);
+    let mut places: HashMap<Key, usize> = HashMap::new();
+    for (key, value) in pairs {
+        let key = key.into();
+        if all.len() < FEW {
+            set(&mut all, key, value);
+            continue;
+        }
+        if places.is_empty() {
+            places = all.iter().map(|(key, _)| key.clone()).zip(0..).collect();
+        }
+        match places.get(&key).and_then(|place| all.get_mut(*place)) {
+            Some((_, old)) => *old = value,
+            None => {
+                places.insert(key.clone(), all.len());
+                all.push((key, value));
             }
         }
-        Self(Arc::new(all))
     }
+    all
 }
 
 /// Sets `key` among these, replacing what it had.
@@ -191,6 +275,14 @@ pub struct Span {
     pub received: Option<Box<Received>>,
 }
 
+impl Span {
+    /// Who recorded it; none: we.
+    #[must_use]
+    pub fn origin(&self) -> Option<&Arc<Origin>> {
+        self.received.as_deref().map(|received| &received.origin)
+    }
+}
+
 /// What all spans of one process share.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Resource {
@@ -220,7 +312,7 @@ mod tests {
             [("a", Value::Int(1)), ("b", Value::Int(2))].into_iter().collect();
         let kept = one.clone();
         assert!(
-            !one.remove("c") && Arc::ptr_eq(&one.0, &kept.0),
+            !one.remove("c") && Arc::ptr_eq(&one.made, &kept.made),
             "nothing to remove, nothing to copy"
         );
         let changes: [fn(&mut Attributes); 3] = [
@@ -231,7 +323,7 @@ mod tests {
         for change in changes {
             let before = one.clone();
             change(&mut one);
-            assert!(one != before && !Arc::ptr_eq(&one.0, &before.0));
+            assert!(one != before && !Arc::ptr_eq(&one.made, &before.made));
         }
         assert_eq!((one.len(), kept.get("a"), kept.len()), (0, Some(&Value::Int(1)), 2));
         // On record it is what it was when each had its own.
