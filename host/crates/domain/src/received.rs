@@ -207,3 +207,30 @@ fn of(span: &Span, origin: &Arc<Origin>) -> Span {
     span.received.get_or_insert_default().origin = Arc::clone(origin);
     span
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As batches were stored before they were stored as requests of OTLP.
+    #[test]
+    fn spans_that_were_stored_one_by_one_are_read() {
+        let stored = r#"{"tenant":"acme","arrived":7,"groups":[{
+            "origin":{"resource":{"attributes":[["service.name","shop"]]},"scope":{"name":"lib"}},
+            "spans":[{"context":{"trace_id":"00000000000000000000000000000005",
+                "span_id":"0000000000000006","sampled":true,"trace_state":null},
+                "parent":null,"parent_is_remote":false,"name":"GET /","kind":"SERVER",
+                "interval":{"start":1,"end":2},"status":"Ok","attributes":[["a",1]],"events":[],
+                "received":{"flags":1}}]}]}"#;
+        let batch: SpanBatch = serde_json::from_str(stored).unwrap();
+        let spans = batch.spans();
+        assert_eq!((batch.len(), spans[0].name.as_ref()), (1, "GET /"));
+        assert_eq!(spans[0].origin().unwrap().scope.name, "lib");
+        let stored = serde_json::to_string(&batch).unwrap();
+        assert!(stored.starts_with(r#"{"tenant":"acme","arrived":7,"request":""#), "{stored}");
+        let again: SpanBatch = serde_json::from_str(&stored).unwrap();
+        assert_eq!(again.spans(), spans);
+        let damaged = stored.replace(r#""request":""#, r#""request":"AAAA"#);
+        assert!(serde_json::from_str::<SpanBatch>(&damaged).is_err());
+    }
+}

@@ -80,7 +80,9 @@ impl Attributes {
     /// The value of `key`.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&Value> {
-        if !self.has(|named| named == key) {
+        // Where none has that name, no value is made.
+        let not_made = self.sent.as_ref().is_some_and(|lazy| lazy.made.get().is_none());
+        if not_made && !self.has(|named| named == key) {
             return None;
         }
         self.all().iter().find(|(k, _)| k == key).map(|(_, value)| value)

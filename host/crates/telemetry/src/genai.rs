@@ -83,7 +83,7 @@ pub struct Call {
 #[must_use]
 pub fn is_ours(span: &Span, origin: &Origin) -> bool {
     let told = [cost::STATUS, tollgate::OUTCOME, tollgate::BACKEND];
-    origin.scope.name == names::SCOPE || told.iter().any(|key| span.attributes.get(key).is_some())
+    origin.scope.name == names::SCOPE || span.attributes.has(|key| told.contains(&key))
 }
 
 /// The tenant that a span or its process names.
@@ -150,8 +150,12 @@ pub fn call(span: &Span, origin: &Origin) -> Option<Call> {
 /// Who wrote a span that tells of a model.
 fn dialect(span: &Span) -> Option<Dialect> {
     let attributes = &span.attributes;
+    // Of most spans nothing more is looked at.
+    if !attributes.has(|key| table::WRITERS.iter().any(|writer| key.starts_with(writer))) {
+        return None;
+    }
     let has = |key: &str| attributes.get(key).is_some();
-    let begins = |prefix: &str| attributes.iter().any(|(key, _)| key.starts_with(prefix));
+    let begins = |prefix: &str| attributes.has(|key| key.starts_with(prefix));
     if has("openinference.span.kind") {
         return Some(Dialect::OpenInference);
     }
