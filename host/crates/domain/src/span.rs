@@ -39,6 +39,12 @@ impl Attributes {
         Self::default()
     }
 
+    /// None yet, with room for so many.
+    #[must_use]
+    pub fn with_capacity(count: usize) -> Self {
+        Vec::with_capacity(count).into()
+    }
+
     /// As they came.
     pub(crate) fn sent(sent: Sent) -> Self {
         let lazy = Lazy { sent, made: OnceLock::new() };
@@ -169,7 +175,9 @@ impl<K: Into<Key>> FromIterator<(K, Value)> for Attributes {
 }
 
 /// These as if each were set in turn, in linear time.
-pub(crate) fn gathered<K: Into<Key>>(pairs: impl IntoIterator<Item = (K, Value)>) -> Vec<(Key, Value)> {
+pub(crate) fn gathered<K: Into<Key>>(
+    pairs: impl IntoIterator<Item = (K, Value)>,
+) -> Vec<(Key, Value)> {
     let pairs = pairs.into_iter();
     let mut all = Vec::with_capacity(pairs.size_hint().0);
     let mut places: HashMap<Key, usize> = HashMap::new();

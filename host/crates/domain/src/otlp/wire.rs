@@ -61,7 +61,9 @@ impl<'a> Fields<'a> {
                 Content::Bytes(content)
             }
             WireType::StartGroup | WireType::EndGroup => {
-                return Err(Malformed::Unreadable("a field has a wire type that OTLP does not use"));
+                return Err(Malformed::Unreadable(
+                    "a field has a wire type that OTLP does not use",
+                ));
             }
         };
         Ok((number, content))

@@ -12,9 +12,9 @@ use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use opentelemetry_proto::tonic::trace::v1::{
     ResourceSpans, ScopeSpans, Span as OtlpSpan, Status, span as otlp_span,
 };
-use tollgate_domain::{SpanContext, otlp};
 use tollgate_domain::received::{Origin, Scope, SpanLink};
 use tollgate_domain::span::{Attributes, Resource, Span, SpanEvent, SpanKind, SpanStatus, Value};
+use tollgate_domain::{SpanContext, otlp};
 
 use crate::names;
 

@@ -60,9 +60,7 @@ impl Kind {
     /// What lies in the field of that number.
     fn field(self, number: u32) -> Self {
         match (self, number) {
-            (Self::Resource, 1)
-            | (Self::Scope, 3)
-            | (Self::KeyValues, 1) => Self::KeyValue,
+            (Self::Resource, 1) | (Self::Scope, 3) | (Self::KeyValues, 1) => Self::KeyValue,
             (Self::MetricsRequest, 1) => Self::ResourceMetrics,
             (Self::ResourceMetrics, 1) | (Self::ResourceLogs, 1) => Self::Resource,
             (Self::ResourceMetrics, 2) => Self::ScopeMetrics,

@@ -64,8 +64,7 @@ fn full(id: u64, origin: &Arc<Origin>) -> Span {
     let mut span = plain(id);
     (span.context, span.parent) = (context, Some(SpanId(77)));
     (span.attributes, span.events) = (attributes, vec![event]);
-    (span.status, span.received) =
-        (SpanStatus::Error("no".to_owned()), Some(Box::new(received)));
+    (span.status, span.received) = (SpanStatus::Error("no".to_owned()), Some(Box::new(received)));
     span
 }
 
