@@ -11,8 +11,7 @@ mod span;
 mod wire;
 
 pub(crate) use self::attributes::{Sent, keys, values};
-pub(crate) use self::request::write_groups;
-pub use self::request::{Incoming, read, write};
+pub use self::request::{Incoming, read, write, write_groups};
 pub use self::span::{HAS_IS_REMOTE, IS_REMOTE, SAMPLED, flags};
 pub use self::wire::{Content, Fields};
 

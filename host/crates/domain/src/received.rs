@@ -3,10 +3,9 @@
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use crate::id::SpanContext;
-use crate::otlp::{self, Most};
 use crate::span::{Attributes, Resource, Span, is_zero};
 use crate::time::UnixNanos;
 
@@ -92,10 +91,8 @@ pub struct Group {
     pub spans: Vec<Span>,
 }
 
-/// Spans that arrived together, of one tenant, and that are no requests of their own. Stored as the
-/// request of OTLP that they come to.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(try_from = "StoredBatch")]
+/// Spans that arrived together, of one tenant, and that are no requests of their own.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct SpanBatch {
     /// Whose they are, where that is known.
     pub tenant: Option<String>,
@@ -103,42 +100,6 @@ pub struct SpanBatch {
     pub arrived: UnixNanos,
     /// The spans by who recorded them.
     pub groups: Vec<Group>,
-}
-
-/// The stored form of a [`SpanBatch`].
-#[derive(Serialize, Deserialize)]
-struct StoredBatch {
-    tenant: Option<String>,
-    arrived: UnixNanos,
-    /// In protobuf.
-    #[serde(default, with = "crate::value::in_base64")]
-    request: Vec<u8>,
-    /// The spans, where they were stored one by one.
-    #[serde(default, skip_serializing)]
-    groups: Vec<Group>,
-}
-
-impl Serialize for SpanBatch {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self { tenant, arrived, groups } = self;
-        let request = otlp::write_groups(groups);
-        let (tenant, arrived) = (tenant.clone(), *arrived);
-        StoredBatch { tenant, arrived, request, groups: Vec::new() }.serialize(serializer)
-    }
-}
-
-impl TryFrom<StoredBatch> for SpanBatch {
-    type Error = String;
-
-    fn try_from(stored: StoredBatch) -> Result<Self, String> {
-        let StoredBatch { tenant, arrived, request, mut groups } = stored;
-        let read = otlp::read(&request, &Most::ANY).map_err(|problem| problem.to_string())?;
-        if let Some(problem) = read.problem {
-            return Err(problem);
-        }
-        groups.extend(read.groups);
-        Ok(Self { tenant, arrived, groups })
-    }
 }
 
 /// How a received GenAI span came to be a record.
@@ -206,31 +167,4 @@ fn of(span: &Span, origin: &Arc<Origin>) -> Span {
     let mut span = span.clone();
     span.received.get_or_insert_default().origin = Arc::clone(origin);
     span
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// As batches were stored before they were stored as requests of OTLP.
-    #[test]
-    fn spans_that_were_stored_one_by_one_are_read() {
-        let stored = r#"{"tenant":"acme","arrived":7,"groups":[{
-            "origin":{"resource":{"attributes":[["service.name","shop"]]},"scope":{"name":"lib"}},
-            "spans":[{"context":{"trace_id":"00000000000000000000000000000005",
-                "span_id":"0000000000000006","sampled":true,"trace_state":null},
-                "parent":null,"parent_is_remote":false,"name":"GET /","kind":"SERVER",
-                "interval":{"start":1,"end":2},"status":"Ok","attributes":[["a",1]],"events":[],
-                "received":{"flags":1}}]}]}"#;
-        let batch: SpanBatch = serde_json::from_str(stored).unwrap();
-        let spans = batch.spans();
-        assert_eq!((batch.len(), spans[0].name.as_ref()), (1, "GET /"));
-        assert_eq!(spans[0].origin().unwrap().scope.name, "lib");
-        let stored = serde_json::to_string(&batch).unwrap();
-        assert!(stored.starts_with(r#"{"tenant":"acme","arrived":7,"request":""#), "{stored}");
-        let again: SpanBatch = serde_json::from_str(&stored).unwrap();
-        assert_eq!(again.spans(), spans);
-        let damaged = stored.replace(r#""request":""#, r#""request":"AAAA"#);
-        assert!(serde_json::from_str::<SpanBatch>(&damaged).is_err());
-    }
 }

@@ -88,23 +88,23 @@ impl Attributes {
     pub fn get(&self, key: &str) -> Option<&Value> {
         // Where none has that name, no value is made.
         let not_made = self.sent.as_ref().is_some_and(|lazy| lazy.made.get().is_none());
-        if not_made && !self.has(|named| named == key) {
+        if not_made && !self.has(|named| named == key.as_bytes()) {
             return None;
         }
         self.all().iter().find(|(k, _)| k == key).map(|(_, value)| value)
     }
 
     /// Whether a key is one that is wanted; no value is made for that.
-    pub fn has(&self, wanted: impl Fn(&str) -> bool) -> bool {
+    pub fn has(&self, wanted: impl Fn(&[u8]) -> bool) -> bool {
         match &self.sent {
             Some(lazy) if lazy.made.get().is_none() => otlp::keys(&lazy.sent).any(wanted),
-            _ => self.all().iter().any(|(key, _)| wanted(key)),
+            _ => self.all().iter().any(|(key, _)| wanted(key.as_bytes())),
         }
     }
 
     /// Removes `key`; whether it was there.
     pub fn remove(&mut self, key: &str) -> bool {
-        let is_there = self.has(|named| named == key);
+        let is_there = self.has(|named| named == key.as_bytes());
         if is_there {
             self.all_to_change().retain(|(k, _)| k != key);
         }

@@ -83,7 +83,8 @@ pub struct Call {
 #[must_use]
 pub fn is_ours(span: &Span, origin: &Origin) -> bool {
     let told = [cost::STATUS, tollgate::OUTCOME, tollgate::BACKEND];
-    origin.scope.name == names::SCOPE || span.attributes.has(|key| told.contains(&key))
+    origin.scope.name == names::SCOPE
+        || span.attributes.has(|key| told.iter().any(|told| told.as_bytes() == key))
 }
 
 /// The tenant that a span or its process names.
@@ -151,11 +152,12 @@ pub fn call(span: &Span, origin: &Origin) -> Option<Call> {
 fn dialect(span: &Span) -> Option<Dialect> {
     let attributes = &span.attributes;
     // Of most spans nothing more is looked at.
-    if !attributes.has(|key| table::WRITERS.iter().any(|writer| key.starts_with(writer))) {
+    let of_a_writer = |key: &[u8]| table::WRITERS.iter().any(|by| key.starts_with(by.as_bytes()));
+    if !attributes.has(of_a_writer) {
         return None;
     }
     let has = |key: &str| attributes.get(key).is_some();
-    let begins = |prefix: &str| attributes.has(|key| key.starts_with(prefix));
+    let begins = |prefix: &str| attributes.has(|key| key.starts_with(prefix.as_bytes()));
     if has("openinference.span.kind") {
         return Some(Dialect::OpenInference);
     }
@@ -260,6 +262,9 @@ fn first_of_list(text: String) -> String {
 
 /// The first of these keys that has a text, which is not empty; of a list its first.
 fn text(attributes: &Attributes, keys: &[&str]) -> Option<String> {
+    if !attributes.has(|key| keys.iter().any(|wanted| wanted.as_bytes() == key)) {
+        return None;
+    }
     keys.iter().find_map(|key| match attributes.get(key)? {
         Value::Text(text) if !text.is_empty() => Some(text.clone()),
         Value::List(items) => match items.first() {

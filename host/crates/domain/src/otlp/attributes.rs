@@ -80,6 +80,18 @@ impl Gathered {
     }
 }
 
+/// Whether texts are known to be UTF-8: where all around them is ASCII, which one look at it tells.
+#[derive(Clone, Copy)]
+struct Text {
+    is_known: bool,
+}
+
+impl Text {
+    fn check(self, content: Content<'_>) -> Result<(), Malformed> {
+        if self.is_known { content.bytes().map(drop) } else { content.text().map(drop) }
+    }
+}
+
 /// Whether it can be read, and what is in it.
 fn check_entry(
     entry: &[u8],
@@ -88,10 +100,11 @@ fn check_entry(
     most: &Most,
 ) -> Result<(), Malformed> {
     counts.value(most)?;
+    let text = Text { is_known: entry.is_ascii() };
     for field in Fields(entry) {
         match field? {
-            (1, key) => drop(key.text()?),
-            (2, value) => check_value(value.bytes()?, depth + 1, counts, most)?,
+            (1, key) => text.check(key)?,
+            (2, value) => check_value(value.bytes()?, text, depth + 1, counts, most)?,
             (3, place) => drop(place.varint()?),
             _ => {}
         }
@@ -101,6 +114,7 @@ fn check_entry(
 
 fn check_value(
     value: &[u8],
+    text: Text,
     depth: usize,
     counts: &mut Counts,
     most: &Most,
@@ -111,13 +125,13 @@ fn check_value(
     counts.value(most)?;
     for field in Fields(value) {
         match field? {
-            (1, text) => drop(text.text()?),
+            (1, content) => text.check(content)?,
             (2 | 3 | 8, number) => drop(number.varint()?),
             (4, number) => drop(number.fixed64()?),
             (5, list) => {
                 for item in Fields(list.bytes()?) {
                     if let (1, item) = item? {
-                        check_value(item.bytes()?, depth + 2, counts, most)?;
+                        check_value(item.bytes()?, text, depth + 2, counts, most)?;
                     }
                 }
             }
@@ -136,15 +150,9 @@ fn check_value(
 }
 
 /// Their names as they stand there, without anything being made of them.
-pub(crate) fn keys(sent: &Sent) -> impl Iterator<Item = &str> {
-    sent.entries().map(|entry| {
-        let named = |field| match field {
-            Ok((1, Content::Bytes(key))) => str::from_utf8(key).ok(),
-            _ => None,
-        };
-        // Nearly always it is the first field. Of a field that stands there twice the last one counts.
-        Fields(entry).filter_map(named).last().unwrap_or_default()
-    })
+pub(crate) fn keys(sent: &Sent) -> impl Iterator<Item = &[u8]> {
+    // Of a field that stands there twice the last one counts.
+    sent.entries().map(|entry| entries(entry, 1).last().unwrap_or_default())
 }
 
 /// What they are. Of a key that stands twice the last value counts.

@@ -184,7 +184,8 @@ pub fn write(own: &Origin, spans: &[Span], most: usize) -> (usize, Vec<u8>) {
 }
 
 /// These as a request; each is what it was when it is read again.
-pub(crate) fn write_groups(groups: &[Group]) -> Vec<u8> {
+#[must_use]
+pub fn write_groups(groups: &[Group]) -> Vec<u8> {
     let mut request = Vec::new();
     for Group { origin, spans } in groups {
         let mut within = Vec::new();

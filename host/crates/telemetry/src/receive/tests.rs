@@ -2,8 +2,6 @@
 
 use proptest::prelude::*;
 use prost::Message;
-use tollgate_domain::UnixNanos;
-use tollgate_domain::received::SpanBatch;
 use tollgate_domain::span::{SpanKind, SpanStatus, Value};
 
 use super::*;
@@ -51,10 +49,8 @@ fn nothing_of_a_span_is_lost() {
     let again = decode(&sent.encode_to_vec(), Encoding::Protobuf).unwrap();
     assert_eq!(format!("{:?}", again.groups), format!("{:?}", incoming.groups));
     // And from the record.
-    let batch = SpanBatch { tenant: None, arrived: UnixNanos(7), groups: incoming.groups };
-    let stored = serde_json::to_string(&batch).unwrap();
-    let read: SpanBatch = serde_json::from_str(&stored).unwrap();
-    assert_eq!(format!("{read:?}"), format!("{batch:?}"));
+    let read = otlp::read(&otlp::write_groups(&incoming.groups), &otlp::Most::ANY).unwrap();
+    assert_eq!(format!("{read:?}"), format!("{incoming:?}"));
 }
 
 #[test]
