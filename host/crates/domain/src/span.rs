@@ -18,18 +18,34 @@ pub type Key = Cow<'static, str>;
 
 /// Attributes in the order they were set; a key stands in it once. Copies share them until one is
 /// changed: a span is copied on its way from the ledger to each exporter, and few copies are changed.
-/// Those that others sent are made when somebody looks at them ([`crate::otlp`]).
+/// Those that others sent are made when somebody looks at them ([`crate::otlp`]), and are not touched by
+/// what is added to them.
 #[derive(Clone, Default)]
 pub struct Attributes {
-    made: Arc<Vec<(Key, Value)>>,
-    /// As they came, until one is changed; then `made` is empty.
+    /// As they came, until one of them is changed.
     sent: Option<Arc<Lazy>>,
+    /// Those that are not among them.
+    added: Arc<Vec<(Key, Value)>>,
 }
 
 #[derive(Debug)]
 struct Lazy {
     sent: Sent,
     made: OnceLock<Vec<(Key, Value)>>,
+}
+
+impl Lazy {
+    fn made(&self) -> &[(Key, Value)] {
+        self.made.get_or_init(|| otlp::values(&self.sent))
+    }
+
+    /// Whether a key is one that is wanted; no value is made for that.
+    fn has(&self, wanted: impl Fn(&[u8]) -> bool) -> bool {
+        match self.made.get() {
+            Some(made) => made.iter().any(|(key, _)| wanted(key.as_bytes())),
+            None => otlp::keys(&self.sent).any(wanted),
+        }
+    }
 }
 
 impl Attributes {
@@ -51,29 +67,28 @@ impl Attributes {
         Self { sent: Some(Arc::new(lazy)), ..Self::default() }
     }
 
-    /// As they came, if nobody has changed them.
-    pub(crate) fn as_sent(&self) -> Option<&Sent> {
-        self.sent.as_ref().map(|lazy| &lazy.sent)
+    /// Those that are as they came, and those that are not.
+    pub(crate) fn parts(&self) -> (Option<&Sent>, &[(Key, Value)]) {
+        (self.sent.as_ref().map(|lazy| &lazy.sent), &self.added)
     }
 
-    fn all(&self) -> &[(Key, Value)] {
-        match &self.sent {
-            Some(lazy) => lazy.made.get_or_init(|| otlp::values(&lazy.sent)),
-            None => &self.made,
+    /// All of them, for a change.
+    fn all(&mut self) -> &mut Vec<(Key, Value)> {
+        if let Some(lazy) = self.sent.take() {
+            self.added = Arc::new([lazy.made(), &self.added].concat());
         }
-    }
-
-    fn all_to_change(&mut self) -> &mut Vec<(Key, Value)> {
-        if self.sent.is_some() {
-            self.made = Arc::new(self.all().to_vec());
-            self.sent = None;
-        }
-        Arc::make_mut(&mut self.made)
+        Arc::make_mut(&mut self.added)
     }
 
     /// Sets `key`, replacing what it had.
     pub fn set(&mut self, key: impl Into<Key>, value: impl Into<Value>) {
-        set(self.all_to_change(), key.into(), value.into());
+        let key = key.into();
+        let is_new = |lazy: &Arc<Lazy>| !lazy.has(|named| named == key.as_bytes());
+        let among = match self.sent.as_ref().is_some_and(is_new) {
+            true => Arc::make_mut(&mut self.added),
+            false => self.all(),
+        };
+        set(among, key, value.into());
     }
 
     /// Sets `key` if there is a value.
@@ -86,69 +101,70 @@ impl Attributes {
     /// The value of `key`.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&Value> {
-        // Where none has that name, no value is made.
-        let not_made = self.sent.as_ref().is_some_and(|lazy| lazy.made.get().is_none());
-        if not_made && !self.has(|named| named == key.as_bytes()) {
-            return None;
+        let found = |all: &[(Key, Value)]| all.iter().position(|(k, _)| k == key);
+        if let Some(place) = found(&self.added) {
+            return self.added.get(place).map(|(_, value)| value);
         }
-        self.all().iter().find(|(k, _)| k == key).map(|(_, value)| value)
+        // Where none has that name, no value is made.
+        let lazy = self.sent.as_ref().filter(|lazy| lazy.has(|named| named == key.as_bytes()))?;
+        let place = found(lazy.made())?;
+        lazy.made().get(place).map(|(_, value)| value)
     }
 
     /// Whether a key is one that is wanted; no value is made for that.
     pub fn has(&self, wanted: impl Fn(&[u8]) -> bool) -> bool {
-        match &self.sent {
-            Some(lazy) if lazy.made.get().is_none() => otlp::keys(&lazy.sent).any(wanted),
-            _ => self.all().iter().any(|(key, _)| wanted(key.as_bytes())),
-        }
+        self.added.iter().any(|(key, _)| wanted(key.as_bytes()))
+            || self.sent.as_ref().is_some_and(|lazy| lazy.has(wanted))
     }
 
     /// Removes `key`; whether it was there.
     pub fn remove(&mut self, key: &str) -> bool {
         let is_there = self.has(|named| named == key.as_bytes());
         if is_there {
-            self.all_to_change().retain(|(k, _)| k != key);
+            self.all().retain(|(k, _)| k != key);
         }
         is_there
     }
 
     /// Keeps those whose key is to be kept.
     pub fn retain(&mut self, mut keep: impl FnMut(&Key) -> bool) {
-        self.all_to_change().retain(|(key, _)| keep(key));
+        self.all().retain(|(key, _)| keep(key));
     }
 
     /// All of them, in order.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&Key, &Value)> {
-        self.all().iter().map(|(key, value)| (key, value))
+    pub fn iter(&self) -> impl Iterator<Item = (&Key, &Value)> {
+        let sent = self.sent.as_ref().map_or(&[][..], |lazy| lazy.made());
+        sent.iter().chain(self.added.iter()).map(|(key, value)| (key, value))
     }
 
     /// How many.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.all().len()
+        self.sent.as_ref().map_or(0, |lazy| lazy.made().len()) + self.added.len()
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.sent.is_none() && self.made.is_empty()
+        self.sent.is_none() && self.added.is_empty()
     }
 }
 
 impl PartialEq for Attributes {
     fn eq(&self, other: &Self) -> bool {
-        self.all() == other.all()
+        self.iter().eq(other.iter())
     }
 }
 
 impl fmt::Debug for Attributes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Attributes").field(&self.all()).finish()
+        f.debug_map().entries(self.iter()).finish()
     }
 }
 
 impl Serialize for Attributes {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.all().serialize(serializer)
+        serializer.collect_seq(self.iter())
     }
 }
 
@@ -160,7 +176,7 @@ impl<'de> Deserialize<'de> for Attributes {
 
 impl From<Vec<(Key, Value)>> for Attributes {
     fn from(all: Vec<(Key, Value)>) -> Self {
-        Self { made: Arc::new(all), sent: None }
+        Self { sent: None, added: Arc::new(all) }
     }
 }
 
@@ -322,7 +338,7 @@ mod tests {
             [("a", Value::Int(1)), ("b", Value::Int(2))].into_iter().collect();
         let kept = one.clone();
         assert!(
-            !one.remove("c") && Arc::ptr_eq(&one.made, &kept.made),
+            !one.remove("c") && Arc::ptr_eq(&one.added, &kept.added),
             "nothing to remove, nothing to copy"
         );
         let changes: [fn(&mut Attributes); 3] = [
@@ -333,7 +349,7 @@ mod tests {
         for change in changes {
             let before = one.clone();
             change(&mut one);
-            assert!(one != before && !Arc::ptr_eq(&one.made, &before.made));
+            assert!(one != before && !Arc::ptr_eq(&one.added, &before.added));
         }
         assert_eq!((one.len(), kept.get("a"), kept.len()), (0, Some(&Value::Int(1)), 2));
         // On record it is what it was when each had its own.

@@ -208,14 +208,19 @@ fn merge(value: &mut Value, content: &[u8]) {
 
 /// Attributes as fields of that number: those that nobody has changed as they came.
 pub(super) fn write(field: u32, attributes: &Attributes, to: &mut Vec<u8>) {
-    if let Some(sent) = attributes.as_sent().and_then(|sent| sent.as_field(field)) {
-        return to.put_slice(sent);
-    }
-    for (key, value) in attributes.iter() {
+    let entry = |to: &mut Vec<u8>, key: &Key, value: &Value| {
         nested(field, to, |to| {
             text(1, key, to);
             nested(2, to, |to| write_value(value, to));
         });
+    };
+    let (sent, added) = attributes.parts();
+    match sent.map(|sent| sent.as_field(field)) {
+        Some(None) => attributes.iter().for_each(|(key, value)| entry(to, key, value)),
+        sent => {
+            to.put_slice(sent.flatten().unwrap_or_default());
+            added.iter().for_each(|(key, value)| entry(to, key, value));
+        }
     }
 }
 
