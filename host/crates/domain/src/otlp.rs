@@ -87,3 +87,6 @@ impl std::fmt::Display for Malformed {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
