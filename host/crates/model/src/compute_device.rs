@@ -31,6 +31,10 @@ pub(crate) enum Opened {
     /// The CPU's kernels.
     Kernels,
     /// Tensors on a device of this name.
+    #[cfg_attr(
+        not(any(feature = "cuda", feature = "fixture")),
+        expect(dead_code, reason = "such a build opens no other device than the CPU")
+    )]
     Tensors(Device, String),
 }
 
