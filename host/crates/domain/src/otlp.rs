@@ -50,7 +50,7 @@ const DEPTH: usize = 64;
 
 /// What has been found so far.
 #[derive(Debug, Default)]
-struct Counts {
+pub struct Counts {
     spans: usize,
     values: usize,
     shared: usize,
@@ -62,7 +62,11 @@ impl Counts {
         limit(self.spans, "spans", most.spans)
     }
 
-    fn value(&mut self, most: &Most) -> Result<(), Malformed> {
+    /// One more attribute, value, event, link or whatever else may be many.
+    ///
+    /// # Errors
+    /// There are too many.
+    pub fn value(&mut self, most: &Most) -> Result<(), Malformed> {
         self.values += 1;
         limit(self.values, "attributes, values, events and links", most.values)
     }
@@ -73,6 +77,15 @@ impl Counts {
         let what = "bytes of resources and scopes, counted for each of their spans";
         limit(self.shared, what, most.shared)
     }
+}
+
+/// Whether a message may lie that deep.
+///
+/// # Errors
+/// It may not.
+pub fn check_depth(depth: usize) -> Result<(), Malformed> {
+    let too_deep = Malformed::Unreadable("values lie too deep within each other");
+    if depth > DEPTH { Err(too_deep) } else { Ok(()) }
 }
 
 fn limit(count: usize, what: &'static str, most: usize) -> Result<(), Malformed> {

@@ -131,6 +131,12 @@ impl Origin {
     }
 }
 
+/// Neighbours of one origin together, with their origin; none is this process.
+pub fn by_origin(spans: &[Span]) -> impl Iterator<Item = (Option<&Arc<Origin>>, &[Span])> {
+    let alike = |one: &Span, other: &Span| Origin::is_same(one.origin(), other.origin());
+    spans.chunk_by(alike).map(|of_one| (of_one.first().and_then(Span::origin), of_one))
+}
+
 impl SpanBatch {
     /// All spans, each with its origin.
     #[must_use]

@@ -101,14 +101,10 @@ impl Attributes {
     /// The value of `key`.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&Value> {
-        let found = |all: &[(Key, Value)]| all.iter().position(|(k, _)| k == key);
-        if let Some(place) = found(&self.added) {
-            return self.added.get(place).map(|(_, value)| value);
-        }
         // Where none has that name, no value is made.
-        let lazy = self.sent.as_ref().filter(|lazy| lazy.has(|named| named == key.as_bytes()))?;
-        let place = found(lazy.made())?;
-        lazy.made().get(place).map(|(_, value)| value)
+        let sent = self.sent.as_ref().filter(|lazy| lazy.has(|named| named == key.as_bytes()));
+        let among = sent.map_or(self.added.as_slice(), |lazy| lazy.made());
+        among.iter().find(|(k, _)| k == key).map(|(_, value)| value)
     }
 
     /// Whether a key is one that is wanted; no value is made for that.
@@ -271,8 +267,9 @@ impl SpanEvent {
     }
 }
 
-pub(crate) fn is_zero(count: &u32) -> bool {
-    *count == 0
+/// Whether it is zero, as most counts are: then it does not stand on record.
+pub(crate) fn is_zero<T: Default + PartialEq>(count: &T) -> bool {
+    *count == T::default()
 }
 
 /// One timed operation.
@@ -302,6 +299,28 @@ pub struct Span {
 }
 
 impl Span {
+    /// One that is ours and has nothing else yet.
+    #[must_use]
+    pub fn new(
+        context: SpanContext,
+        name: impl Into<Key>,
+        kind: SpanKind,
+        interval: Interval,
+    ) -> Self {
+        Self {
+            context,
+            parent: None,
+            parent_is_remote: false,
+            name: name.into(),
+            kind,
+            interval,
+            status: SpanStatus::Unset,
+            attributes: Attributes::new(),
+            events: Vec::new(),
+            received: None,
+        }
+    }
+
     /// Who recorded it; none: we.
     #[must_use]
     pub fn origin(&self) -> Option<&Arc<Origin>> {

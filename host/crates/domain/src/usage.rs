@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::span::is_zero;
 use crate::time::UnixNanos;
 
 /// Where token counts come from.
@@ -47,33 +48,28 @@ pub struct TokenUsage {
     /// All tokens that went in.
     pub input: u64,
     /// Part of `input` that a cache served.
-    #[serde(default, skip_serializing_if = "is_none")]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub input_cache_read: u64,
     /// Part of `input` that was written to a cache.
-    #[serde(default, skip_serializing_if = "is_none")]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub input_cache_write: u64,
     /// Part of `input` that was audio.
-    #[serde(default, skip_serializing_if = "is_none")]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub input_audio: u64,
     /// Part of `input` that was images.
-    #[serde(default, skip_serializing_if = "is_none")]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub input_image: u64,
     /// All tokens that came out.
     pub output: u64,
     /// Part of `output` that was reasoning.
-    #[serde(default, skip_serializing_if = "is_none")]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub output_reasoning: u64,
     /// Part of `output` that was audio.
-    #[serde(default, skip_serializing_if = "is_none")]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub output_audio: u64,
     /// Part of `output` that was images.
-    #[serde(default, skip_serializing_if = "is_none")]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub output_image: u64,
-}
-
-/// Of most parts there are no tokens, and then they do not stand on record.
-fn is_none(tokens: &u64) -> bool {
-    *tokens == 0
 }
 
 impl TokenUsage {

@@ -268,11 +268,8 @@ fn by_process(
     spans: &mut Vec<Span>,
     mut ask: impl FnMut(&Resource, &mut Vec<Span>) -> Vec<PluginFault>,
 ) -> Vec<PluginFault> {
-    let origin = |span: &Span| span.received.as_deref().map(|sent| Arc::clone(&sent.origin));
-    let of_one = |origin: Option<&Arc<Origin>>, span: &Span| {
-        let other = span.received.as_deref().map(|sent| &sent.origin);
-        Origin::is_same(origin, other)
-    };
+    let origin = |span: &Span| span.origin().cloned();
+    let of_one = |origin: Option<&Arc<Origin>>, span: &Span| Origin::is_same(origin, span.origin());
     let first = spans.first().and_then(origin);
     if spans.iter().all(|span| of_one(first.as_ref(), span)) {
         return ask(first.as_ref().map_or(own, |origin| &origin.resource), spans);

@@ -164,6 +164,7 @@ impl Ledger {
         let from = Seq(head.0.saturating_sub(entries) + 1);
         let mut before = Seq(head.0 + 1);
         for ordinal in shared.ordinals_after(Seq(from.0 - 1))?.into_iter().rev() {
+            let path = files::partition(&shared.folder, ordinal);
             loop {
                 let page = shared.reading(ordinal, |file| {
                     let page = file.newest_first(before, from, PAGE_BACK);
@@ -171,9 +172,9 @@ impl Ledger {
                 })?;
                 let Some((last, _, _)) = page.last() else { break };
                 before = *last;
+                // One after another: a batch may be far larger than its body.
                 for (seq, kind, body) in page {
-                    let payload = |file: &_| reader::payload(file, seq, &kind, &body);
-                    let (payload, _) = shared.reading(ordinal, payload)?;
+                    let (payload, _) = reader::payload(&path, seq, &kind, &body)?;
                     if !see(&payload) {
                         return Ok(());
                     }

@@ -298,7 +298,9 @@ type Rows = Result<Bodies, rusqlite::Error>;
 pub(crate) fn decode(file: &Partition, rows: Rows) -> Result<Vec<Stored>, LedgerError> {
     let rows = rows.map_err(|error| file.failed(&error))?;
     rows.into_iter()
-        .map(|(seq, number, body)| Ok(Stored { seq, number, record: record(file, seq, &body)? }))
+        .map(|(seq, number, body)| {
+            Ok(Stored { seq, number, record: record(&file.path, seq, &body)? })
+        })
         .collect()
 }
 
@@ -311,7 +313,7 @@ pub(crate) fn outbound(
     let rows = file.outbound(after, most).map_err(|error| file.failed(&error))?;
     let (mut found, mut bytes) = (Vec::with_capacity(rows.len()), 0_usize);
     for (seq, number, kind, body) in rows {
-        let (what, more) = payload(file, seq, &kind, &body)?;
+        let (what, more) = payload(&file.path, seq, &kind, &body)?;
         found.push(Outbound { seq, number, what });
         bytes = bytes.saturating_add(more);
         if bytes > READ_BYTES {
@@ -323,14 +325,14 @@ pub(crate) fn outbound(
 
 /// The body of an entry of that kind, and how many bytes it says.
 pub(crate) fn payload(
-    file: &Partition,
+    path: &Path,
     seq: Seq,
     kind: &str,
     body: &str,
 ) -> Result<(Payload, usize), LedgerError> {
     let damaged = |error: serde_json::Error| {
         let what = format!("entry {} is not what its kind is: {error}", seq.0);
-        LedgerError::damaged(&file.path, what)
+        LedgerError::damaged(path, what)
     };
     let what = match Kind::named(kind) {
         Some(Kind::Spans) => {
@@ -338,14 +340,14 @@ pub(crate) fn payload(
             return Ok((Payload::Spans(Box::new(batch)), bytes));
         }
         Some(Kind::Passed) => Payload::Passed(serde_json::from_str(body).map_err(damaged)?),
-        _ => Payload::Record(Arc::new(record(file, seq, body)?)),
+        _ => Payload::Record(Arc::new(record(path, seq, body)?)),
     };
     Ok((what, body.len()))
 }
 
 /// The body of an entry as a record.
-pub(crate) fn record(file: &Partition, seq: Seq, body: &str) -> Result<Record, LedgerError> {
+pub(crate) fn record(path: &Path, seq: Seq, body: &str) -> Result<Record, LedgerError> {
     serde_json::from_str(body).map_err(|error| {
-        LedgerError::damaged(&file.path, format!("entry {} is no record: {error}", seq.0))
+        LedgerError::damaged(path, format!("entry {} is no record: {error}", seq.0))
     })
 }

@@ -166,7 +166,7 @@ impl Shared {
         for ordinal in self.ordinals()?.into_iter().rev() {
             let found = self.reading(ordinal, |file| {
                 let body = file.body(seq).map_err(|error| file.failed(&error))?;
-                body.map(|body| reader::record(file, seq, &body)).transpose()
+                body.map(|body| reader::record(&file.path, seq, &body)).transpose()
             })?;
             if let Some(record) = found {
                 return Ok(record);

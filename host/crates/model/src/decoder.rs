@@ -158,7 +158,7 @@ impl Decoder {
 }
 
 /// Block and place in it of a position.
-fn place(row: &Row<'_>, position: usize) -> (u32, usize) {
+pub(crate) fn place(row: &Row<'_>, position: usize) -> (u32, usize) {
     let block = row.blocks.get(position / BLOCK_TOKENS).copied().unwrap_or(u32::MAX);
     (block, position % BLOCK_TOKENS)
 }

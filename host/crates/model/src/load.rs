@@ -17,18 +17,29 @@ use crate::kernels::pack;
 use crate::layers::{self, Source};
 use crate::{ModelError, gguf};
 
-/// A decoder of our own and what its files said of the weights.
-pub(crate) struct Loaded {
-    pub(crate) decoder: Decoder,
+/// A decoder of our own, or its weights, and what its files said of these.
+pub(crate) struct Loaded<D> {
+    pub(crate) decoder: D,
     pub(crate) parameters: u64,
     /// As stored; the arithmetic is in f32.
     pub(crate) stored_dtype: String,
 }
 
-pub(crate) fn decoder(config: LlamaConfig, files: &[WeightFile]) -> Result<Loaded, ModelError> {
+pub(crate) fn decoder(
+    config: LlamaConfig,
+    files: &[WeightFile],
+) -> Result<Loaded<Decoder>, ModelError> {
     let (mut tensors, stored_dtype) = Tensors::read(files)?;
     let decoder = Decoder::new(layers::Weights::assemble(config, &mut tensors)?);
     Ok(Loaded { decoder, parameters: tensors.parameters, stored_dtype })
+}
+
+impl<D> Loaded<D> {
+    /// The same with what `make` makes of the decoder.
+    pub(crate) fn map<E>(self, make: impl FnOnce(D) -> E) -> Loaded<E> {
+        let Self { decoder, parameters, stored_dtype } = self;
+        Loaded { decoder: make(decoder), parameters, stored_dtype }
+    }
 }
 
 /// The weights of a model whose code wants them all in f32, by their names in a folder.

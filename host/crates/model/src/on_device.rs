@@ -32,6 +32,7 @@ use crate::decoder::Row;
 use crate::files::WeightFile;
 use crate::kv::{KvShape, KvStore};
 use crate::layers::Weights;
+use crate::load::Loaded;
 use crate::rope::Rope;
 
 /// A decoder whose weights are on a device.
@@ -60,22 +61,15 @@ struct Layer {
     down: Matrix,
 }
 
-/// A decoder and what its files said of the weights.
-pub(crate) struct Loaded {
-    pub(crate) decoder: DeviceDecoder,
-    pub(crate) parameters: u64,
-    pub(crate) stored_dtype: String,
-}
-
 impl DeviceDecoder {
     pub(crate) fn load(
         config: LlamaConfig,
         files: &[WeightFile],
         device: Device,
         name: &str,
-    ) -> std::result::Result<Loaded, ModelError> {
-        let (weights, parameters, stored_dtype) =
-            source::read(config, files, &device).map_err(|error| at(name, error))?;
+    ) -> std::result::Result<Loaded<Self>, ModelError> {
+        let read = source::read(config, files, &device).map_err(|error| at(name, error))?;
+        let Loaded { decoder: weights, parameters, stored_dtype } = read;
         let decoder = Self::new(weights, device, name).map_err(|error| at(name, error.into()))?;
         Ok(Loaded { decoder, parameters, stored_dtype })
     }

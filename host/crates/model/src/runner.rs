@@ -56,18 +56,15 @@ impl Runner {
             Architecture::Shared(config) => {
                 let (generates, width) = (config.generates, config.hidden);
                 let states = Some((width, Pooling::Last));
-                let (runner, parameters, stored_dtype) = match opened {
-                    Opened::Kernels => {
-                        let loaded = load::decoder(*config, weights)?;
-                        let runner = Self::Shared(Box::new(loaded.decoder));
-                        (runner, loaded.parameters, loaded.stored_dtype)
-                    }
+                let loaded = match opened {
+                    Opened::Kernels => load::decoder(*config, weights)?
+                        .map(|decoder| Self::Shared(Box::new(decoder))),
                     Opened::Tensors(device, name) => {
-                        let loaded = DeviceDecoder::load(*config, weights, device, &name)?;
-                        let runner = Self::OnDevice(Box::new(loaded.decoder));
-                        (runner, loaded.parameters, loaded.stored_dtype)
+                        DeviceDecoder::load(*config, weights, device, &name)?
+                            .map(|decoder| Self::OnDevice(Box::new(decoder)))
                     }
                 };
+                let load::Loaded { decoder: runner, parameters, stored_dtype } = loaded;
                 Ok(Loaded { runner, parameters, stored_dtype, generates, states })
             }
             Architecture::Alone(recipe) => {

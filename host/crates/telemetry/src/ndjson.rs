@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 use serde_json::value::RawValue;
-use tollgate_domain::received::{Origin, Scope};
+use tollgate_domain::received::{Origin, Scope, by_origin};
 use tollgate_domain::span::{Attributes, Resource, Span, SpanKind, SpanStatus, Value};
 use tollgate_domain::value::Plain;
 
@@ -12,10 +12,8 @@ use crate::names;
 /// One line a span, each with its newline.
 pub(crate) fn lines(spans: &[Span], resource: &Resource) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(spans.len() * 1024);
-    for of_one in spans.chunk_by(|one, other| Origin::is_same(one.origin(), other.origin())) {
-        let Some(process) = of_one.first().and_then(|span| Process::of(span, resource)) else {
-            continue;
-        };
+    for (origin, of_one) in by_origin(spans) {
+        let Some(process) = Process::of(origin.map(|origin| &**origin), resource) else { continue };
         for span in of_one {
             let before = bytes.len();
             match serde_json::to_writer(&mut bytes, &Line::new(span, &process)) {
@@ -33,7 +31,7 @@ pub(crate) fn lines(spans: &[Span], resource: &Resource) -> Vec<u8> {
 pub fn span_json(span: &Span, resource: &Resource) -> serde_json::Value {
     // That it fails cannot happen, as with a line.
     let line = |process| serde_json::to_value(Line::new(span, &process)).ok();
-    Process::of(span, resource).and_then(line).unwrap_or_default()
+    Process::of(span.origin().map(|origin| &**origin), resource).and_then(line).unwrap_or_default()
 }
 
 /// What the lines of all spans of one process say alike, written once.
@@ -43,9 +41,9 @@ struct Process<'a> {
 }
 
 impl<'a> Process<'a> {
-    /// Of the process that recorded `span`; ours is `resource`.
-    fn of(span: &'a Span, resource: &'a Resource) -> Option<Self> {
-        let resource = span.origin().map_or(resource, |origin| &origin.resource);
+    /// Of the process that recorded them; ours is `resource`.
+    fn of(origin: Option<&'a Origin>, resource: &'a Resource) -> Option<Self> {
+        let resource = origin.map_or(resource, |origin| &origin.resource);
         let service = match resource.attributes.get(names::resource::SERVICE_NAME) {
             Some(Value::Text(service)) => service,
             _ => "",

@@ -66,7 +66,7 @@ impl Malformed {
 /// # Errors
 /// If it is malformed or has too much in it.
 pub fn decode(bytes: &[u8], encoding: Encoding) -> Result<Incoming, Malformed> {
-    let incoming = match encoding {
+    Ok(match encoding {
         Encoding::Protobuf => otlp::read(bytes, &limits::MOST)?,
         Encoding::Json => {
             limits::check_json(bytes)?;
@@ -74,8 +74,7 @@ pub fn decode(bytes: &[u8], encoding: Encoding) -> Result<Incoming, Malformed> {
             // By the same limits as in the form in which it leaves.
             otlp::read(&request.encode_to_vec(), &limits::MOST)?
         }
-    };
-    Ok(incoming)
+    })
 }
 
 impl From<otlp::Malformed> for Malformed {

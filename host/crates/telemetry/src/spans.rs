@@ -64,17 +64,14 @@ pub fn upstream_context(place: &TracePlace) -> SpanContext {
 
 fn root(record: &Record, server: Option<SocketAddr>) -> Span {
     let parent = record.trace.parent.as_ref();
+    let context = context(&record.trace, record.trace.root);
     Span {
-        context: context(&record.trace, record.trace.root),
         parent: parent.map(|parent| parent.span_id),
         parent_is_remote: parent.is_some(),
-        name: span::REQUEST.into(),
-        kind: SpanKind::Server,
-        interval: record.phases.request,
         status: status(record),
         attributes: attributes::of_request(record, server),
         events: events(record),
-        received: None,
+        ..Span::new(context, span::REQUEST, SpanKind::Server, record.phases.request)
     }
 }
 
@@ -189,17 +186,13 @@ fn upstream(record: &Record, call: &UpstreamCall) -> Span {
         attributes.set(tollgate::RETRY_ERROR, attempt.error.as_str());
         SpanEvent::new(event::UPSTREAM_RETRY, attempt.at, attributes)
     };
+    let (context, name) = (upstream_context(&record.trace), attributes::upstream_name(record));
     Span {
-        context: upstream_context(&record.trace),
         parent: Some(record.trace.root),
-        parent_is_remote: false,
-        name: attributes::upstream_name(record).into(),
-        kind: SpanKind::Client,
-        interval: call.interval,
         status,
         attributes: attributes::of_upstream(record, call, failed),
         events: call.failed.iter().map(retry).collect(),
-        received: None,
+        ..Span::new(context, name, SpanKind::Client, call.interval)
     }
 }
 
@@ -223,18 +216,9 @@ fn phase(
     interval: Interval,
     attributes: Attributes,
 ) -> Span {
-    Span {
-        context: context(&record.trace, record.trace.root.child(number)),
-        parent: Some(record.trace.root),
-        parent_is_remote: false,
-        name: name.into(),
-        kind: SpanKind::Internal,
-        interval,
-        status: SpanStatus::Unset,
-        attributes,
-        events: Vec::new(),
-        received: None,
-    }
+    let context = context(&record.trace, record.trace.root.child(number));
+    let parent = Some(record.trace.root);
+    Span { parent, attributes, ..Span::new(context, name, SpanKind::Internal, interval) }
 }
 
 fn context(place: &TracePlace, span_id: SpanId) -> SpanContext {

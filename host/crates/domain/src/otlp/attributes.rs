@@ -4,7 +4,7 @@ use bytes::BufMut;
 use prost::encoding::{self, bytes as octets, double, int64, string};
 
 use super::wire::{Content, Fields, head, nested, text};
-use super::{Counts, DEPTH, Malformed, Most};
+use super::{Counts, Malformed, Most, check_depth};
 use crate::span::{Attributes, Key, Value};
 
 /// How deep attributes lie: those of an event, within its span, scope, resource and request.
@@ -119,9 +119,7 @@ fn check_value(
     counts: &mut Counts,
     most: &Most,
 ) -> Result<(), Malformed> {
-    if depth > DEPTH {
-        return Err(Malformed::Unreadable("values lie too deep within each other"));
-    }
+    check_depth(depth)?;
     counts.value(most)?;
     for field in Fields(value) {
         match field? {

@@ -9,7 +9,7 @@ use prost::encoding::{encoded_len_varint, uint32};
 use super::span::{self, attributes_of};
 use super::wire::{Fields, head, nested, number, text, written};
 use super::{Counts, Malformed, Most, attributes};
-use crate::received::{Group, Origin, Scope};
+use crate::received::{Group, Origin, Scope, by_origin};
 use crate::span::{Resource, Span};
 
 /// The spans of a request.
@@ -159,8 +159,7 @@ fn dropped(message: &[u8], field: u32) -> Result<u32, Malformed> {
 #[must_use]
 pub fn write(own: &Origin, spans: &[Span], most: usize) -> (usize, Vec<u8>) {
     let (mut request, mut taken) = (Vec::new(), 0);
-    for of_one in spans.chunk_by(|one, other| Origin::is_same(one.origin(), other.origin())) {
-        let origin = of_one.first().and_then(Span::origin);
+    for (origin, of_one) in by_origin(spans) {
         let frame = Frame::of(origin.map_or(own, |origin| origin));
         let mut within = Vec::new();
         let before = taken;

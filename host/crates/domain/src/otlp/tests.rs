@@ -6,28 +6,16 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::received::{Group, Origin, Received};
-use crate::span::{Attributes, Span, SpanKind, SpanStatus, Value};
+use crate::span::{Attributes, Span, SpanKind, Value};
 use crate::time::Interval;
 use crate::{SpanContext, SpanId, TraceId, UnixNanos};
 
 fn span(attributes: Attributes) -> Span {
-    Span {
-        context: SpanContext {
-            trace_id: TraceId(1),
-            span_id: SpanId(1),
-            sampled: false,
-            trace_state: None,
-        },
-        parent: None,
-        parent_is_remote: false,
-        name: "".into(),
-        kind: SpanKind::Unspecified,
-        interval: Interval::new(UnixNanos(0), UnixNanos(0)),
-        status: SpanStatus::Unset,
-        attributes,
-        events: Vec::new(),
-        received: Some(Box::new(Received::default())),
-    }
+    let context =
+        SpanContext { trace_id: TraceId(1), span_id: SpanId(1), sampled: false, trace_state: None };
+    let interval = Interval::new(UnixNanos(0), UnixNanos(0));
+    let received = Some(Box::new(Received::default()));
+    Span { attributes, received, ..Span::new(context, "", SpanKind::Unspecified, interval) }
 }
 
 /// As they are when they have been sent and received.

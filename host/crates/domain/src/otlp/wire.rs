@@ -72,7 +72,7 @@ impl<'a> Fields<'a> {
 
 #[inline]
 fn varint(bytes: &mut &[u8]) -> Result<u64, Malformed> {
-    // Nearly all are of one byte.
+    // Nearly all are of one byte, and prost's function is a call for each.
     match bytes.split_first() {
         Some((first, rest)) if first & 0x80 == 0 => {
             *bytes = rest;

@@ -4,6 +4,8 @@
 //! the type of the weights for them; what comes out is f32 again. Packed weights (GGUF) are multiplied
 //! by candle's kernels for them, which round activations to eight bits.
 
+use std::sync::Arc;
+
 use candle_core::quantized::{QMatMul, QTensor};
 use candle_core::{DType, Module, Result, Tensor};
 
@@ -17,7 +19,7 @@ pub(crate) struct Matrix {
 #[derive(Debug)]
 enum Weights {
     Plain(Tensor),
-    Packed { product: QMatMul, bytes: usize, table: std::sync::Arc<QTensor> },
+    Packed { product: QMatMul, table: Arc<QTensor> },
 }
 
 /// Matrices of the same inputs. Plain ones are one matrix, for one product in the place of many.
@@ -34,10 +36,9 @@ impl Matrix {
     }
 
     pub(crate) fn packed(weights: QTensor) -> Result<Self> {
-        let bytes = weights.storage_size_in_bytes();
-        let table = std::sync::Arc::new(weights);
-        let product = QMatMul::from_arc(std::sync::Arc::clone(&table))?;
-        Ok(Self { weights: Weights::Packed { product, bytes, table }, bias: None })
+        let table = Arc::new(weights);
+        let product = QMatMul::from_arc(Arc::clone(&table))?;
+        Ok(Self { weights: Weights::Packed { product, table }, bias: None })
     }
 
     /// Adds `bias` (f32, one number per output) to every product.
@@ -49,7 +50,7 @@ impl Matrix {
     pub(crate) fn bytes(&self) -> usize {
         match &self.weights {
             Weights::Plain(weights) => weights.elem_count() * weights.dtype().size_in_bytes(),
-            Weights::Packed { bytes, .. } => *bytes,
+            Weights::Packed { table, .. } => table.storage_size_in_bytes(),
         }
     }
 

@@ -2,15 +2,16 @@
 //!
 //! Sequences that read one token each (those that write) attend together: by a kernel that takes each as
 //! long as it is, or, without one, filled up to the longest; to bound what that wastes, only such as are
-//! about equally long. A prompt attends by itself, and
-//! a long one in pieces, so that the scores that are written down at once are bounded. The pass has its
-//! tokens in the order of these parts.
+//! about equally long. A prompt attends by itself, and a long one in pieces, so that the scores that are
+//! written down at once are bounded. The pass has its tokens in the order of these parts.
+
+use std::ops::Range;
 
 use candle_core::{DType, Device, Result, Tensor};
 
 use super::attention::has_kernel;
 use crate::config::LlamaConfig;
-use crate::decoder::Row;
+use crate::decoder::{self, Row};
 use crate::kv::BLOCK_TOKENS;
 use crate::rope::Rope;
 
@@ -95,17 +96,19 @@ impl Plan {
             }
             let from = piece.start - row.start;
             tokens.extend(row.tokens.iter().skip(from).take(piece.tokens));
-            for position in piece.start..piece.start + piece.tokens {
+            for position in piece.positions() {
                 positions.push(position);
                 places.push(place(row, position));
             }
         }
         let parts = groups.iter().map(|group| {
-            let looked_at = group.iter().map(|piece| piece.looks_at(config)).max().unwrap_or(0);
+            let each = group.iter().map(|piece| piece.looks_at(config).len());
+            let looked_at = each.max().unwrap_or(0);
             let tokens = group.first().map_or(0, |piece| piece.tokens);
+            let places = places_of(config, rows, group, (looked_at, empty_place));
             let looks = match in_place && tokens == 1 {
-                true => Looks::in_place(config, rows, group, (looked_at, empty_place), device),
-                false => Looks::side_by_side(config, rows, group, (looked_at, empty_place), device),
+                true => Looks::in_place(config, group, (places, looked_at), device),
+                false => Looks::side_by_side(config, group, (places, looked_at), device),
             };
             Ok(Part { sequences: group.len(), tokens, looked_at, looks: looks? })
         });
@@ -131,21 +134,17 @@ impl Plan {
 impl Looks {
     fn side_by_side(
         config: &LlamaConfig,
-        rows: &[Row<'_>],
         group: &[Piece],
-        (looked_at, empty_place): (usize, usize),
+        (places, looked_at): (Vec<u32>, usize),
         device: &Device,
     ) -> Result<Self> {
         let (sequences, tokens) = (group.len(), group.first().map_or(0, |piece| piece.tokens));
-        let places = places(config, rows, group, (looked_at, empty_place));
         let (mut keys, mut queries) = (Vec::new(), Vec::new());
         for piece in group {
-            let end = piece.start + piece.tokens;
-            let first = end - piece.looks_at(config);
             let filled = keys.len() + looked_at;
-            keys.extend((first..end).map(|position| position as u32));
+            keys.extend(piece.looks_at(config).map(|position| position as u32));
             keys.resize(filled, NEVER);
-            queries.extend((piece.start..end).map(|position| position as u32));
+            queries.extend(piece.positions().map(|position| position as u32));
         }
         let unseen = match tokens > 1 || keys.contains(&NEVER) {
             true => Some(unseen(config, keys, queries, (sequences, tokens, looked_at), device)?),
@@ -161,13 +160,11 @@ impl Looks {
 
     fn in_place(
         config: &LlamaConfig,
-        rows: &[Row<'_>],
         group: &[Piece],
-        (looked_at, empty_place): (usize, usize),
+        (places, looked_at): (Vec<u32>, usize),
         device: &Device,
     ) -> Result<Self> {
-        let places = places(config, rows, group, (looked_at, empty_place));
-        let lengths = group.iter().map(|piece| piece.looks_at(config) as u32);
+        let lengths = group.iter().map(|piece| piece.looks_at(config).len() as u32);
         let lengths = lengths.collect::<Vec<_>>();
         Ok(Self::InPlace {
             places: Tensor::from_vec(places, (group.len(), looked_at), device)?,
@@ -177,11 +174,15 @@ impl Looks {
 }
 
 impl Piece {
+    /// Positions of its tokens.
+    fn positions(&self) -> Range<usize> {
+        self.start..self.start + self.tokens
+    }
+
     /// Positions that its tokens look at, the last of which is its own last one.
-    fn looks_at(&self, config: &LlamaConfig) -> usize {
+    fn looks_at(&self, config: &LlamaConfig) -> Range<usize> {
         let window = config.sliding_window.unwrap_or(usize::MAX);
-        let first = (self.start + 1).saturating_sub(window);
-        self.start + self.tokens - first
+        (self.start + 1).saturating_sub(window)..self.start + self.tokens
     }
 }
 
@@ -200,10 +201,10 @@ fn groups(config: &LlamaConfig, rows: &[Row<'_>], in_place: bool) -> Vec<Vec<Pie
         groups.extend(Some(single).filter(|single| !single.is_empty()));
         return groups;
     }
-    single.sort_by_key(|piece| piece.looks_at(config));
-    let about = |piece: &Piece| piece.looks_at(config).next_power_of_two().max(SHORT);
+    single.sort_by_key(|piece| piece.looks_at(config).len());
+    let about = |piece: &Piece| piece.looks_at(config).len().next_power_of_two().max(SHORT);
     for equals in single.chunk_by(|one, other| about(one) == about(other)) {
-        let longest = equals.last().map_or(1, |piece| piece.looks_at(config));
+        let longest = equals.last().map_or(1, |piece| piece.looks_at(config).len());
         let each = longest * config.kv_heads * config.head_dim;
         let together = (MOST_GATHERED / each.max(1)).max(1);
         groups.extend(equals.chunks(together).map(<[Piece]>::to_vec));
@@ -215,7 +216,7 @@ fn groups(config: &LlamaConfig, rows: &[Row<'_>], in_place: bool) -> Vec<Vec<Pie
 fn pieces(config: &LlamaConfig, mut whole: Piece) -> Vec<Piece> {
     let mut pieces = Vec::new();
     while whole.tokens > 0 {
-        let row_of_scores = config.heads * whole.looks_at(config);
+        let row_of_scores = config.heads * whole.looks_at(config).len();
         let tokens = (MOST_SCORES / row_of_scores.max(1)).clamp(1, whole.tokens);
         pieces.push(Piece { tokens, ..whole });
         whole.start += tokens;
@@ -248,7 +249,7 @@ fn unseen(
 }
 
 /// The places that a group looks at, each sequence's filled up.
-fn places(
+fn places_of(
     config: &LlamaConfig,
     rows: &[Row<'_>],
     group: &[Piece],
@@ -256,11 +257,9 @@ fn places(
 ) -> Vec<u32> {
     let mut places = Vec::with_capacity(group.len() * looked_at);
     for piece in group {
-        let end = piece.start + piece.tokens;
-        let first = end - piece.looks_at(config);
         let filled = places.len() + looked_at;
         if let Some(row) = rows.get(piece.row) {
-            places.extend((first..end).map(|position| place(row, position)));
+            places.extend(piece.looks_at(config).map(|position| place(row, position)));
         }
         places.resize(filled, empty_place as u32);
     }
@@ -269,6 +268,6 @@ fn places(
 
 /// The place of a position of a row.
 fn place(row: &Row<'_>, position: usize) -> u32 {
-    let block = row.blocks.get(position / BLOCK_TOKENS).copied().unwrap_or(u32::MAX / 32);
-    block * BLOCK_TOKENS as u32 + (position % BLOCK_TOKENS) as u32
+    let (block, slot) = decoder::place(row, position);
+    block.saturating_mul(BLOCK_TOKENS as u32).saturating_add(slot as u32)
 }

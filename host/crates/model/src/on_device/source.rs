@@ -7,20 +7,20 @@ use crate::ModelError;
 use crate::config::LlamaConfig;
 use crate::files::WeightFile;
 use crate::layers::{Source, Weights};
-use crate::load::{Stored, Tensors};
+use crate::load::{Loaded, Stored, Tensors};
 
-/// The weights, how many they are, and how they were stored.
+/// The weights.
 pub(crate) fn read(
     config: LlamaConfig,
     files: &[WeightFile],
     device: &Device,
-) -> Result<(Weights<Matrix, Tensor>, u64, String), ModelError> {
+) -> Result<Loaded<Weights<Matrix, Tensor>>, ModelError> {
     let (tensors, stored_dtype) = Tensors::read(files)?;
     let mut moved = Moved { tensors, device };
-    let weights = Weights::assemble(config, &mut moved)?;
+    let decoder = Weights::assemble(config, &mut moved)?;
     // Copies go on while the host does something else.
     device.synchronize()?;
-    Ok((weights, moved.tensors.parameters(), stored_dtype))
+    Ok(Loaded { decoder, parameters: moved.tensors.parameters(), stored_dtype })
 }
 
 /// Moves what it is asked for.

@@ -12,6 +12,8 @@ use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use opentelemetry_proto::tonic::trace::v1::{
     ResourceSpans, ScopeSpans, Span as OtlpSpan, Status, span as otlp_span,
 };
+#[cfg(any(test, feature = "fuzzing"))]
+use tollgate_domain::received::by_origin;
 use tollgate_domain::received::{Origin, Scope, SpanLink};
 use tollgate_domain::span::{Attributes, Resource, Span, SpanEvent, SpanKind, SpanStatus, Value};
 use tollgate_domain::{SpanContext, otlp};
@@ -41,9 +43,7 @@ pub(crate) fn own_scope() -> Scope {
 /// A request with `spans`, as the bytes of one say; ours are of the origin `own`.
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn request(own: &Origin, spans: &[Span]) -> ExportTraceServiceRequest {
-    let of_one = spans.chunk_by(|one, other| Origin::is_same(one.origin(), other.origin()));
-    let resource_spans = of_one.map(|spans| {
-        let origin = spans.first().and_then(Span::origin);
+    let resource_spans = by_origin(spans).map(|(origin, spans)| {
         of_origin(origin.map_or(own, |origin| origin), spans.iter().map(span).collect())
     });
     ExportTraceServiceRequest { resource_spans: resource_spans.collect() }

@@ -1,7 +1,7 @@
 //! What is in a request, counted before anything is made of it: a message of two bytes on the wire
 //! is hundreds in memory.
 
-use tollgate_domain::otlp::{Content, Fields, Most};
+use tollgate_domain::otlp::{self, Content, Counts, Fields, Most};
 use tollgate_domain::passed::Signal;
 
 use super::Malformed;
@@ -16,11 +16,8 @@ pub const MAX_VALUES: usize = 500_000;
 /// of goes on record with who recorded it.
 const MAX_SHARED: usize = 64 << 20;
 
-/// All of them, of a request of spans.
+/// All of them.
 pub(super) const MOST: Most = Most { spans: MAX_SPANS, values: MAX_VALUES, shared: MAX_SHARED };
-
-/// How deep messages may lie within each other.
-const MAX_DEPTH: usize = 64;
 
 /// The messages of a request of metrics or logs, as far as they can be many.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -103,43 +100,34 @@ pub(super) fn check_passed(bytes: &[u8], signal: Signal) -> Result<(), Malformed
         Signal::Metrics => Kind::MetricsRequest,
         Signal::Logs => Kind::LogsRequest,
     };
-    walk(bytes, request, 0, &mut 0)
+    walk(bytes, request, 0, &mut Counts::default())
 }
 
-fn walk(bytes: &[u8], kind: Kind, depth: usize, values: &mut usize) -> Result<(), Malformed> {
-    if depth > MAX_DEPTH {
-        return Err(Malformed::unreadable("values lie too deep within each other"));
-    }
+fn walk(bytes: &[u8], kind: Kind, depth: usize, counts: &mut Counts) -> Result<(), Malformed> {
+    otlp::check_depth(depth)?;
     for field in Fields(bytes) {
         let (number, Content::Bytes(inner)) = field? else { continue };
         let kind = kind.field(number);
         if kind != Kind::Leaf {
-            count(values)?;
+            counts.value(&MOST)?;
         }
         if !matches!(kind, Kind::Leaf | Kind::Texts) {
-            walk(inner, kind, depth + 1, values)?;
+            walk(inner, kind, depth + 1, counts)?;
         }
     }
     Ok(())
 }
 
-/// One more.
-fn count(values: &mut usize) -> Result<(), Malformed> {
-    *values += 1;
-    let (what, most) = ("attributes, values, events and links", MAX_VALUES);
-    if *values > most { Err(Malformed::TooMany { what, most }) } else { Ok(()) }
-}
-
 /// Counts what is in a request in JSON: every message is an object.
 pub(super) fn check_json(bytes: &[u8]) -> Result<(), Malformed> {
-    let mut values = 0;
+    let mut counts = Counts::default();
     let (mut in_text, mut escaped) = (false, false);
     for byte in bytes {
         match byte {
             _ if escaped => escaped = false,
             b'\\' if in_text => escaped = true,
             b'"' => in_text = !in_text,
-            b'{' if !in_text => count(&mut values)?,
+            b'{' if !in_text => counts.value(&MOST)?,
             _ => {}
         }
     }

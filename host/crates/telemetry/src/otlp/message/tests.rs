@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use prost::Message;
 use tollgate_domain::received::Received;
+use tollgate_domain::time::Interval;
 use tollgate_domain::{SpanId, TraceId, UnixNanos};
 
 use super::*;
@@ -70,25 +71,14 @@ fn full(id: u64, origin: &Arc<Origin>) -> Span {
 
 /// One of ours with as little as possible.
 fn plain(id: u64) -> Span {
-    use tollgate_domain::span::SpanKind;
-    use tollgate_domain::time::Interval;
-    Span {
-        context: SpanContext {
-            trace_id: TraceId(1),
-            span_id: SpanId(id),
-            sampled: false,
-            trace_state: None,
-        },
-        parent: None,
-        parent_is_remote: false,
-        name: "".into(),
-        kind: SpanKind::Unspecified,
-        interval: Interval::new(UnixNanos(0), UnixNanos(0)),
-        status: SpanStatus::Unset,
-        attributes: Attributes::new(),
-        events: Vec::new(),
-        received: None,
-    }
+    let context = SpanContext {
+        trace_id: TraceId(1),
+        span_id: SpanId(id),
+        sampled: false,
+        trace_state: None,
+    };
+    let interval = Interval::new(UnixNanos(0), UnixNanos(0));
+    Span::new(context, "", SpanKind::Unspecified, interval)
 }
 
 fn ours() -> Origin {
