@@ -32,6 +32,15 @@ impl Attributes {
         set(Arc::make_mut(&mut self.0), key.into(), value.into());
     }
 
+    /// Sets `key`, replacing what it had. Its name is copied only if it is not among them yet.
+    pub fn set_named(&mut self, key: &str, value: Value) {
+        let all = Arc::make_mut(&mut self.0);
+        match all.iter_mut().find(|(k, _)| k == key) {
+            Some((_, old)) => *old = value,
+            None => all.push((Key::Owned(key.to_owned()), value)),
+        }
+    }
+
     /// Sets `key` if there is a value.
     pub fn set_some<V: Into<Value>>(&mut self, key: impl Into<Key>, value: Option<V>) {
         if let Some(value) = value {
@@ -209,6 +218,10 @@ mod tests {
         attributes.set("b", "x");
         attributes.set("a", 2_i64);
         attributes.set_some("c", None::<bool>);
+        attributes.set_named("b", true.into());
+        attributes.set_named("d", false.into());
+        assert_eq!(attributes.get("b"), Some(&Value::Bool(true)));
+        assert!(attributes.remove("d"));
         assert_eq!(attributes.len(), 2);
         assert_eq!(attributes.get("a"), Some(&Value::Int(2)));
         assert!(attributes.remove("a") && !attributes.remove("a"));
