@@ -287,8 +287,6 @@ def test_what_is_malformed_does_no_harm(start):
         (b"no gzip", {"content_encoding": "gzip"}, 400),
         (gzip.compress(bytes(64 << 20)), {"content_encoding": "gzip"}, 413),
         (within(1, within(2, million)), {}, 413),
-        # References to entities, of which a resource may have many.
-        (within(1, within(1, b"\x1a\x00" * 1_000_000)), {}, 413),
         # Each call would go on record with a mebibyte of resource.
         (request(*(chat(n) for n in range(1, 100)), large="x" * (1 << 20)).SerializeToString(), {}, 413),
         (b"\xff", {"path": "/v1/metrics"}, 400),
@@ -298,6 +296,8 @@ def test_what_is_malformed_does_no_harm(start):
         answer = post(gateway, body, **more)
         assert answer.status_code == status, (body[:20], more, answer.content)
         assert answer.content, "a Status says why"
+    # References to entities, of which a resource may have many: nothing is made of them.
+    assert post(gateway, within(1, within(1, b"\x1a\x00" * 1_000_000))).status_code == 200
     randomness = random.Random(4)
     for _ in range(200):
         body = bytearray(good)

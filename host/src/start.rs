@@ -11,7 +11,7 @@ use tollgate_http_api::{
     AdminServer, AdminSettings, HttpError, HttpServer, HttpSettings, TlsFiles,
 };
 use tollgate_ledger::{Durability, Ledger, LedgerError, LedgerSettings};
-use tollgate_model::{Model, ModelError, ModelSource};
+use tollgate_model::{ComputeDevice, Model, ModelError, ModelSource};
 use tollgate_plugin_host::{Compiler, KeyError, PluginHost, PluginHostError, PluginHostSettings};
 use tollgate_settings::{self as given, Settings};
 use tollgate_telemetry::metrics::{MetricsPush, PushSettings};
@@ -303,10 +303,11 @@ async fn deliver(delivery: Delivery) -> bool {
 
 /// Loads the models and starts their threads. An alias that is another model's name is that model's.
 fn start_models(settings: &Settings) -> Result<Vec<ModelHere>, StartError> {
+    let device: ComputeDevice = settings.device.parse()?;
     let mut models = Vec::new();
     for choice in &settings.models {
         let source: ModelSource = choice.source.parse()?;
-        let engine = start_engine(&source, choice.name.as_deref(), settings)?;
+        let engine = start_engine(&source, choice.name.as_deref(), device, settings)?;
         models.push(ModelHere { engine, aliases: aliases(&source) });
     }
     let names: Vec<String> = models.iter().map(|model| model.engine.info().name.clone()).collect();
@@ -327,9 +328,10 @@ fn start_models(settings: &Settings) -> Result<Vec<ModelHere>, StartError> {
 fn start_engine(
     source: &ModelSource,
     name: Option<&str>,
+    device: ComputeDevice,
     settings: &Settings,
 ) -> Result<Engine, StartError> {
-    let mut model = tokio::task::block_in_place(|| Model::load(source))?;
+    let mut model = tokio::task::block_in_place(|| Model::load_on(source, device))?;
     if let Some(name) = name {
         model.rename(name);
     }

@@ -1,6 +1,6 @@
 //! The model of this process: its files, and whether they fit into memory.
 
-use tollgate_model::{ModelSource, look as look_at};
+use tollgate_model::{ComputeDevice, ModelSource, Passes, look as look_at};
 use tollgate_settings::Settings;
 
 use super::Finding;
@@ -21,14 +21,22 @@ pub(super) fn look(settings: &Settings) -> Vec<Finding> {
             ),
         }];
     }
+    let device = settings.device.parse::<ComputeDevice>().and_then(ComputeDevice::resolve);
+    let device = match device {
+        Ok(device) => device,
+        Err(error) => {
+            let mend = "correct --device, or install what is missing";
+            return vec![Finding::failed(CHECK, error.to_string(), mend)];
+        }
+    };
     let cache = settings.kv_memory.unwrap_or_default() as u64;
     let mut free = available_memory();
-    let each = settings.models.iter().map(|choice| look_at_one(&choice.source, cache, &mut free));
-    each.collect()
+    let each = settings.models.iter();
+    each.map(|choice| look_at_one(&choice.source, &device, cache, &mut free)).collect()
 }
 
 /// What it takes is taken off `free`.
-fn look_at_one(name: &str, cache: u64, free: &mut Option<u64>) -> Finding {
+fn look_at_one(name: &str, device: &str, cache: u64, free: &mut Option<u64>) -> Finding {
     let source: ModelSource = match name.parse() {
         Ok(source) => source,
         Err(error) => {
@@ -56,6 +64,9 @@ fn look_at_one(name: &str, cache: u64, free: &mut Option<u64>) -> Finding {
                 found.context_length,
                 weights.div_ceil(MIB)
             );
+            if device != "cpu" && found.passes == Passes::Shared {
+                return Finding::ok(CHECK, format!("{seen}, on {device}"));
+            }
             let Some(room) = *free else { return Finding::ok(CHECK, seen) };
             let takes = weights.saturating_add(cache);
             *free = Some(room.saturating_sub(takes));

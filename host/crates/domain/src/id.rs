@@ -89,6 +89,7 @@ pub struct SpanContext {
     /// Whether whoever began the trace records it. Our own record is made either way.
     pub sampled: bool,
     /// W3C `tracestate`, passed on untouched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace_state: Option<String>,
 }
 

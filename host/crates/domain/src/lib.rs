@@ -10,6 +10,7 @@ pub mod cost;
 pub mod error;
 pub mod id;
 pub mod money;
+pub mod otlp;
 pub mod passed;
 pub mod place;
 pub mod plugin;

@@ -82,17 +82,17 @@ pub struct Scope {
 }
 
 /// Spans of one origin.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 pub struct Group {
     /// Who recorded them.
-    #[serde(with = "crate::shared")]
+    #[serde(deserialize_with = "crate::shared::deserialize")]
     pub origin: Arc<Origin>,
     /// The spans, in the order they were sent.
     pub spans: Vec<Span>,
 }
 
 /// Spans that arrived together, of one tenant, and that are no requests of their own.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct SpanBatch {
     /// Whose they are, where that is known.
     pub tenant: Option<String>,

@@ -61,6 +61,7 @@ pub struct TracePlace {
     /// Our root span; its children's ids follow from it.
     pub root: SpanId,
     /// The client's span, if it sent one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<SpanContext>,
 }
 
@@ -70,16 +71,22 @@ pub struct Asked {
     /// The model as the client named it.
     pub model: String,
     /// Most tokens to generate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_tokens: Option<u32>,
     /// Sampling temperature.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f64>,
     /// Nucleus sampling.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub top_p: Option<f64>,
     /// Sampling among the best k.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub top_k: Option<u32>,
     /// Seed of the sampler.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
     /// Stop strings.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stop: Vec<String>,
     /// Whether the answer is streamed.
     pub stream: bool,
@@ -116,14 +123,19 @@ pub struct Phases {
     /// From the last byte of the request to the end of accounting.
     pub request: Interval,
     /// Making tokens of the prompt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokenize: Option<Interval>,
     /// Waiting for the engine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue: Option<Interval>,
     /// Reading the prompt into the model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefill: Option<Interval>,
     /// Generating.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decode: Option<Interval>,
     /// When the first text was ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_token: Option<UnixNanos>,
 }
 
@@ -234,6 +246,7 @@ pub struct Content {
     /// The answers, one for each choice.
     pub output: Vec<Message>,
     /// Why generation ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finish_reason: Option<FinishReason>,
     /// Whether anything was left out.
     pub truncated: bool,
@@ -258,12 +271,15 @@ pub struct Record {
     /// Where it stands in its trace.
     pub trace: TracePlace,
     /// Who pays, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
     /// The `user` field, whoever pays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     /// What the client asked for.
     pub asked: Asked,
     /// Who served it; absent if it was refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub served_by: Option<ServedBy>,
     /// The HTTP exchange.
     pub http: HttpExchange,
@@ -275,6 +291,7 @@ pub struct Record {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub finish_reasons: Vec<FinishReason>,
     /// What it used; absent if it was refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
     /// What it cost.
     pub cost: CostOutcome,

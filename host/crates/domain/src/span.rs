@@ -2,12 +2,14 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::id::{SpanContext, SpanId};
-use crate::received::Received;
+use crate::otlp::{self, Sent};
+use crate::received::{Origin, Received};
 use crate::time::{Interval, UnixNanos};
 pub use crate::value::Value;
 
@@ -16,9 +18,35 @@ pub type Key = Cow<'static, str>;
 
 /// Attributes in the order they were set; a key stands in it once. Copies share them until one is
 /// changed: a span is copied on its way from the ledger to each exporter, and few copies are changed.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Attributes(#[serde(with = "crate::shared")] Arc<Vec<(Key, Value)>>);
+/// Those that others sent are made when somebody looks at them ([`crate::otlp`]), and are not touched by
+/// what is added to them.
+#[derive(Clone, Default)]
+pub struct Attributes {
+    /// As they came, until one of them is changed.
+    sent: Option<Arc<Lazy>>,
+    /// Those that are not among them.
+    added: Arc<Vec<(Key, Value)>>,
+}
+
+#[derive(Debug)]
+struct Lazy {
+    sent: Sent,
+    made: OnceLock<Vec<(Key, Value)>>,
+}
+
+impl Lazy {
+    fn made(&self) -> &[(Key, Value)] {
+        self.made.get_or_init(|| otlp::values(&self.sent))
+    }
+
+    /// Whether a key is one that is wanted; no value is made for that.
+    fn has(&self, wanted: impl Fn(&[u8]) -> bool) -> bool {
+        match self.made.get() {
+            Some(made) => made.iter().any(|(key, _)| wanted(key.as_bytes())),
+            None => otlp::keys(&self.sent).any(wanted),
+        }
+    }
+}
 
 impl Attributes {
     /// None yet.
@@ -27,9 +55,40 @@ impl Attributes {
         Self::default()
     }
 
+    /// None yet, with room for so many.
+    #[must_use]
+    pub fn with_capacity(count: usize) -> Self {
+        Vec::with_capacity(count).into()
+    }
+
+    /// As they came.
+    pub(crate) fn sent(sent: Sent) -> Self {
+        let lazy = Lazy { sent, made: OnceLock::new() };
+        Self { sent: Some(Arc::new(lazy)), ..Self::default() }
+    }
+
+    /// Those that are as they came, and those that are not.
+    pub(crate) fn parts(&self) -> (Option<&Sent>, &[(Key, Value)]) {
+        (self.sent.as_ref().map(|lazy| &lazy.sent), &self.added)
+    }
+
+    /// All of them, for a change.
+    fn all(&mut self) -> &mut Vec<(Key, Value)> {
+        if let Some(lazy) = self.sent.take() {
+            self.added = Arc::new([lazy.made(), &self.added].concat());
+        }
+        Arc::make_mut(&mut self.added)
+    }
+
     /// Sets `key`, replacing what it had.
     pub fn set(&mut self, key: impl Into<Key>, value: impl Into<Value>) {
-        set(Arc::make_mut(&mut self.0), key.into(), value.into());
+        let key = key.into();
+        let is_new = |lazy: &Arc<Lazy>| !lazy.has(|named| named == key.as_bytes());
+        let among = match self.sent.as_ref().is_some_and(is_new) {
+            true => Arc::make_mut(&mut self.added),
+            false => self.all(),
+        };
+        set(among, key, value.into());
     }
 
     /// Sets `key`, replacing what it had. Its name is copied only if it is not among them yet.
@@ -51,38 +110,82 @@ impl Attributes {
     /// The value of `key`.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&Value> {
-        self.0.iter().find(|(k, _)| k == key).map(|(_, value)| value)
+        let found = |all: &[(Key, Value)]| all.iter().position(|(k, _)| k == key);
+        if let Some(place) = found(&self.added) {
+            return self.added.get(place).map(|(_, value)| value);
+        }
+        // Where none has that name, no value is made.
+        let lazy = self.sent.as_ref().filter(|lazy| lazy.has(|named| named == key.as_bytes()))?;
+        let place = found(lazy.made())?;
+        lazy.made().get(place).map(|(_, value)| value)
+    }
+
+    /// Whether a key is one that is wanted; no value is made for that.
+    pub fn has(&self, wanted: impl Fn(&[u8]) -> bool) -> bool {
+        self.added.iter().any(|(key, _)| wanted(key.as_bytes()))
+            || self.sent.as_ref().is_some_and(|lazy| lazy.has(wanted))
     }
 
     /// Removes `key`; whether it was there.
     pub fn remove(&mut self, key: &str) -> bool {
-        let is_there = self.get(key).is_some();
+        let is_there = self.has(|named| named == key.as_bytes());
         if is_there {
-            Arc::make_mut(&mut self.0).retain(|(k, _)| k != key);
+            self.all().retain(|(k, _)| k != key);
         }
         is_there
     }
 
     /// Keeps those whose key is to be kept.
     pub fn retain(&mut self, mut keep: impl FnMut(&Key) -> bool) {
-        Arc::make_mut(&mut self.0).retain(|(key, _)| keep(key));
+        self.all().retain(|(key, _)| keep(key));
     }
 
     /// All of them, in order.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&Key, &Value)> {
-        self.0.iter().map(|(key, value)| (key, value))
+    pub fn iter(&self) -> impl Iterator<Item = (&Key, &Value)> {
+        let sent = self.sent.as_ref().map_or(&[][..], |lazy| lazy.made());
+        sent.iter().chain(self.added.iter()).map(|(key, value)| (key, value))
     }
 
     /// How many.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.sent.as_ref().map_or(0, |lazy| lazy.made().len()) + self.added.len()
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.sent.is_none() && self.added.is_empty()
+    }
+}
+
+impl PartialEq for Attributes {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl fmt::Debug for Attributes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
+    }
+}
+
+impl Serialize for Attributes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.iter())
+    }
+}
+
+impl<'de> Deserialize<'de> for Attributes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Vec::deserialize(deserializer).map(Self::from)
+    }
+}
+
+impl From<Vec<(Key, Value)>> for Attributes {
+    fn from(all: Vec<(Key, Value)>) -> Self {
+        Self { sent: None, added: Arc::new(all) }
     }
 }
 
@@ -92,28 +195,35 @@ const FEW: usize = 32;
 impl<K: Into<Key>> FromIterator<(K, Value)> for Attributes {
     /// As if each were set in turn, in linear time.
     fn from_iter<I: IntoIterator<Item = (K, Value)>>(pairs: I) -> Self {
-        let pairs = pairs.into_iter();
-        let mut all = Vec::with_capacity(pairs.size_hint().0);
-        let mut places: HashMap<Key, usize> = HashMap::new();
-        for (key, value) in pairs {
-            let key = key.into();
-            if all.len() < FEW {
-                set(&mut all, key, value);
-                continue;
-            }
-            if places.is_empty() {
-                places = all.iter().map(|(key, _)| key.clone()).zip(0..).collect();
-            }
-            match places.get(&key).and_then(|place| all.get_mut(*place)) {
-                Some((_, old)) => *old = value,
-                None => {
-                    places.insert(key.clone(), all.len());
-                    all.push((key, value));
-                }
+        gathered(pairs).into()
+    }
+}
+
+/// These as if each were set in turn, in linear time.
+pub(crate) fn gathered<K: Into<Key>>(
+    pairs: impl IntoIterator<Item = (K, Value)>,
+) -> Vec<(Key, Value)> {
+    let pairs = pairs.into_iter();
+    let mut all = Vec::with_capacity(pairs.size_hint().0);
+    let mut places: HashMap<Key, usize> = HashMap::new();
+    for (key, value) in pairs {
+        let key = key.into();
+        if all.len() < FEW {
+            set(&mut all, key, value);
+            continue;
+        }
+        if places.is_empty() {
+            places = all.iter().map(|(key, _)| key.clone()).zip(0..).collect();
+        }
+        match places.get(&key).and_then(|place| all.get_mut(*place)) {
+            Some((_, old)) => *old = value,
+            None => {
+                places.insert(key.clone(), all.len());
+                all.push((key, value));
             }
         }
-        Self(Arc::new(all))
     }
+    all
 }
 
 /// Sets `key` among these, replacing what it had.
@@ -200,6 +310,14 @@ pub struct Span {
     pub received: Option<Box<Received>>,
 }
 
+impl Span {
+    /// Who recorded it; none: we.
+    #[must_use]
+    pub fn origin(&self) -> Option<&Arc<Origin>> {
+        self.received.as_deref().map(|received| &received.origin)
+    }
+}
+
 /// What all spans of one process share.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Resource {
@@ -233,7 +351,7 @@ mod tests {
             [("a", Value::Int(1)), ("b", Value::Int(2))].into_iter().collect();
         let kept = one.clone();
         assert!(
-            !one.remove("c") && Arc::ptr_eq(&one.0, &kept.0),
+            !one.remove("c") && Arc::ptr_eq(&one.added, &kept.added),
             "nothing to remove, nothing to copy"
         );
         let changes: [fn(&mut Attributes); 3] = [
@@ -244,7 +362,7 @@ mod tests {
         for change in changes {
             let before = one.clone();
             change(&mut one);
-            assert!(one != before && !Arc::ptr_eq(&one.0, &before.0));
+            assert!(one != before && !Arc::ptr_eq(&one.added, &before.added));
         }
         assert_eq!((one.len(), kept.get("a"), kept.len()), (0, Some(&Value::Int(1)), 2));
         // On record it is what it was when each had its own.

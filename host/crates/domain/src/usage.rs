@@ -47,21 +47,33 @@ pub struct TokenUsage {
     /// All tokens that went in.
     pub input: u64,
     /// Part of `input` that a cache served.
+    #[serde(default, skip_serializing_if = "is_none")]
     pub input_cache_read: u64,
     /// Part of `input` that was written to a cache.
+    #[serde(default, skip_serializing_if = "is_none")]
     pub input_cache_write: u64,
     /// Part of `input` that was audio.
+    #[serde(default, skip_serializing_if = "is_none")]
     pub input_audio: u64,
     /// Part of `input` that was images.
+    #[serde(default, skip_serializing_if = "is_none")]
     pub input_image: u64,
     /// All tokens that came out.
     pub output: u64,
     /// Part of `output` that was reasoning.
+    #[serde(default, skip_serializing_if = "is_none")]
     pub output_reasoning: u64,
     /// Part of `output` that was audio.
+    #[serde(default, skip_serializing_if = "is_none")]
     pub output_audio: u64,
     /// Part of `output` that was images.
+    #[serde(default, skip_serializing_if = "is_none")]
     pub output_image: u64,
+}
+
+/// Of most parts there are no tokens, and then they do not stand on record.
+fn is_none(tokens: &u64) -> bool {
+    *tokens == 0
 }
 
 impl TokenUsage {
@@ -82,6 +94,7 @@ pub struct ComputeUsage {
     /// That share of the batches it rode in, in parts per million.
     pub share_ppm: u32,
     /// Measured energy, where the host can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub energy_millijoules: Option<u64>,
 }
 
@@ -107,6 +120,7 @@ pub struct Usage {
     /// `gen_ai.operation.name`.
     pub operation: String,
     /// `standard`, `batch`, `flex`, `priority` or the provider's own word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_tier: Option<String>,
     /// How far the request got.
     pub phase: Phase,
@@ -117,7 +131,9 @@ pub struct Usage {
     /// Tokens.
     pub tokens: TokenUsage,
     /// Own hardware, when the model ran in this process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compute: Option<ComputeUsage>,
     /// Anything else.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub units: Vec<UnitUsage>,
 }

@@ -15,7 +15,7 @@ use tollgate_model::{Model, ModelError, ModelSource};
 fn tiny(context_length: usize) -> Model {
     let folder = tempfile::tempdir().unwrap();
     fixture::write(folder.path(), &Shape { context_length, ..Shape::default() }).unwrap();
-    Model::load(&ModelSource::Folder(folder.path().into())).unwrap()
+    fixture::device::load(&ModelSource::Folder(folder.path().into())).unwrap()
 }
 
 /// An engine with so many blocks.

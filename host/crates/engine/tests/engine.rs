@@ -18,7 +18,7 @@ fn greedy() -> SamplingOptions {
 fn tiny(context_length: usize) -> Model {
     let folder = tempfile::tempdir().unwrap();
     fixture::write(folder.path(), &Shape { context_length, ..Shape::default() }).unwrap();
-    Model::load(&ModelSource::Folder(folder.path().into())).unwrap()
+    fixture::device::load(&ModelSource::Folder(folder.path().into())).unwrap()
 }
 
 fn engine(max_running: usize, max_queued: usize) -> Engine {
@@ -120,7 +120,7 @@ async fn events_come_in_order_and_the_text_is_the_models() {
 
 #[tokio::test]
 async fn the_token_that_ends_the_text_counts() {
-    let model = Model::load(&ModelSource::Demo).unwrap();
+    let model = fixture::device::load(&ModelSource::Demo).unwrap();
     let tokenizer = model.tokenizer();
     let engine = Engine::start(
         model,

@@ -6,7 +6,7 @@ use tollgate_engine::{
     Choices, EmbedRequest, End, Engine, EngineOptions, Event, Facts, GenerateRequest,
     SamplingOptions, SubmitError, TokenLogprobs,
 };
-use tollgate_model::fixture::{self, Shape};
+use tollgate_model::fixture::{self, Shape, device};
 use tollgate_model::{Embedder, Model, ModelSource, Row, Wanted};
 
 const POOLING: &str = r#"{"pooling_mode_mean_tokens": true}"#;
@@ -18,7 +18,7 @@ fn tiny(mean: bool) -> Model {
         std::fs::create_dir(folder.path().join("1_Pooling")).unwrap();
         std::fs::write(folder.path().join("1_Pooling/config.json"), POOLING).unwrap();
     }
-    Model::load(&ModelSource::Folder(folder.path().into())).unwrap()
+    device::load(&ModelSource::Folder(folder.path().into())).unwrap()
 }
 
 fn engine(mean: bool, blocks: usize, options: EngineOptions) -> Engine {
@@ -71,7 +71,8 @@ async fn vectors_are_those_of_each_text_alone_however_they_are_read() {
                     EmbedRequest { inputs: inputs.clone(), dimensions, ..EmbedRequest::default() };
                 let told = vectors(engine.submit_embeddings(request).unwrap()).await;
                 for (input, (vector, facts)) in inputs.iter().zip(told) {
-                    assert_eq!(vector, alone(&model, input, dimensions));
+                    let alone = alone(&model, input, dimensions);
+                    assert!(vector == alone || (!device::by_kernels() && near(&vector, &alone)));
                     assert!(facts.passes > 0 && (!mean || facts.cached_tokens == 0));
                 }
             }
@@ -106,6 +107,18 @@ async fn many_texts_need_no_more_places_than_may_run_and_one_does() {
     assert_eq!((engine.queued(), engine.running()), (0, 0));
     engine.shutdown();
     assert_eq!(engine.submit_embeddings(many(1)).unwrap_err(), SubmitError::Stopped);
+}
+
+/// The same but for rounding, where passes do not have the same bits.
+fn near(left: &[f32], right: &[f32]) -> bool {
+    let far = |(left, right): (&f32, &f32)| (left - right).abs() > 1e-4;
+    left.len() == right.len() && !left.iter().zip(right).any(far)
+}
+
+fn as_likely(left: &[TokenLogprobs], right: &[TokenLogprobs]) -> bool {
+    let tokens = |all: &[TokenLogprobs]| all.iter().map(|told| told.token).collect::<Vec<_>>();
+    let likely = |all: &[TokenLogprobs]| all.iter().map(|told| told.logprob).collect::<Vec<_>>();
+    tokens(left) == tokens(right) && near(&likely(left), &likely(right))
 }
 
 async fn told(engine: &Engine, request: &GenerateRequest) -> (Vec<TokenLogprobs>, u32, End) {
@@ -143,7 +156,8 @@ async fn a_prompt_is_told_whole_whatever_is_in_memory_already() {
     let only_read = GenerateRequest { max_tokens: 0, ..request.clone() };
     for (request, written) in [(&request, 3), (&only_read, 0)] {
         let (told, tokens, end) = told(&pieces, request).await;
-        assert!(told == expected && tokens == written, "{tokens}");
+        let same = told == expected || (!device::by_kernels() && as_likely(&told, &expected));
+        assert!(same && tokens == written, "{tokens}");
         assert!(matches!(end, End::Finished(_)), "{end:?}");
     }
 }

@@ -26,7 +26,7 @@ use crate::tracer::Tracer;
 use reading::Reading;
 
 /// Records that leave together at most.
-const BATCH: usize = 128;
+const BATCH: usize = 512;
 
 /// Spans that leave together at most, unless one entry has more.
 const AT_ONCE: usize = 16_384;

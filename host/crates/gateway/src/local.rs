@@ -56,7 +56,7 @@ pub(crate) struct Working {
     pub(crate) echo: Option<String>,
     /// The first token of a prompt.
     pub(crate) first: Option<u32>,
-    pub(crate) device: &'static str,
+    pub(crate) device: String,
     pub(crate) tokenizer: Tokenizer,
 }
 
@@ -140,7 +140,7 @@ impl Local {
             writes,
             echo,
             first,
-            device: self.engine.info().device,
+            device: self.engine.info().device.clone(),
             tokenizer: self.engine.tokenizer().clone(),
         })
     }

@@ -8,14 +8,14 @@ use tollgate_domain::received::SpanBatch;
 use tollgate_domain::time::UnixNanos;
 use tollgate_domain::{Outcome, Record};
 
+use crate::batch;
 use crate::slots::Ticket;
 
 /// Version of the stored form of a record: JSON of [`Record`].
 pub(crate) const VERSION: u32 = 1;
 
-/// Room for the JSON of most records, and for that of most spans within a batch: text that grows is copied.
+/// Room for the JSON of most records: text that grows is copied.
 const RECORD_BYTES: usize = 4 << 10;
-const SPAN_BYTES: usize = 2 << 10;
 
 /// Place of an entry in the ledger: 1, 2, 3 ... without gaps, over all files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -165,13 +165,13 @@ impl Payload {
         match self {
             Self::Record(record) => NewEntry::new(Kind::Received, record),
             Self::Spans(batch) => {
-                let spans: usize = batch.groups.iter().map(|group| group.spans.len()).sum();
-                let body = json(batch, spans * SPAN_BYTES)?;
-                Ok(NewEntry { kind: Kind::Spans, columns: Columns::of_spans(batch), body })
+                let (body, bytes) = batch::pack(batch)?;
+                Ok(NewEntry { kind: Kind::Spans, columns: Columns::of_spans(batch), body, bytes })
             }
             Self::Passed(passed) => {
                 let body = serde_json::to_string(passed)?;
-                Ok(NewEntry { kind: Kind::Passed, columns: Columns::of_passed(passed), body })
+                let (columns, bytes) = (Columns::of_passed(passed), body.len());
+                Ok(NewEntry { kind: Kind::Passed, columns, body, bytes })
             }
         }
     }
@@ -222,6 +222,8 @@ pub(crate) struct NewEntry {
     pub(crate) kind: Kind,
     pub(crate) columns: Columns,
     pub(crate) body: String,
+    /// How many bytes it says, not packed.
+    pub(crate) bytes: usize,
 }
 
 /// What can be searched for; all of it is in the body, too.
@@ -247,8 +249,10 @@ pub(crate) struct Columns {
 impl NewEntry {
     /// The entry that holds `record`.
     pub(crate) fn new(kind: Kind, record: &Record) -> Result<Self, serde_json::Error> {
-        let body = json(record, RECORD_BYTES)?;
-        Ok(Self { kind, columns: Columns::of(record), body })
+        let mut body = Vec::with_capacity(RECORD_BYTES);
+        serde_json::to_writer(&mut body, record)?;
+        let body = String::from_utf8(body).map_err(serde::ser::Error::custom)?;
+        Ok(Self { kind, columns: Columns::of(record), bytes: body.len(), body })
     }
 }
 
@@ -308,13 +312,6 @@ impl Columns {
             plugin_digest: None,
         }
     }
-}
-
-/// Its JSON, in text that has room for so many bytes.
-fn json(what: &impl Serialize, room: usize) -> Result<String, serde_json::Error> {
-    let mut text = Vec::with_capacity(room);
-    serde_json::to_writer(&mut text, what)?;
-    String::from_utf8(text).map_err(serde::ser::Error::custom)
 }
 
 /// SQLite's integers are signed; no count and no time comes near the difference.

@@ -167,16 +167,16 @@ impl Ledger {
             loop {
                 let page = shared.reading(ordinal, |file| {
                     let page = file.newest_first(before, from, PAGE_BACK);
-                    let page = page.map_err(|error| file.failed(&error))?;
-                    let payload = |(seq, kind, body): (Seq, String, String)| {
-                        Ok((seq, reader::payload(file, seq, &kind, &body)?))
-                    };
-                    page.into_iter().map(payload).collect::<Result<Vec<_>, LedgerError>>()
+                    page.map_err(|error| file.failed(&error))
                 })?;
-                let Some((last, _)) = page.last() else { break };
+                let Some((last, _, _)) = page.last() else { break };
                 before = *last;
-                if !page.iter().all(|(_, payload)| see(payload)) {
-                    return Ok(());
+                for (seq, kind, body) in page {
+                    let payload = |file: &_| reader::payload(file, seq, &kind, &body);
+                    let (payload, _) = shared.reading(ordinal, payload)?;
+                    if !see(&payload) {
+                        return Ok(());
+                    }
                 }
             }
         }

@@ -16,6 +16,7 @@
 //! ([`Ledger::admits`] says why), tries again by itself, and puts on record first what it owes.
 
 mod append;
+mod batch;
 mod book;
 mod chain;
 mod decisions;

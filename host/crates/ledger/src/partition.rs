@@ -18,7 +18,7 @@ use crate::files;
 use crate::lying::{Lying, lying};
 use crate::settings::Durability;
 
-pub(crate) use queries::Bodies;
+pub(crate) use queries::{Bodies, READ_BYTES};
 
 type Result<T> = std::result::Result<T, rusqlite::Error>;
 

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use tollgate_domain::{Record, UnixNanos};
 
+use crate::batch;
 use crate::entry::{Cursor, Head, Kind, Outbound, Payload, Seq, Stored, nanos};
 use crate::error::LedgerError;
 use crate::files;
-use crate::partition::{Bodies, Listed, Partition};
+use crate::partition::{Bodies, Listed, Partition, READ_BYTES};
 
 /// Records that are read from a file at once.
 const PAGE: usize = 512;
@@ -301,36 +302,45 @@ pub(crate) fn decode(file: &Partition, rows: Rows) -> Result<Vec<Stored>, Ledger
         .collect()
 }
 
-/// What leaves of a file.
+/// What leaves of a file; less than there is if it is large.
 pub(crate) fn outbound(
     file: &Partition,
     after: Seq,
     most: usize,
 ) -> Result<Vec<Outbound>, LedgerError> {
     let rows = file.outbound(after, most).map_err(|error| file.failed(&error))?;
-    rows.into_iter()
-        .map(|(seq, number, kind, body)| {
-            Ok(Outbound { seq, number, what: payload(file, seq, &kind, &body)? })
-        })
-        .collect()
+    let (mut found, mut bytes) = (Vec::with_capacity(rows.len()), 0_usize);
+    for (seq, number, kind, body) in rows {
+        let (what, more) = payload(file, seq, &kind, &body)?;
+        found.push(Outbound { seq, number, what });
+        bytes = bytes.saturating_add(more);
+        if bytes > READ_BYTES {
+            break;
+        }
+    }
+    Ok(found)
 }
 
-/// The body of an entry of that kind.
+/// The body of an entry of that kind, and how many bytes it says.
 pub(crate) fn payload(
     file: &Partition,
     seq: Seq,
     kind: &str,
     body: &str,
-) -> Result<Payload, LedgerError> {
+) -> Result<(Payload, usize), LedgerError> {
     let damaged = |error: serde_json::Error| {
         let what = format!("entry {} is not what its kind is: {error}", seq.0);
         LedgerError::damaged(&file.path, what)
     };
-    match Kind::named(kind) {
-        Some(Kind::Spans) => Ok(Payload::Spans(serde_json::from_str(body).map_err(damaged)?)),
-        Some(Kind::Passed) => Ok(Payload::Passed(serde_json::from_str(body).map_err(damaged)?)),
-        _ => Ok(Payload::Record(Arc::new(record(file, seq, body)?))),
-    }
+    let what = match Kind::named(kind) {
+        Some(Kind::Spans) => {
+            let (batch, bytes) = batch::unpack(body).map_err(damaged)?;
+            return Ok((Payload::Spans(Box::new(batch)), bytes));
+        }
+        Some(Kind::Passed) => Payload::Passed(serde_json::from_str(body).map_err(damaged)?),
+        _ => Payload::Record(Arc::new(record(file, seq, body)?)),
+    };
+    Ok((what, body.len()))
 }
 
 /// The body of an entry as a record.

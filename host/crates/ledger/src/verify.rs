@@ -10,6 +10,7 @@ use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 
+use crate::batch;
 use crate::chain::{Hash, Link};
 use crate::entry::{Columns, Kind, Seq, VERSION, integer};
 use crate::error::LedgerError;
@@ -246,7 +247,7 @@ impl Walk {
             return wrong(&format!("its version is {version}; this program knows {VERSION}"));
         }
         let columns = match kind {
-            Kind::Spans => serde_json::from_str(body).map(|batch| Columns::of_spans(&batch)),
+            Kind::Spans => batch::unpack(body).map(|(batch, _)| Columns::of_spans(&batch)),
             Kind::Passed => serde_json::from_str(body).map(|passed| Columns::of_passed(&passed)),
             _ => serde_json::from_str(body).map(|record| Columns::of(&record)),
         };

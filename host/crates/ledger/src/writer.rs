@@ -247,7 +247,7 @@ impl Writer {
                     replies.push(Box::new(move || drop(reply.send(Ok(seq)))));
                 }
                 (Command::Receive { entries, payloads, reply }, Done::Received(places)) => {
-                    let sizes = entries.into_iter().map(|entry| entry.body.len());
+                    let sizes = entries.into_iter().map(|entry| entry.bytes);
                     self.received(payloads, sizes, places);
                     replies.push(Box::new(move || drop(reply.send(Ok(())))));
                 }
@@ -293,10 +293,9 @@ impl Writer {
         });
         // Else a commit that failed has put it on record after all.
         let Some(seq) = seq else { return Seq::default() };
-        self.shared.recent().push(
-            Arc::new(Outbound { seq, number, what: Payload::Record(record) }),
-            entry.body.len(),
-        );
+        self.shared
+            .recent()
+            .push(Arc::new(Outbound { seq, number, what: Payload::Record(record) }), entry.bytes);
         seq
     }
 

@@ -5,12 +5,32 @@ mod support;
 use std::sync::Arc;
 
 use support::record;
-use tollgate_domain::UnixNanos;
-use tollgate_domain::received::{Group, SpanBatch};
+use tollgate_domain::received::{Group, Received, SpanBatch};
+use tollgate_domain::span::{SpanKind, SpanStatus};
+use tollgate_domain::time::Interval;
+use tollgate_domain::{Span, SpanContext, SpanId, TraceId, UnixNanos, Value};
 use tollgate_ledger::{Ledger, LedgerReader, LedgerSettings, Payload, Query, Seq, verify};
 
 fn batch(tenant: &str) -> Payload {
-    let groups = vec![Group::default()];
+    let attributes = [("a", Value::Int(1))].into_iter().collect();
+    let span = Span {
+        context: SpanContext {
+            trace_id: TraceId(7),
+            span_id: SpanId(7),
+            sampled: true,
+            trace_state: None,
+        },
+        parent: None,
+        parent_is_remote: false,
+        name: "of another program".into(),
+        kind: SpanKind::Client,
+        interval: Interval::new(UnixNanos(1), UnixNanos(2)),
+        status: SpanStatus::Unset,
+        attributes,
+        events: Vec::new(),
+        received: Some(Box::new(Received { flags: 1, ..Received::default() })),
+    };
+    let groups = vec![Group { spans: vec![span], ..Group::default() }];
     let tenant = Some(tenant.to_owned());
     Payload::Spans(Box::new(SpanBatch { tenant, arrived: UnixNanos(7), groups }))
 }

@@ -11,54 +11,18 @@ use crate::kernels::attention::{self, Heads, Span};
 use crate::kernels::linear::{self, Linear};
 use crate::kernels::pointwise;
 use crate::kv::{BLOCK_TOKENS, KvStore};
-use crate::rope::Rope;
+use crate::layers::{self, Weights};
 
 /// Numbers below which threads cost more than they save.
 const WORTH_SHARING: usize = 1 << 15;
 
-/// Weights of a decoder.
+/// A decoder that the kernels compute.
 #[derive(Debug)]
 pub(crate) struct Decoder {
-    config: LlamaConfig,
-    embeddings: Linear,
-    layers: Vec<Layer>,
-    norm: Vec<f32>,
-    /// The embeddings if it is missing.
-    head: Option<Linear>,
-    rope: Rope,
+    weights: Weights<Linear, Vec<f32>>,
 }
 
-#[derive(Debug)]
-struct Layer {
-    attention_norm: Vec<f32>,
-    query: Linear,
-    key: Linear,
-    value: Linear,
-    /// Of every query head and of every key head.
-    head_norms: Option<(Vec<f32>, Vec<f32>)>,
-    output: Linear,
-    feed_forward_norm: Vec<f32>,
-    gate: Linear,
-    up: Linear,
-    down: Linear,
-}
-
-/// Where weights come from, by the names that Hugging Face gives them.
-pub(crate) trait Source {
-    /// Why a tensor is not there.
-    type Error;
-
-    /// A matrix.
-    fn matrix(&mut self, name: &str, outputs: usize, inputs: usize) -> Result<Linear, Self::Error>;
-
-    /// A vector.
-    fn vector(&mut self, name: &str, length: usize) -> Result<Vec<f32>, Self::Error>;
-
-    /// What each rotary frequency is divided by, where a file has that.
-    fn rope_factors(&mut self, _count: usize) -> Result<Option<Vec<f32>>, Self::Error> {
-        Ok(None)
-    }
-}
+type Layer = layers::Layer<Linear, Vec<f32>>;
 
 /// Tokens of one sequence in a batch.
 #[derive(Clone, Copy, Debug)]
@@ -93,55 +57,12 @@ impl Wanted<'_> {
 }
 
 impl Decoder {
-    pub(crate) fn assemble<S: Source>(config: LlamaConfig, from: &mut S) -> Result<Self, S::Error> {
-        let c = &config;
-        let (queries, keys) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
-        let embeddings = from.matrix("model.embed_tokens.weight", c.vocabulary, c.hidden)?;
-        let mut layers = Vec::with_capacity(c.layers);
-        for layer in 0..c.layers {
-            let name = |part: &str| format!("model.layers.{layer}.{part}");
-            let mut projection = |part: &str, outputs: usize| {
-                let linear = from.matrix(&name(&format!("{part}.weight")), outputs, c.hidden)?;
-                if !c.qkv_bias {
-                    return Ok(linear);
-                }
-                Ok(linear.with_bias(from.vector(&name(&format!("{part}.bias")), outputs)?))
-            };
-            let query = projection("self_attn.q_proj", queries)?;
-            let key = projection("self_attn.k_proj", keys)?;
-            let value = projection("self_attn.v_proj", keys)?;
-            let mut head_norm = |which: &str| {
-                from.vector(&name(&format!("self_attn.{which}_norm.weight")), c.head_dim)
-            };
-            let head_norms = match c.head_norms {
-                true => Some((head_norm("q")?, head_norm("k")?)),
-                false => None,
-            };
-            layers.push(Layer {
-                attention_norm: from.vector(&name("input_layernorm.weight"), c.hidden)?,
-                query,
-                key,
-                value,
-                head_norms,
-                output: from.matrix(&name("self_attn.o_proj.weight"), c.hidden, queries)?,
-                feed_forward_norm: from
-                    .vector(&name("post_attention_layernorm.weight"), c.hidden)?,
-                gate: from.matrix(&name("mlp.gate_proj.weight"), c.feed_forward, c.hidden)?,
-                up: from.matrix(&name("mlp.up_proj.weight"), c.feed_forward, c.hidden)?,
-                down: from.matrix(&name("mlp.down_proj.weight"), c.hidden, c.feed_forward)?,
-            });
-        }
-        let norm = from.vector("model.norm.weight", c.hidden)?;
-        let head = match c.tied_embeddings {
-            true => None,
-            false => Some(from.matrix("lm_head.weight", c.vocabulary, c.hidden)?),
-        };
-        let rope = Rope::new(c).divided_by(from.rope_factors(c.head_dim / 2)?);
-        Ok(Self { embeddings, layers, norm, head, rope, config })
+    pub(crate) fn new(weights: Weights<Linear, Vec<f32>>) -> Self {
+        Self { weights }
     }
 
     pub(crate) fn config(&self) -> &LlamaConfig {
-        &self.config
+        &self.weights.config
     }
 
     /// Bytes of all matrices.
@@ -150,8 +71,9 @@ impl Decoder {
             let Layer { query, key, value, output, gate, up, down, .. } = layer;
             [query, key, value, output, gate, up, down].map(Linear::bytes).iter().sum::<usize>()
         };
-        let ends = self.embeddings.bytes() + self.head.as_ref().map_or(0, Linear::bytes);
-        ends + self.layers.iter().map(of).sum::<usize>()
+        let ends =
+            self.weights.embeddings.bytes() + self.weights.head.as_ref().map_or(0, Linear::bytes);
+        ends + self.weights.layers.iter().map(of).sum::<usize>()
     }
 
     /// The hidden states of all tokens (`[tokens, hidden]`, rows one after another), from which
@@ -165,16 +87,16 @@ impl Decoder {
             .iter()
             .flat_map(|row| (0..row.tokens.len()).map(|token| place(row, row.start + token)))
             .collect();
-        let rope = self.rope.angles(positions);
+        let rope = self.weights.rope.angles(positions);
         let spans: Vec<Span<'_>> = rows
             .iter()
             .map(|row| Span { blocks: row.blocks, start: row.start, tokens: row.tokens.len() })
             .collect();
-        let mut x = vec![0.0; tokens.len() * self.config.hidden];
-        for (token, x) in tokens.iter().zip(x.chunks_exact_mut(self.config.hidden)) {
-            self.embeddings.row(*token as usize, x);
+        let mut x = vec![0.0; tokens.len() * self.weights.config.hidden];
+        for (token, x) in tokens.iter().zip(x.chunks_exact_mut(self.weights.config.hidden)) {
+            self.weights.embeddings.row(*token as usize, x);
         }
-        for (index, layer) in self.layers.iter().enumerate() {
+        for (index, layer) in self.weights.layers.iter().enumerate() {
             let normed = self.norm(&x, &layer.attention_norm);
             let attended = self.attention(&normed, layer, index, &rope, &places, &spans, store);
             pointwise::add(&mut x, &attended);
@@ -186,13 +108,13 @@ impl Decoder {
 
     /// The last layer's states, normed: `[tokens, hidden]`.
     pub(crate) fn normed(&self, hidden: &[f32]) -> Vec<f32> {
-        self.norm(hidden, &self.norm)
+        self.norm(hidden, &self.weights.norm)
     }
 
     /// Logits (`[tokens, vocabulary]`) of hidden states (`[tokens, hidden]`).
     pub(crate) fn logits(&self, hidden: &[f32]) -> Vec<f32> {
         let normed = self.normed(hidden);
-        self.head.as_ref().unwrap_or(&self.embeddings).forward(&normed)
+        self.weights.head.as_ref().unwrap_or(&self.weights.embeddings).forward(&normed)
     }
 
     #[expect(clippy::too_many_arguments, reason = "one layer's part of what a pass knows")]
@@ -206,11 +128,11 @@ impl Decoder {
         spans: &[Span<'_>],
         store: &mut KvStore,
     ) -> Vec<f32> {
-        let LlamaConfig { heads, kv_heads, head_dim, .. } = self.config;
+        let LlamaConfig { heads, kv_heads, head_dim, .. } = self.weights.config;
         let projections = [&layer.query, &layer.key, &layer.value];
         let [mut query, mut key, value] = linear::forward_all(projections, x);
         if let Some((queries, keys)) = &layer.head_norms {
-            let eps = self.config.norm_eps as f32;
+            let eps = self.weights.config.norm_eps as f32;
             pointwise::rms_norm_in_place(&mut query, queries, eps);
             pointwise::rms_norm_in_place(&mut key, keys, eps);
         }
@@ -225,13 +147,13 @@ impl Decoder {
             queries: heads,
             keys: kv_heads,
             dim: head_dim,
-            window: self.config.sliding_window.unwrap_or(usize::MAX),
+            window: self.weights.config.sliding_window.unwrap_or(usize::MAX),
         };
         layer.output.forward(&attention::attend(store, index, heads, spans, &query))
     }
 
     fn norm(&self, x: &[f32], weight: &[f32]) -> Vec<f32> {
-        pointwise::rms_norm(x, weight, self.config.norm_eps as f32)
+        pointwise::rms_norm(x, weight, self.weights.config.norm_eps as f32)
     }
 }
 

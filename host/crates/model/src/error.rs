@@ -86,6 +86,28 @@ pub enum ModelError {
         "the model's output holds no number; its weights are damaged, or overflow the type that they are computed in"
     )]
     NoNumbers,
+    /// The name given for a device has none of the accepted forms.
+    #[error("`{given}` names no device: give `auto`, `cpu`, `cuda` or `cuda:N`")]
+    UnknownDevice {
+        /// What was given.
+        given: String,
+    },
+    /// A device was asked for by name and cannot be used.
+    #[error("no model can be computed on {device}: {reason}")]
+    NoDevice {
+        /// Its name.
+        device: String,
+        /// What is missing.
+        reason: String,
+    },
+    /// A device failed in the middle, most often because its memory is full.
+    #[error("{device} failed: {source}")]
+    OnDevice {
+        /// Its name.
+        device: String,
+        /// What the tensor library said.
+        source: Box<candle_core::Error>,
+    },
     /// The tensor library failed.
     #[error("tensor operation failed")]
     Tensor(#[from] candle_core::Error),
@@ -115,13 +137,15 @@ impl ModelError {
             | Self::Malformed { .. }
             | Self::Unsupported { .. }
             | Self::KvMemory { .. }
+            | Self::UnknownDevice { .. }
+            | Self::NoDevice { .. }
             | Self::NoNumbers => ErrorKind::Model,
             Self::Hub { .. } => ErrorKind::Unavailable,
             Self::ChatTemplate(_)
             | Self::Schema(_)
             | Self::ContextExceeded { .. }
             | Self::Input(_) => ErrorKind::Request,
-            Self::Tokenizer(_) | Self::Tensor(_) => ErrorKind::Internal,
+            Self::Tokenizer(_) | Self::OnDevice { .. } | Self::Tensor(_) => ErrorKind::Internal,
         }
     }
 

@@ -4,20 +4,21 @@
 //! Every byte is a token (0 to 255 in the order of the bytes), then come the five special tokens of
 //! the demo model. What it says is noise, but the same noise for the same seed.
 
+pub mod device;
 pub mod gguf;
 
 use std::collections::HashMap;
 use std::path::Path;
 
-use candle_core::{DType, Device, Tensor};
+pub use candle_core::DType;
+use candle_core::{Device, Tensor};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 
 use crate::ModelError;
 use crate::config::LlamaConfig;
-use crate::decoder::{Decoder, Source};
-use crate::kernels::linear::{Linear, Weights};
+use crate::layers::{Source, Weights};
 
 /// What to write.
 #[derive(Debug, Clone)]
@@ -90,7 +91,7 @@ pub fn write(folder: &Path, shape: &Shape) -> Result<(), ModelError> {
 fn write_weights(folder: &Path, shape: &Shape, config: LlamaConfig) -> Result<(), ModelError> {
     let rng = StdRng::seed_from_u64(shape.seed);
     let mut random = Random { rng, dtype: shape.dtype, tensors: Vec::new() };
-    Decoder::assemble(config, &mut random)?;
+    Weights::assemble(config, &mut random)?;
     let tensors = random.tensors;
     if shape.shards <= 1 {
         let tensors: HashMap<_, _> = tensors.into_iter().collect();
@@ -128,16 +129,18 @@ impl Random {
 
 impl Source for Random {
     type Error = ModelError;
+    type Matrix = ();
+    type Vector = ();
 
-    fn matrix(&mut self, name: &str, outputs: usize, inputs: usize) -> Result<Linear, ModelError> {
-        self.make(name, &[outputs, inputs])?;
-        Ok(Linear::new(inputs, outputs, Weights::F32(Vec::new())))
+    fn matrix(&mut self, name: &str, outputs: usize, inputs: usize) -> Result<(), ModelError> {
+        self.make(name, &[outputs, inputs])
     }
 
-    fn vector(&mut self, name: &str, length: usize) -> Result<Vec<f32>, ModelError> {
-        self.make(name, &[length])?;
-        Ok(vec![0.0; length])
+    fn vector(&mut self, name: &str, length: usize) -> Result<(), ModelError> {
+        self.make(name, &[length])
     }
+
+    fn biased(&mut self, _matrix: (), _bias: ()) {}
 }
 
 fn tokenizer() -> Value {

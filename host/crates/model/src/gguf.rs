@@ -16,8 +16,8 @@ use std::io::BufReader;
 use std::path::Path;
 
 use candle_core::quantized::gguf_file::Content;
-use candle_core::quantized::{GgmlDType, QTensor};
-use candle_core::{Device, Tensor};
+use candle_core::quantized::{GgmlDType, QStorage, QTensor};
+use candle_core::{DType, Device, Tensor};
 
 use self::family::Family;
 use self::metadata::{Metadata, integer};
@@ -27,6 +27,7 @@ use crate::kernels::block::Packing;
 use crate::kernels::linear::Weights;
 use crate::kernels::pack;
 use crate::kernels::quantised::Quantised;
+use crate::on_device::Matrix;
 
 /// Divisors of rotary frequencies that Llama 3.1 and later have in place of a formula.
 pub(crate) const FREQUENCIES: &str = "rope_freqs.weight";
@@ -139,6 +140,31 @@ impl Packed {
             data.get(row * each..(row + 1) * each)
         };
         Ok(Quantised::pack(packing, inputs, outputs, row).map(Weights::Quantised))
+    }
+
+    /// The matrix in a device's memory: packed as it is, but for types of whole numbers of bytes a weight.
+    pub(crate) fn on(
+        &self,
+        device: &Device,
+        outputs: usize,
+        inputs: usize,
+    ) -> Result<Matrix, ModelError> {
+        let kind = self.tensor.dtype();
+        let plain = match kind {
+            GgmlDType::F32 => Some(DType::F32),
+            GgmlDType::F16 => Some(DType::F16),
+            GgmlDType::BF16 => Some(DType::BF16),
+            _ => None,
+        };
+        if let Some(dtype) = plain {
+            let floats = self.in_order(&self.vector()?, outputs, inputs);
+            let matrix = Tensor::from_vec(floats, (outputs, inputs), &Device::Cpu)?;
+            return Ok(Matrix::plain(matrix.to_dtype(dtype)?.to_device(device)?));
+        }
+        let data = self.tensor.data()?;
+        let bytes = self.in_order(&data, outputs, data.len() / outputs.max(1));
+        let storage = QStorage::from_data(bytes.into(), device, kind)?;
+        Ok(Matrix::packed(QTensor::new(storage, (outputs, inputs))?)?)
     }
 
     fn unpacked(

@@ -5,11 +5,14 @@
 //! scores of sixteen positions are computed as one; a block of values holds sixteen numbers of each
 //! position together, for the same reason.
 //!
+//! Of a model on a GPU they are in its memory ([`crate::on_device`]), by the same blocks.
+//!
 //! A model that runs one sequence at a time keeps keys and values itself. Its store only counts what
 //! they take, in blocks of the same size, so that the same limit holds for them.
 
 use crate::ModelError;
 use crate::kernels::simd::LANES;
+use crate::on_device::KvTensors;
 use crate::sequential::Running;
 
 /// Positions whose keys and values one block holds.
@@ -20,10 +23,29 @@ pub const BLOCK_TOKENS: usize = LANES;
 pub struct KvStore {
     shape: KvShape,
     blocks: usize,
-    /// None where they are only counted.
-    layers: Vec<Layer>,
-    /// The one sequence of a model that keeps them itself.
-    running: Option<Running>,
+    block_bytes: usize,
+    kept: Kept,
+}
+
+/// Where keys and values are.
+#[derive(Debug)]
+enum Kept {
+    Here(Vec<Layer>),
+    OnDevice(KvTensors),
+    /// With the model, which is at one sequence: they are only counted.
+    ByModel(Running),
+    Nowhere,
+}
+
+/// Whose keys and values a store holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keeper {
+    /// The kernels of the CPU.
+    Kernels,
+    Device,
+    /// A model that keeps them itself.
+    Model,
+    Nobody,
 }
 
 /// What a token's keys and values are, in numbers; all zero for a model that keeps none.
@@ -64,8 +86,25 @@ impl KvStore {
             })
         });
         let layers = layers.collect::<Option<_>>();
-        let refused = ModelError::KvMemory { bytes, needed: blocks * shape.block_bytes() };
-        Ok(Self { shape, blocks, layers: layers.ok_or(refused)?, running: None })
+        let block_bytes = shape.block_bytes();
+        let refused = ModelError::KvMemory { bytes, needed: blocks * block_bytes };
+        Ok(Self { shape, blocks, block_bytes, kept: Kept::Here(layers.ok_or(refused)?) })
+    }
+
+    /// As many blocks of `block_bytes` as fit into `bytes`, made on a device.
+    pub(crate) fn on_device(
+        shape: KvShape,
+        bytes: usize,
+        block_bytes: usize,
+        make: impl FnOnce(usize) -> candle_core::Result<KvTensors>,
+    ) -> Result<Self, ModelError> {
+        let blocks = blocks_in(bytes, block_bytes)?;
+        let refused = |error: candle_core::Error| {
+            tracing::warn!(%error, "no memory for keys and values on the device");
+            ModelError::KvMemory { bytes, needed: blocks.saturating_mul(block_bytes) }
+        };
+        let kept = Kept::OnDevice(make(blocks).map_err(refused)?);
+        Ok(Self { shape, blocks, block_bytes, kept })
     }
 
     /// As many blocks as would fit into `bytes`, for a model that keeps keys and values itself.
@@ -75,18 +114,30 @@ impl KvStore {
         running: Running,
     ) -> Result<Self, ModelError> {
         let blocks = shape.blocks(bytes)?;
-        Ok(Self { shape, blocks, layers: Vec::new(), running: Some(running) })
+        let block_bytes = shape.block_bytes();
+        Ok(Self { shape, blocks, block_bytes, kept: Kept::ByModel(running) })
     }
 
     /// Blocks for `positions`, for a model that keeps nothing between passes.
     pub(crate) fn nothing(positions: usize) -> Self {
         let blocks = positions.div_ceil(BLOCK_TOKENS);
-        Self { shape: KvShape::default(), blocks, layers: Vec::new(), running: None }
+        Self { shape: KvShape::default(), blocks, block_bytes: 0, kept: Kept::Nowhere }
     }
 
     /// The one sequence of a model that keeps keys and values itself.
     pub(crate) fn running(&mut self) -> Option<&mut Running> {
-        self.running.as_mut()
+        match &mut self.kept {
+            Kept::ByModel(running) => Some(running),
+            _ => None,
+        }
+    }
+
+    /// The tensors of a model on a device.
+    pub(crate) fn tensors(&self) -> Option<&KvTensors> {
+        match &self.kept {
+            Kept::OnDevice(tensors) => Some(tensors),
+            _ => None,
+        }
     }
 
     /// Blocks there are, numbered from 0.
@@ -98,17 +149,24 @@ impl KvStore {
     /// Bytes of all blocks.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.blocks * self.shape.block_bytes()
+        self.blocks * self.block_bytes
     }
 
     /// Whether it was made for models of this shape.
-    pub(crate) fn fits(&self, shape: KvShape, counted: bool) -> bool {
-        self.shape == shape && self.running.is_some() == counted
+    pub(crate) fn fits(&self, shape: KvShape, block_bytes: usize, keeper: Keeper) -> bool {
+        let mine = match &self.kept {
+            Kept::Here(_) => Keeper::Kernels,
+            Kept::OnDevice(_) => Keeper::Device,
+            Kept::ByModel(_) => Keeper::Model,
+            Kept::Nowhere => Keeper::Nobody,
+        };
+        (self.shape, self.block_bytes, mine) == (shape, block_bytes, keeper)
     }
 
     /// One head's part of a block that exists.
     pub(crate) fn block(&self, layer: usize, block: u32, head: usize) -> Option<Block<'_>> {
-        let layer = self.layers.get(layer)?;
+        let Kept::Here(layers) = &self.kept else { return None };
+        let layer = layers.get(layer)?;
         let at = block as usize * self.shape.heads + head;
         let (keys, values) = (self.shape.head_dim, self.shape.value_lanes());
         Some(Block {
@@ -127,7 +185,8 @@ impl KvStore {
     ) -> Option<()> {
         let KvShape { heads, head_dim, .. } = self.shape;
         let (all_keys, all_values) = (self.shape.keys(), self.shape.values());
-        let layer = self.layers.get_mut(layer)?;
+        let Kept::Here(layers) = &mut self.kept else { return None };
+        let layer = layers.get_mut(layer)?;
         let block = block as usize;
         let to = layer.keys.get_mut(block * all_keys..(block + 1) * all_keys)?;
         let columns = to.chunks_exact_mut(LANES);
@@ -149,12 +208,7 @@ impl KvStore {
 impl KvShape {
     /// Blocks that fit into `bytes`, at least one.
     fn blocks(self, bytes: usize) -> Result<usize, ModelError> {
-        let needed = self.block_bytes();
-        let blocks = bytes.checked_div(needed).unwrap_or(0);
-        if blocks == 0 || u32::try_from(blocks).is_err() {
-            return Err(ModelError::KvMemory { bytes, needed });
-        }
-        Ok(blocks)
+        blocks_in(bytes, self.block_bytes())
     }
 
     /// Numbers in the keys of a block.
@@ -176,6 +230,15 @@ impl KvShape {
     pub(crate) fn block_bytes(self) -> usize {
         self.layers * (self.keys() + self.values()) * size_of::<f32>()
     }
+}
+
+/// Blocks of which each needs some bytes that fit into `bytes`, at least one.
+fn blocks_in(bytes: usize, needed: usize) -> Result<usize, ModelError> {
+    let blocks = bytes.checked_div(needed).unwrap_or(0);
+    if blocks == 0 || u32::try_from(blocks).is_err() {
+        return Err(ModelError::KvMemory { bytes, needed });
+    }
+    Ok(blocks)
 }
 
 /// Memory that the system gives when it is first written to; `None` if it refuses even now.

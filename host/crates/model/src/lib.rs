@@ -10,6 +10,7 @@
 mod architecture;
 mod batch;
 mod chat;
+mod compute_device;
 pub mod config;
 mod constraint;
 mod decoder;
@@ -25,9 +26,11 @@ mod gguf;
 mod hub;
 mod kernels;
 mod kv;
+mod layers;
 pub mod llama;
 mod load;
 mod model;
+mod on_device;
 mod rope;
 mod runner;
 mod sample;
@@ -41,6 +44,7 @@ mod vocabulary;
 
 pub use architecture::Passes;
 pub use chat::ChatMessage;
+pub use compute_device::ComputeDevice;
 pub use constraint::{Constraint, Mask};
 pub use decoder::{Row, Wanted};
 pub use embedding::{Embedder, Embedding, Pooling};

@@ -10,10 +10,11 @@ use candle_core::{DType, Device, Tensor};
 use half::{bf16, f16};
 
 use crate::config::LlamaConfig;
-use crate::decoder::{Decoder, Source};
+use crate::decoder::Decoder;
 use crate::files::WeightFile;
 use crate::kernels::linear::{Linear, Weights};
 use crate::kernels::pack;
+use crate::layers::{self, Source};
 use crate::{ModelError, gguf};
 
 /// A decoder of our own and what its files said of the weights.
@@ -25,13 +26,8 @@ pub(crate) struct Loaded {
 }
 
 pub(crate) fn decoder(config: LlamaConfig, files: &[WeightFile]) -> Result<Loaded, ModelError> {
-    let mut tensors = HashMap::new();
-    let mut stored_dtype = DType::F32.as_str().to_owned();
-    for file in files {
-        read_into(&mut tensors, file, &mut stored_dtype)?;
-    }
-    let mut tensors = Tensors { tensors, parameters: 0 };
-    let decoder = Decoder::assemble(config, &mut tensors)?;
+    let (mut tensors, stored_dtype) = Tensors::read(files)?;
+    let decoder = Decoder::new(layers::Weights::assemble(config, &mut tensors)?);
     Ok(Loaded { decoder, parameters: tensors.parameters, stored_dtype })
 }
 
@@ -71,19 +67,34 @@ impl Unpacked {
 }
 
 /// A tensor of either kind of file.
-enum Stored {
+pub(crate) enum Stored {
     Plain(Tensor),
-    Gguf(gguf::Packed),
+    Gguf(Box<gguf::Packed>),
 }
 
 /// What the files hold and the model has not asked for yet.
-struct Tensors {
+pub(crate) struct Tensors {
     tensors: HashMap<String, Stored>,
     parameters: u64,
 }
 
 impl Tensors {
-    fn take(&mut self, name: &str, shape: &[usize]) -> Result<Stored, ModelError> {
+    /// Reads them, and how they are stored.
+    pub(crate) fn read(files: &[WeightFile]) -> Result<(Self, String), ModelError> {
+        let mut tensors = HashMap::new();
+        let mut stored_dtype = DType::F32.as_str().to_owned();
+        for file in files {
+            read_into(&mut tensors, file, &mut stored_dtype)?;
+        }
+        Ok((Self { tensors, parameters: 0 }, stored_dtype))
+    }
+
+    /// Numbers of all that was taken.
+    pub(crate) fn parameters(&self) -> u64 {
+        self.parameters
+    }
+
+    pub(crate) fn take(&mut self, name: &str, shape: &[usize]) -> Result<Stored, ModelError> {
         // Models of embeddings are often stored without the outermost name.
         let mut found = self.tensors.remove(name);
         if let (None, Some(inner)) = (&found, name.strip_prefix("model.")) {
@@ -107,6 +118,8 @@ impl Tensors {
 
 impl Source for Tensors {
     type Error = ModelError;
+    type Matrix = Linear;
+    type Vector = Vec<f32>;
 
     fn matrix(&mut self, name: &str, outputs: usize, inputs: usize) -> Result<Linear, ModelError> {
         let weights = match self.take(name, &[outputs, inputs])? {
@@ -124,6 +137,10 @@ impl Source for Tensors {
             Stored::Plain(tensor) => Ok(tensor.to_dtype(DType::F32)?.to_vec1()?),
             Stored::Gguf(packed) => packed.vector(),
         }
+    }
+
+    fn biased(&mut self, matrix: Linear, bias: Vec<f32>) -> Linear {
+        matrix.with_bias(bias)
     }
 
     fn rope_factors(&mut self, count: usize) -> Result<Option<Vec<f32>>, ModelError> {
@@ -178,7 +195,8 @@ fn read_into(
         }
         WeightFile::Gguf(path) => {
             let (unpacked, packing) = gguf::tensors(path)?;
-            let stored = unpacked.into_iter().map(|(name, tensor)| (name, Stored::Gguf(tensor)));
+            let stored =
+                unpacked.into_iter().map(|(name, tensor)| (name, Stored::Gguf(Box::new(tensor))));
             tensors.extend(stored);
             *stored_dtype = packing;
             return Ok(());

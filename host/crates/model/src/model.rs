@@ -5,7 +5,7 @@ use crate::decoder::Row;
 use crate::files::ModelFiles;
 use crate::kv::{BLOCK_TOKENS, KvStore};
 use crate::runner::{Loaded, Runner};
-use crate::{Embedding, ModelError, ModelSource, TokenLogprobs, Tokenizer};
+use crate::{ComputeDevice, Embedding, ModelError, ModelSource, TokenLogprobs, Tokenizer};
 
 /// A loaded model. One thread owns it: a forward pass uses the whole machine.
 #[derive(Debug)]
@@ -30,10 +30,10 @@ pub struct ModelInfo {
     pub vocabulary: usize,
     /// Weights, a shared embedding table counted once.
     pub parameters: u64,
-    /// The type the weights are stored in, such as `f16`; the arithmetic is in f32.
+    /// The type the weights are stored in, such as `f16`; on the CPU the arithmetic is in f32.
     pub dtype: String,
-    /// Where it runs: `cpu`.
-    pub device: &'static str,
+    /// Where it is computed: `cpu`, `cuda:0`.
+    pub device: String,
     /// Whether it writes text; a model without an output head only embeds.
     pub generates: bool,
     /// The vectors it makes of texts, if it does.
@@ -91,18 +91,27 @@ pub fn look(source: &ModelSource) -> Result<Option<ModelLook>, ModelError> {
 }
 
 impl Model {
-    /// Finds, reads and checks a model. Takes from milliseconds (the demo) to minutes (a download);
-    /// progress of downloads goes to standard error.
+    /// Finds, reads and checks a model that is computed on the CPU: [`Model::load_on`].
     ///
     /// # Errors
     /// [`ModelError`], saying which file and what is wrong with it.
     pub fn load(source: &ModelSource) -> Result<Self, ModelError> {
+        Self::load_on(source, ComputeDevice::Cpu)
+    }
+
+    /// Finds, reads and checks a model. One whose sequences do not share passes is computed on the CPU,
+    /// wherever others are ([`ModelInfo::device`]). Takes from milliseconds (the demo) to minutes (a download);
+    /// progress of downloads goes to standard error.
+    ///
+    /// # Errors
+    /// [`ModelError`], saying which file and what is wrong with it, or that the device cannot be used.
+    pub fn load_on(source: &ModelSource, device: ComputeDevice) -> Result<Self, ModelError> {
         let files = ModelFiles::find(source)?;
         let architecture = Architecture::from_json(&files.config)?;
         let name = architecture.name().to_owned();
         let tokenizer = Tokenizer::from_files(&files)?;
         let Loaded { runner, parameters, stored_dtype, generates, states } =
-            Runner::load(architecture, &files.weights)?;
+            Runner::load(architecture, &files.weights, device)?;
         let vocabulary = runner.vocabulary();
         if tokenizer.vocabulary() > vocabulary {
             // Seen in models with a padding token of their own: harmless until a prompt uses such a
@@ -126,7 +135,7 @@ impl Model {
             vocabulary,
             parameters,
             dtype: stored_dtype,
-            device: "cpu",
+            device: runner.device().to_owned(),
         };
         Ok(Self { runner, tokenizer, info })
     }
@@ -161,7 +170,7 @@ impl Model {
     /// Bytes of one block of a [`Model::kv_store`]; 0 for a model that keeps nothing.
     #[must_use]
     pub fn kv_block_bytes(&self) -> usize {
-        self.runner.kv().block_bytes()
+        self.runner.block_bytes()
     }
 
     /// Bytes that the weights take.
@@ -173,8 +182,8 @@ impl Model {
     /// One pass over some tokens of many sequences: their keys and values are written to their
     /// blocks, and what each row wants is returned, in the order of the rows.
     ///
-    /// Where passes are shared, what comes out for a row is the same to the last bit whatever other
-    /// rows there are and however its tokens are spread over passes. Otherwise a row goes on with the
+    /// Where passes are shared, what comes out for a row is the same whatever other rows there are and
+    /// however its tokens are spread over passes: on the CPU to the last bit, on a GPU up to rounding. Otherwise a row goes on with the
     /// sequence that the store is at, or begins one at position 0. The caller sees to it that no row writes to a
     /// block that another reads or writes in the same pass. Numbers that are none stay in the row,
     /// or rather sequence, that they come from.

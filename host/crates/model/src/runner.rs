@@ -1,19 +1,23 @@
-//! Whatever computes the passes: the decoder of our own, a model of candle-transformers, or an encoder.
+//! Whatever computes the passes: the decoder of our own, on the CPU or a GPU, a model of
+//! candle-transformers, or an encoder.
 
 use crate::architecture::{Architecture, Passes};
+use crate::compute_device::{CPU, Opened};
 use crate::decoder::{Decoder, Row};
 use crate::encoder::Encoder;
 use crate::files::WeightFile;
-use crate::kv::{KvShape, KvStore};
+use crate::kv::{Keeper, KvShape, KvStore};
 use crate::load::{self, Unpacked};
 use crate::model::Computed;
+use crate::on_device::DeviceDecoder;
 use crate::sequential::Sequential;
-use crate::{ModelError, Pooling};
+use crate::{ComputeDevice, ModelError, Pooling};
 
 /// A model without its names and its tokenizer.
 #[derive(Debug)]
 pub(crate) enum Runner {
     Shared(Box<Decoder>),
+    OnDevice(Box<DeviceDecoder>),
     Alone(Sequential),
     Whole(Encoder),
 }
@@ -35,7 +39,14 @@ impl Runner {
     pub(crate) fn load(
         architecture: Architecture,
         weights: &[WeightFile],
+        device: ComputeDevice,
     ) -> Result<Loaded, ModelError> {
+        let opened = device.open()?;
+        if let (Opened::Tensors(_, name), Passes::Alone | Passes::Whole) =
+            (&opened, architecture.passes())
+        {
+            tracing::warn!(device = name, "models of this family are computed on the CPU");
+        }
         let shortened = |reason: Option<&'static str>| {
             if let Some(reason) = reason {
                 tracing::warn!("the context is shorter than the model's own: {reason}");
@@ -44,10 +55,19 @@ impl Runner {
         match architecture {
             Architecture::Shared(config) => {
                 let (generates, width) = (config.generates, config.hidden);
-                let load::Loaded { decoder, parameters, stored_dtype } =
-                    load::decoder(*config, weights)?;
-                let runner = Self::Shared(Box::new(decoder));
                 let states = Some((width, Pooling::Last));
+                let (runner, parameters, stored_dtype) = match opened {
+                    Opened::Kernels => {
+                        let loaded = load::decoder(*config, weights)?;
+                        let runner = Self::Shared(Box::new(loaded.decoder));
+                        (runner, loaded.parameters, loaded.stored_dtype)
+                    }
+                    Opened::Tensors(device, name) => {
+                        let loaded = DeviceDecoder::load(*config, weights, device, &name)?;
+                        let runner = Self::OnDevice(Box::new(loaded.decoder));
+                        (runner, loaded.parameters, loaded.stored_dtype)
+                    }
+                };
                 Ok(Loaded { runner, parameters, stored_dtype, generates, states })
             }
             Architecture::Alone(recipe) => {
@@ -70,7 +90,7 @@ impl Runner {
 
     pub(crate) fn passes(&self) -> Passes {
         match self {
-            Self::Shared(_) => Passes::Shared,
+            Self::Shared(_) | Self::OnDevice(_) => Passes::Shared,
             Self::Alone(_) => Passes::Alone,
             Self::Whole(_) => Passes::Whole,
         }
@@ -79,6 +99,7 @@ impl Runner {
     pub(crate) fn vocabulary(&self) -> usize {
         match self {
             Self::Shared(decoder) => decoder.config().vocabulary,
+            Self::OnDevice(decoder) => decoder.config().vocabulary,
             Self::Alone(model) => model.vocabulary(),
             Self::Whole(encoder) => encoder.vocabulary(),
         }
@@ -87,6 +108,7 @@ impl Runner {
     pub(crate) fn context_length(&self) -> usize {
         match self {
             Self::Shared(decoder) => decoder.config().context_length,
+            Self::OnDevice(decoder) => decoder.config().context_length,
             Self::Alone(model) => model.context_length(),
             Self::Whole(encoder) => encoder.context_length(),
         }
@@ -96,6 +118,7 @@ impl Runner {
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Shared(decoder) => decoder.bytes(),
+            Self::OnDevice(decoder) => decoder.bytes(),
             Self::Alone(model) => model.bytes(),
             Self::Whole(encoder) => encoder.bytes(),
         }
@@ -105,8 +128,25 @@ impl Runner {
     pub(crate) fn kv(&self) -> KvShape {
         match self {
             Self::Shared(decoder) => decoder.config().kv(),
+            Self::OnDevice(decoder) => decoder.config().kv(),
             Self::Alone(model) => model.kv(),
             Self::Whole(_) => KvShape::default(),
+        }
+    }
+
+    /// Bytes of a block of keys and values.
+    pub(crate) fn block_bytes(&self) -> usize {
+        match self {
+            Self::OnDevice(decoder) => decoder.block_bytes(),
+            _ => self.kv().block_bytes(),
+        }
+    }
+
+    /// The name of the device that it is computed on.
+    pub(crate) fn device(&self) -> &str {
+        match self {
+            Self::OnDevice(decoder) => decoder.device(),
+            _ => CPU,
         }
     }
 
@@ -114,6 +154,7 @@ impl Runner {
     pub(crate) fn store(&self, bytes: usize) -> Result<KvStore, ModelError> {
         match self {
             Self::Shared(_) => KvStore::new(self.kv(), bytes),
+            Self::OnDevice(decoder) => decoder.store(bytes),
             Self::Alone(model) => model.store(bytes),
             Self::Whole(encoder) => Ok(encoder.store()),
         }
@@ -121,7 +162,13 @@ impl Runner {
 
     /// Whether a store is one of these.
     pub(crate) fn fits(&self, store: &KvStore) -> bool {
-        store.fits(self.kv(), matches!(self, Self::Alone(_)))
+        let keeper = match self {
+            Self::Shared(_) => Keeper::Kernels,
+            Self::OnDevice(_) => Keeper::Device,
+            Self::Alone(_) => Keeper::Model,
+            Self::Whole(_) => Keeper::Nobody,
+        };
+        store.fits(self.kv(), self.block_bytes(), keeper)
     }
 
     /// One pass over rows that are sound.
@@ -132,8 +179,11 @@ impl Runner {
     ) -> Result<Vec<Computed>, ModelError> {
         match self {
             Self::Shared(decoder) => Ok(decoder.compute(store, rows)),
+            Self::OnDevice(decoder) => {
+                decoder.compute(store.tensors().ok_or_else(other_store)?, rows)
+            }
             Self::Alone(model) => {
-                let running = store.running().ok_or_else(no_sequence)?;
+                let running = store.running().ok_or_else(other_store)?;
                 rows.iter().map(|row| model.forward(running, row)).collect()
             }
             Self::Whole(encoder) => rows.iter().map(|row| encoder.forward(row)).collect(),
@@ -148,12 +198,15 @@ impl Runner {
     ) -> Result<Vec<Vec<f32>>, ModelError> {
         match self {
             Self::Shared(decoder) => Ok(decoder.compute_all(store, row)),
-            Self::Alone(model) => model.forward_all(store.running().ok_or_else(no_sequence)?, row),
+            Self::OnDevice(decoder) => {
+                decoder.compute_all(store.tensors().ok_or_else(other_store)?, row)
+            }
+            Self::Alone(model) => model.forward_all(store.running().ok_or_else(other_store)?, row),
             Self::Whole(_) => Err(ModelError::Input("the model writes no text".to_owned())),
         }
     }
 }
 
-fn no_sequence() -> ModelError {
+fn other_store() -> ModelError {
     ModelError::Input("the store was made for another model".to_owned())
 }

@@ -1,4 +1,5 @@
-//! Many sequences in one pass: each gets what it would get alone, to the last bit.
+//! Many sequences in one pass: each gets what it would get alone, to the last bit on the CPU and up to
+//! rounding on a GPU.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use std::collections::HashMap;
@@ -8,7 +9,7 @@ use candle_core::{DType, Device, Tensor};
 use proptest::prelude::*;
 use serde_json::json;
 use tollgate_model::config::LlamaConfig;
-use tollgate_model::fixture::{self, Shape};
+use tollgate_model::fixture::{self, Shape, device};
 use tollgate_model::llama::Llama;
 use tollgate_model::{
     BLOCK_TOKENS, Computed, KvStore, Model, ModelError, ModelSource, Row, Sampler, SamplingOptions,
@@ -17,7 +18,7 @@ use tollgate_model::{
 
 fn tiny(folder: &Path, shape: &Shape) -> Model {
     fixture::write(folder, shape).unwrap();
-    Model::load(&ModelSource::Folder(folder.into())).unwrap()
+    device::load(&ModelSource::Folder(folder.into())).unwrap()
 }
 
 fn shapes() -> Vec<Shape> {
@@ -62,7 +63,8 @@ fn logits_are_those_of_the_forward_pass_that_trains() {
         let ours = model.forward_all(&mut model.start_sequence().unwrap(), &prompt).unwrap();
         for (position, (ours, expected)) in ours.iter().zip(&expected).enumerate() {
             let off = ours.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-            assert!(off < 2e-4, "{shape:?} at {position}: {off}");
+            let most = device::rounding(shape.dtype).max(2e-4);
+            assert!(off < most, "{shape:?} at {position}: {off}");
         }
     }
 }
@@ -76,7 +78,13 @@ struct Way {
 }
 
 /// Moves all that have something left by some tokens, and checks what comes out.
-fn pass(model: &Model, store: &mut KvStore, ways: &mut [Way], counts: &mut impl FnMut() -> usize) {
+fn pass(
+    model: &Model,
+    store: &mut KvStore,
+    ways: &mut [Way],
+    rounding: f32,
+    counts: &mut impl FnMut() -> usize,
+) {
     let takes: Vec<usize> =
         ways.iter().map(|way| counts().min(way.tokens.len() - way.done)).collect();
     let moving = || ways.iter().zip(&takes).filter(|(_, take)| **take > 0);
@@ -94,7 +102,9 @@ fn pass(model: &Model, store: &mut KvStore, ways: &mut [Way], counts: &mut impl 
         let logits = logits.logits;
         assert_eq!(logits.is_some(), row.wanted.logits);
         if let Some(logits) = logits {
-            assert!(logits == way.expected[way.done + take - 1], "not the same to the last bit");
+            let expected = &way.expected[way.done + take - 1];
+            let off = logits.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(logits == *expected || off < rounding, "not the same: {off} apart");
         }
     }
     drop(rows);
@@ -111,7 +121,8 @@ proptest! {
         shuffle in 0..64u32,
     ) {
         let folder = tempfile::tempdir().unwrap();
-        let model = tiny(folder.path(), &shapes()[shape]);
+        let shape = &shapes()[shape];
+        let model = tiny(folder.path(), shape);
         let mut store = model.kv_store(64 * model.kv_block_bytes()).unwrap();
         // An odd factor visits all 64 blocks.
         let mut blocks = (0..64u32).map(|i| (i * (shuffle | 1) + shuffle) % 64);
@@ -124,7 +135,7 @@ proptest! {
         prop_assume!(ways.iter().all(|way| way.blocks.len() == way.tokens.len().div_ceil(BLOCK_TOKENS)));
         let mut counts = counts.into_iter().cycle();
         for _ in 0..400 {
-            pass(&model, &mut store, &mut ways, &mut || counts.next().unwrap());
+            pass(&model, &mut store, &mut ways, device::rounding(shape.dtype), &mut || counts.next().unwrap());
         }
     }
 }
@@ -140,7 +151,7 @@ fn a_sequence_that_fails_fails_alone() {
     *table = table.slice_assign(&[200..201, 0..32], &nan).unwrap();
     // The head is the same table: token 200 has no logit for anybody.
     candle_core::safetensors::save(&weights, &path).unwrap();
-    let model = Model::load(&ModelSource::Folder(folder.path().into())).unwrap();
+    let model = device::load(&ModelSource::Folder(folder.path().into())).unwrap();
     let mut store = model.kv_store(8 * model.kv_block_bytes()).unwrap();
     let bad = Row { blocks: &[0], start: 0, tokens: &[1, 200, 3], wanted: Wanted::LOGITS };
     let good = Row { blocks: &[1], start: 0, tokens: &[1, 2, 3], wanted: Wanted::LOGITS };
@@ -160,8 +171,9 @@ fn a_store_has_the_memory_it_was_given() {
     let folder = tempfile::tempdir().unwrap();
     let model = tiny(folder.path(), &Shape::default());
     let block = model.kv_block_bytes();
-    // Two layers, two heads of 8 keys and of 8 values, which take the room of 16.
-    assert_eq!(block, 2 * 2 * (8 + 16) * BLOCK_TOKENS * 4);
+    // Two layers, two heads of 8 keys and of 8 values, which take the room of 16 for the kernels.
+    let values = if device::by_kernels() { 16 } else { 8 };
+    assert_eq!(block, 2 * 2 * (8 + values) * BLOCK_TOKENS * 4);
     for (bytes, blocks) in [(block, 1), (2 * block - 1, 1), (100 * block + 5, 100)] {
         let store = model.kv_store(bytes).unwrap();
         assert_eq!((store.blocks(), store.bytes()), (blocks, blocks * block));
@@ -220,7 +232,19 @@ fn what_follows_and_states_are_those_of_the_logits() {
         (told, states)
     };
     let (told, states) = read(&[45]);
-    assert_eq!(told, (0..44).map(expected).collect::<Vec<_>>());
     assert_eq!(states.len(), 45 * 32);
-    assert_eq!(read(&[7, 30, 8]), (told, states));
+    let (told_in_pieces, states_in_pieces) = read(&[7, 30, 8]);
+    let expected: Vec<_> = (0..44).map(expected).collect();
+    if device::by_kernels() {
+        assert_eq!(told, expected);
+        assert_eq!((told_in_pieces, states_in_pieces), (told, states));
+    } else {
+        assert_eq!((told.len(), states_in_pieces.len()), (expected.len(), states.len()));
+        let told = told.iter().zip(&told_in_pieces).zip(&expected);
+        let far = |a: f32, b: f32| (a - b).abs() > 1e-3;
+        assert!(!told.into_iter().any(|((a, b), c)| {
+            a.token != c.token || far(a.logprob, c.logprob) || far(b.logprob, c.logprob)
+        }));
+        assert!(!states.iter().zip(&states_in_pieces).any(|(a, b)| far(*a, *b)));
+    }
 }

@@ -22,7 +22,7 @@ fn info_says_what_was_loaded() {
     let info = model.info();
     assert_eq!(info.name, folder.path().file_name().unwrap().to_string_lossy());
     assert_eq!(
-        (info.architecture.as_str(), info.dtype.as_str(), info.device),
+        (info.architecture.as_str(), info.dtype.as_str(), info.device.as_str()),
         ("LlamaForCausalLM", "bf16", "cpu")
     );
     assert_eq!((info.vocabulary, info.context_length), (261, 128));

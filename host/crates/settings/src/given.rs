@@ -158,12 +158,17 @@ pub struct Given {
     #[arg(long, env = "TOLLGATE_MAX_BODY_BYTES", value_name = "N")]
     pub max_body_bytes: Option<usize>,
 
+    /// Where models are computed: `cpu`, an NVIDIA GPU as `cuda` or `cuda:N`, or the first GPU if this
+    /// build can use one and there is one [default: auto]
+    #[arg(long, env = "TOLLGATE_DEVICE", value_name = "DEVICE")]
+    pub device: Option<String>,
+
     /// Requests that share the forward passes of the model in this process [default: 8]
     #[arg(long, env = "TOLLGATE_MAX_RUNNING", value_name = "N")]
     pub max_running: Option<usize>,
 
-    /// MiB for keys and values of each model in this process, which are never exceeded [default:
-    /// enough for `max-running` whole contexts, at most 2048]
+    /// MiB for keys and values of each model in this process, which are never exceeded; of the GPU's
+    /// memory for a model there [default: enough for `max-running` whole contexts, at most 2048]
     #[arg(long, env = "TOLLGATE_KV_MEMORY_MIB", value_name = "N")]
     pub kv_memory_mib: Option<usize>,
 
@@ -306,6 +311,7 @@ impl Given {
             capture_content: self.capture_content.or(other.capture_content),
             capture_kib: self.capture_kib.or(other.capture_kib),
             max_body_bytes: self.max_body_bytes.or(other.max_body_bytes),
+            device: self.device.or(other.device),
             max_running: self.max_running.or(other.max_running),
             kv_memory_mib: self.kv_memory_mib.or(other.kv_memory_mib),
             max_step_tokens: self.max_step_tokens.or(other.max_step_tokens),

@@ -53,6 +53,8 @@ pub struct Settings {
     pub capture_bytes: usize,
     /// Largest request body in bytes.
     pub max_body_bytes: usize,
+    /// Where models are computed, as it was written.
+    pub device: String,
     /// Requests the engine works on at once, at least 1.
     pub max_running: usize,
     /// Bytes for keys and values of the model in this process; none: what suits it.
@@ -276,6 +278,7 @@ fn with_defaults(given: Given, tenancy: Tenancy, program: &Path) -> Settings {
         capture_content: given.capture_content.unwrap_or_default(),
         capture_bytes: given.capture_kib.unwrap_or(16) as usize * 1024,
         max_body_bytes: given.max_body_bytes.unwrap_or(1 << 20),
+        device: given.device.unwrap_or_else(|| "auto".to_owned()),
         max_running: given.max_running.unwrap_or(8),
         kv_memory: given.kv_memory_mib.map(|mib| mib.saturating_mul(1 << 20)),
         max_step_tokens: given.max_step_tokens.unwrap_or(256),

@@ -13,7 +13,7 @@ use crate::names::{cost, gen_ai, gen_ai_cost, http, llm, tollgate, vllm};
 
 /// All attributes of the span of the whole request.
 pub(crate) fn of_request(record: &Record, server: Option<SocketAddr>) -> Attributes {
-    let mut attributes = Attributes::new();
+    let mut attributes = Attributes::with_capacity(64);
     tutorial(record, &mut attributes);
     gen_ai_request(record, &mut attributes);
     gen_ai_response(record, &mut attributes);
@@ -35,7 +35,7 @@ pub(crate) fn upstream_name(record: &Record) -> String {
 
 /// All attributes of that span.
 pub(crate) fn of_upstream(record: &Record, call: &UpstreamCall, failed: bool) -> Attributes {
-    let mut attributes = Attributes::new();
+    let mut attributes = Attributes::with_capacity(24);
     let to = &mut attributes;
     let by = record.served_by.as_ref();
     to.set(gen_ai::OPERATION_NAME, record.operation.name());

@@ -83,7 +83,8 @@ pub struct Call {
 #[must_use]
 pub fn is_ours(span: &Span, origin: &Origin) -> bool {
     let told = [cost::STATUS, tollgate::OUTCOME, tollgate::BACKEND];
-    origin.scope.name == names::SCOPE || told.iter().any(|key| span.attributes.get(key).is_some())
+    origin.scope.name == names::SCOPE
+        || span.attributes.has(|key| told.iter().any(|told| told.as_bytes() == key))
 }
 
 /// The tenant that a span or its process names.
@@ -150,8 +151,13 @@ pub fn call(span: &Span, origin: &Origin) -> Option<Call> {
 /// Who wrote a span that tells of a model.
 fn dialect(span: &Span) -> Option<Dialect> {
     let attributes = &span.attributes;
+    // Of most spans nothing more is looked at.
+    let of_a_writer = |key: &[u8]| table::WRITERS.iter().any(|by| key.starts_with(by.as_bytes()));
+    if !attributes.has(of_a_writer) {
+        return None;
+    }
     let has = |key: &str| attributes.get(key).is_some();
-    let begins = |prefix: &str| attributes.iter().any(|(key, _)| key.starts_with(prefix));
+    let begins = |prefix: &str| attributes.has(|key| key.starts_with(prefix.as_bytes()));
     if has("openinference.span.kind") {
         return Some(Dialect::OpenInference);
     }
@@ -256,6 +262,9 @@ fn first_of_list(text: String) -> String {
 
 /// The first of these keys that has a text, which is not empty; of a list its first.
 fn text(attributes: &Attributes, keys: &[&str]) -> Option<String> {
+    if !attributes.has(|key| keys.iter().any(|wanted| wanted.as_bytes() == key)) {
+        return None;
+    }
     keys.iter().find_map(|key| match attributes.get(key)? {
         Value::Text(text) if !text.is_empty() => Some(text.clone()),
         Value::List(items) => match items.first() {

@@ -2,7 +2,8 @@
 //! unchanged, and parent, kind, events, resource.
 
 use serde::Serialize;
-use tollgate_domain::received::Scope;
+use serde_json::value::RawValue;
+use tollgate_domain::received::{Origin, Scope};
 use tollgate_domain::span::{Attributes, Resource, Span, SpanKind, SpanStatus, Value};
 use tollgate_domain::value::Plain;
 
@@ -11,12 +12,17 @@ use crate::names;
 /// One line a span, each with its newline.
 pub(crate) fn lines(spans: &[Span], resource: &Resource) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(spans.len() * 1024);
-    for span in spans {
-        let before = bytes.len();
-        match serde_json::to_writer(&mut bytes, &Line::new(span, resource)) {
-            Ok(()) => bytes.push(b'\n'),
-            // Cannot happen: all keys are text and a vector takes every write.
-            Err(_) => bytes.truncate(before),
+    for of_one in spans.chunk_by(|one, other| Origin::is_same(one.origin(), other.origin())) {
+        let Some(process) = of_one.first().and_then(|span| Process::of(span, resource)) else {
+            continue;
+        };
+        for span in of_one {
+            let before = bytes.len();
+            match serde_json::to_writer(&mut bytes, &Line::new(span, &process)) {
+                Ok(()) => bytes.push(b'\n'),
+                // Cannot happen: all keys are text and a vector takes every write.
+                Err(_) => bytes.truncate(before),
+            }
         }
     }
     bytes
@@ -26,7 +32,27 @@ pub(crate) fn lines(spans: &[Span], resource: &Resource) -> Vec<u8> {
 #[must_use]
 pub fn span_json(span: &Span, resource: &Resource) -> serde_json::Value {
     // That it fails cannot happen, as with a line.
-    serde_json::to_value(Line::new(span, resource)).unwrap_or_default()
+    let line = |process| serde_json::to_value(Line::new(span, &process)).ok();
+    Process::of(span, resource).and_then(line).unwrap_or_default()
+}
+
+/// What the lines of all spans of one process say alike, written once.
+struct Process<'a> {
+    service: &'a str,
+    resource: Box<RawValue>,
+}
+
+impl<'a> Process<'a> {
+    /// Of the process that recorded `span`; ours is `resource`.
+    fn of(span: &'a Span, resource: &'a Resource) -> Option<Self> {
+        let resource = span.origin().map_or(resource, |origin| &origin.resource);
+        let service = match resource.attributes.get(names::resource::SERVICE_NAME) {
+            Some(Value::Text(service)) => service,
+            _ => "",
+        };
+        let resource = serde_json::value::to_raw_value(&Map(&resource.attributes)).ok()?;
+        Some(Self { service, resource })
+    }
 }
 
 #[derive(Serialize)]
@@ -44,7 +70,7 @@ struct Line<'a> {
     status: &'static str,
     status_message: Option<&'a str>,
     service: &'a str,
-    resource: Map<'a>,
+    resource: &'a RawValue,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     links: Vec<Link>,
     /// Of spans that others recorded.
@@ -81,14 +107,13 @@ impl Serialize for Map<'_> {
 }
 
 impl<'a> Line<'a> {
-    fn new(span: &'a Span, resource: &'a Resource) -> Self {
+    fn new(span: &'a Span, process: &'a Process<'a>) -> Self {
         let (status, status_message) = match &span.status {
             SpanStatus::Unset => ("UNSET", None),
             SpanStatus::Ok => ("OK", None),
             SpanStatus::Error(message) => ("ERROR", Some(message.as_str())),
         };
         let received = span.received.as_deref();
-        let resource = received.map_or(resource, |received| &received.origin.resource);
         let link = |link: &tollgate_domain::received::SpanLink| Link {
             trace_id: link.context.trace_id.to_string(),
             span_id: link.context.span_id.to_string(),
@@ -112,11 +137,8 @@ impl<'a> Line<'a> {
             events: span.events.iter().map(event).collect(),
             status,
             status_message,
-            service: match resource.attributes.get(names::resource::SERVICE_NAME) {
-                Some(Value::Text(service)) => service,
-                _ => "",
-            },
-            resource: Map(&resource.attributes),
+            service: process.service,
+            resource: &process.resource,
             links: received.map(|it| it.links.iter().map(link).collect()).unwrap_or_default(),
             scope: received.map(|received| scope(&received.origin.scope)),
         }

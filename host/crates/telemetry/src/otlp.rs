@@ -2,7 +2,6 @@
 //! them.
 
 mod client;
-pub(crate) mod encode;
 mod grpc;
 mod http;
 pub(crate) mod message;
@@ -14,8 +13,9 @@ use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use opentelemetry_proto::tonic::resource::v1::Resource as OtlpResource;
+use tollgate_domain::otlp;
 use tollgate_domain::passed::Signal;
+use tollgate_domain::received::Origin;
 use tollgate_domain::span::{Resource, Span};
 
 pub(crate) use self::client::{OtlpClient, Refusal};
@@ -34,7 +34,7 @@ pub(crate) struct Otlp {
     /// Of receivers whose address for them follows from that for spans.
     metrics: Option<OtlpClient>,
     logs: Option<OtlpClient>,
-    resource: OtlpResource,
+    own: Origin,
 }
 
 impl Otlp {
@@ -44,10 +44,10 @@ impl Otlp {
         resource: &Resource,
     ) -> Result<Self, TelemetryError> {
         let client = OtlpClient::new(settings)?;
-        let resource = message::resource(resource);
+        let own = message::own(resource);
         let of = |signal| beside(settings, signal).map(|settings| OtlpClient::new(&settings));
         let (metrics, logs) = (of(Signal::Metrics).transpose()?, of(Signal::Logs).transpose()?);
-        Ok(Self { client, metrics, logs, resource })
+        Ok(Self { client, metrics, logs, own })
     }
 
     /// Whether it knows where to send metrics or logs.
@@ -114,10 +114,10 @@ impl Otlp {
         // The next ones are the last.
         let mut left = vec![spans];
         while let Some(next) = left.pop() {
-            let (count, request) = encode::request(&self.resource, next, LARGEST_REQUEST);
+            let (count, request) = otlp::write(&self.own, next, LARGEST_REQUEST);
             let (now, later) = next.split_at(count);
             left.extend((!later.is_empty()).then_some(later));
-            match self.client.export(Raw::<ExportTraceServiceRequest>::new(request)).await {
+            match self.client.export(Raw::<ExportTraceServiceRequest>::new(request.into())).await {
                 Ok(partial) => outcome.took(partial.unwrap_or_default()),
                 Err(Refusal::TooLarge { .. }) if now.len() > 1 => {
                     let (first, second) = now.split_at(now.len() / 2);

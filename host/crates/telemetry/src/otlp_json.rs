@@ -4,7 +4,6 @@
 //! A line stays below 1 MiB, since that receiver cuts longer ones. The form is OTLP's own: ids in
 //! hexadecimal, kinds and status codes as numbers, 64-bit numbers as text.
 
-use opentelemetry_proto::tonic::resource::v1::Resource as OtlpResource;
 use opentelemetry_proto::tonic::trace::v1::TracesData;
 use tollgate_domain::received::Origin;
 use tollgate_domain::span::{Attributes, Resource, Span, SpanStatus, Value};
@@ -21,7 +20,7 @@ const CUTS: [usize; 2] = [16 << 10, 512];
 /// Writes lines, each of spans of one origin.
 #[derive(Debug)]
 pub(crate) struct OtlpJson {
-    own: OtlpResource,
+    own: Origin,
     ours: Frame,
 }
 
@@ -33,9 +32,9 @@ struct Frame {
 }
 
 impl Frame {
-    fn of(own: &OtlpResource, origin: Option<&Origin>) -> Self {
+    fn of(origin: &Origin) -> Self {
         const SPANS: &str = "\"spans\":[";
-        let empty = message::of_origin(own, origin, Vec::new());
+        let empty = message::of_origin(origin, Vec::new());
         let empty = TracesData { resource_spans: vec![empty] };
         let empty = serde_json::to_string(&empty).unwrap_or_default();
         // A text of the resource that holds the same has its quotation marks escaped.
@@ -60,8 +59,8 @@ impl Frame {
 impl OtlpJson {
     /// Our own spans are of `resource`.
     pub(crate) fn new(resource: &Resource) -> Self {
-        let own = message::resource(resource);
-        let ours = Frame::of(&own, None);
+        let own = message::own(resource);
+        let ours = Frame::of(&own);
         Self { own, ours }
     }
 
@@ -72,10 +71,10 @@ impl OtlpJson {
         let mut line = String::new();
         let (mut frame, mut origin) = (self.ours.clone(), None);
         for span in spans {
-            let its = message::origin(span);
+            let its = span.origin();
             if its != origin {
                 frame.end(&mut line, &mut lines);
-                (frame, origin) = (Frame::of(&self.own, its.map(|its| &**its)), its);
+                (frame, origin) = (Frame::of(its.map_or(&self.own, |its| its)), its);
             }
             let room = frame.room();
             let Some(json) = fitting(span, room) else {

@@ -3,10 +3,11 @@
 //! Whatever a sender says is bounded before it is decoded: how many spans, how many values, how
 //! deep. What OTLP forbids of a single span (no id, a wrong one) rejects that span and no other.
 
-mod convert;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
 mod json;
+#[cfg(any(test, feature = "fuzzing"))]
+mod judge;
 mod limits;
 mod passed;
 mod status;
@@ -14,12 +15,12 @@ mod status;
 use std::fmt::Display;
 
 use prost::Message;
-use tollgate_domain::received::Group;
+use tollgate_domain::otlp;
 
 pub use self::limits::{MAX_SPANS, MAX_VALUES};
 pub use self::passed::passed;
 pub use self::status::{GrpcCode, accepted, refused};
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+pub use tollgate_domain::otlp::Incoming;
 
 /// How a request or an answer is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,17 +29,6 @@ pub enum Encoding {
     Protobuf,
     /// OTLP/JSON.
     Json,
-}
-
-/// The spans of a request.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Incoming {
-    /// The spans by who recorded them.
-    pub groups: Vec<Group>,
-    /// Spans that no receiver could take.
-    pub rejected: u64,
-    /// What was wrong with the first of them.
-    pub problem: Option<String>,
 }
 
 /// Why a request cannot be taken at all. Sent again it cannot be taken either.
@@ -76,20 +66,25 @@ impl Malformed {
 /// # Errors
 /// If it is malformed or has too much in it.
 pub fn decode(bytes: &[u8], encoding: Encoding) -> Result<Incoming, Malformed> {
-    let request = match encoding {
-        Encoding::Protobuf => {
-            limits::check_protobuf(bytes)?;
-            ExportTraceServiceRequest::decode(bytes).map_err(Malformed::unreadable)?
-        }
+    let incoming = match encoding {
+        Encoding::Protobuf => otlp::read(bytes, &limits::MOST)?,
         Encoding::Json => {
             limits::check_json(bytes)?;
             let request = json::request(bytes).map_err(Malformed::unreadable)?;
             // By the same limits as in the form in which it leaves.
-            limits::check_protobuf(&request.encode_to_vec())?;
-            request
+            otlp::read(&request.encode_to_vec(), &limits::MOST)?
         }
     };
-    convert::incoming(request)
+    Ok(incoming)
+}
+
+impl From<otlp::Malformed> for Malformed {
+    fn from(malformed: otlp::Malformed) -> Self {
+        match malformed {
+            otlp::Malformed::Unreadable(problem) => Self::unreadable(problem),
+            otlp::Malformed::TooMany { what, most } => Self::TooMany { what, most },
+        }
+    }
 }
 
 #[cfg(test)]

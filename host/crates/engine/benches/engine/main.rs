@@ -1,8 +1,10 @@
-//! What the engine makes of a processor: `cargo xtask bench engine [--beside llama.cpp]
-//! [--model FILE.gguf|FOLDER]... [--shapes 15m,110m] [--packings f32,q4_k] [--threads N] [--turns N]`.
+//! What the engine makes of a processor, or of a GPU: `cargo xtask bench engine [--beside llama.cpp]
+//! [--model FILE.gguf|FOLDER]... [--shapes 15m,110m,1100m,8b] [--packings f32,q4_k,folder] [--threads N]
+//! [--turns N] [--device cpu|cuda] [--sequences 1,4,16] [--written N] [--step-tokens N]`.
 //!
-//! Without a model, a random one of each shape in each packing. Of each: tokens of a prompt read per
-//! second, tokens written per second at 1, 4 and 16 sequences, and time to first token. Other programs
+//! Without a model, a random one of each shape in each packing; `folder` is safetensors in bf16. Of each:
+//! tokens of a prompt read per second, tokens written per second by so many sequences, and time to first
+//! token. Other programs
 //! use the machine too, so each thing is measured in several turns and the median counts; with llama.cpp
 //! beside it, the two take turns on the same file, prompts and threads, and the ratio is the median of
 //! the turns' ratios: once of the time that passed, once of the time that processors spent.
@@ -23,12 +25,11 @@ use std::path::{Path, PathBuf};
 use beside::Beside;
 use ours::Ours;
 use tollgate_model::fixture::{self, Shape, gguf};
-use tollgate_model::{Model, ModelSource};
+use tollgate_model::{ComputeDevice, Model, ModelSource};
 
 /// What is asked for in one turn.
-#[derive(Clone, Copy)]
 struct Work {
-    name: &'static str,
+    name: String,
     sequences: usize,
     /// Tokens of each prompt.
     prompt: u32,
@@ -36,12 +37,15 @@ struct Work {
     written: u32,
 }
 
-const WORK: [Work; 4] = [
-    Work { name: "prefill", sequences: 1, prompt: 512, written: 1 },
-    Work { name: "decode 1", sequences: 1, prompt: 32, written: 48 },
-    Work { name: "decode 4", sequences: 4, prompt: 32, written: 48 },
-    Work { name: "decode 16", sequences: 16, prompt: 32, written: 48 },
-];
+/// A prompt to read, and answers to write by so many sequences.
+fn all_work(sequences: &str, written: u32) -> Vec<Work> {
+    let read = Work { name: "prefill".to_owned(), sequences: 1, prompt: 512, written: 1 };
+    let write = |sequences: &str| {
+        let name = format!("decode {sequences}");
+        Work { name, sequences: sequences.parse().unwrap(), prompt: 32, written }
+    };
+    std::iter::once(read).chain(sequences.split(',').map(write)).collect()
+}
 
 /// How long it took, in seconds.
 #[derive(Clone, Copy, Debug)]
@@ -58,7 +62,7 @@ struct Taken {
 impl Work {
     /// Tokens per second: of the prompt; or written, the time to read the prompts included, since with several
     /// sequences some write while others read.
-    fn rate(self, taken: &Taken) -> f64 {
+    fn rate(&self, taken: &Taken) -> f64 {
         match self.written {
             1 => f64::from(self.prompt) / taken.first,
             _ => self.tokens() / taken.whole,
@@ -66,19 +70,19 @@ impl Work {
     }
 
     /// Tokens per second of one processor's time, prompts included.
-    fn processor_rate(self, taken: &Taken) -> f64 {
+    fn processor_rate(&self, taken: &Taken) -> f64 {
         match self.written {
             1 => f64::from(self.prompt) / taken.processors,
             _ => self.tokens() / taken.processors,
         }
     }
 
-    fn tokens(self) -> f64 {
+    fn tokens(&self) -> f64 {
         self.sequences as f64 * f64::from(self.written)
     }
 
     /// Prompts that begin unlike all others, so that nothing of them is found in a cache.
-    fn prompts(self, turn: usize) -> Vec<Vec<u32>> {
+    fn prompts(&self, turn: usize) -> Vec<Vec<u32>> {
         let one = |sequence| {
             let mut number: usize = turn * 1000 + sequence * 40 + self.sequences;
             let mut token = move || {
@@ -105,17 +109,23 @@ fn main() {
     // `cargo xtask` installs llama.cpp and says which Python has it.
     let python = given("--llama-python").pop();
     rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().unwrap();
+    let device: ComputeDevice = one("--device", "cpu").parse().unwrap();
+    let work = all_work(&one("--sequences", "1,4,16"), one("--written", "48").parse().unwrap());
+    let most = work.iter().map(|work| work.sequences).max().unwrap();
+    let step_tokens: usize = one("--step-tokens", "256").parse().unwrap();
     println!("{threads} threads, median of {turns} turns, tokens per second");
     let mut rows = Vec::new();
     let mut measure = |name: &str, source: &ModelSource| {
-        let ours = Ours::start(Model::load(source).unwrap());
+        let model = Model::load_on(source, device).unwrap();
+        println!("\n{name} on {}", model.info().device);
+        let ours = Ours::start(model, most, step_tokens);
         let beside = match source {
             ModelSource::Gguf(file) => {
                 python.as_ref().map(|python| Beside::start(Path::new(python), file, threads))
             }
             _ => None,
         };
-        rows.push(compare(name, &ours, beside, turns));
+        rows.push(compare(name, &work, &ours, beside, turns));
     };
     for model in given("--model") {
         measure(&model, &model.parse().unwrap());
@@ -134,17 +144,25 @@ fn main() {
     );
 }
 
-/// A random model, as a GGUF file.
+/// A random model, as a GGUF file or a folder.
 fn random(folder: &Path, shape: &str, packing: &str) -> ModelSource {
-    let (hidden, feed_forward, layers, heads) = match shape {
-        "15m" => (288, 768, 6, 6),
-        "110m" => (768, 2048, 12, 12),
-        _ => panic!("no shape `{shape}`; there are 15m and 110m"),
+    let (hidden, feed_forward, layers, heads, kv_heads) = match shape {
+        "15m" => (288, 768, 6, 6, 6),
+        "110m" => (768, 2048, 12, 12, 12),
+        // As TinyLlama, and as Llama 3 8B but for its vocabulary.
+        "1100m" => (2048, 5632, 22, 32, 4),
+        "8b" => (4096, 14336, 32, 32, 8),
+        _ => panic!("no shape `{shape}`; there are 15m, 110m, 1100m and 8b"),
     };
     let config = serde_json::json!({ "vocab_size": 32_000, "hidden_size": hidden,
         "intermediate_size": feed_forward, "num_hidden_layers": layers,
         "num_attention_heads": heads });
-    let shape = Shape { context_length: 1024, kv_heads: heads, config, ..Shape::default() };
+    let mut shape = Shape { context_length: 1024, kv_heads, config, ..Shape::default() };
+    if packing == "folder" {
+        (shape.dtype, shape.tied_embeddings) = (fixture::DType::BF16, false);
+        fixture::write(folder, &shape).unwrap();
+        return ModelSource::Folder(folder.into());
+    }
     fixture::write(folder, &shape).unwrap();
     let packing = gguf::packing(packing).unwrap_or_else(|| panic!("no packing `{packing}`"));
     gguf::pack(folder, packing, &[]).unwrap();
@@ -152,7 +170,13 @@ fn random(folder: &Path, shape: &str, packing: &str) -> ModelSource {
 }
 
 /// All work by turns; a line of the table each, and the JSON object of the model.
-fn compare(name: &str, ours: &Ours, mut beside: Option<Beside>, turns: usize) -> String {
+fn compare(
+    name: &str,
+    all_work: &[Work],
+    ours: &Ours,
+    mut beside: Option<Beside>,
+    turns: usize,
+) -> String {
     println!("\n{name} ({} MiB)", ours.weight_bytes() >> 20);
     if beside.is_some() {
         println!(
@@ -162,14 +186,14 @@ fn compare(name: &str, ours: &Ours, mut beside: Option<Beside>, turns: usize) ->
     }
     let mut fields =
         vec![format!("\"model\":{name:?},\"weights_mib\":{}", ours.weight_bytes() >> 20)];
-    for work in WORK {
+    for work in all_work {
         // The first is not counted: memory is touched, caches fill.
         let (mut mine, mut theirs) = (Vec::new(), Vec::new());
         for turn in 0..=turns {
             let prompts = work.prompts(turn);
-            let mut mine_now = || ours.turn(&work, &prompts);
+            let mut mine_now = || ours.turn(work, &prompts);
             let first = (turn % 2 == 0).then(&mut mine_now);
-            let other = beside.as_mut().map(|beside| beside.turn(&work, &prompts));
+            let other = beside.as_mut().map(|beside| beside.turn(work, &prompts));
             let now = first.unwrap_or_else(mine_now);
             if turn > 0 {
                 mine.push(now);
@@ -184,7 +208,7 @@ fn compare(name: &str, ours: &Ours, mut beside: Option<Beside>, turns: usize) ->
         if !theirs.is_empty() {
             let their_rate = median(theirs.iter().map(|taken| work.rate(taken)));
             let their_first = median(theirs.iter().map(|taken| taken.first * 1000.0));
-            let ratio_of = |of: fn(Work, &Taken) -> f64| {
+            let ratio_of = |of: fn(&Work, &Taken) -> f64| {
                 median(mine.iter().zip(&theirs).map(|(a, b)| of(work, a) / of(work, b)))
             };
             let (ratio, processors) = (ratio_of(rate_of), ratio_of(processor_rate_of));
@@ -206,11 +230,11 @@ fn compare(name: &str, ours: &Ours, mut beside: Option<Beside>, turns: usize) ->
     format!("{{{}}}", fields.join(","))
 }
 
-fn rate_of(work: Work, taken: &Taken) -> f64 {
+fn rate_of(work: &Work, taken: &Taken) -> f64 {
     work.rate(taken)
 }
 
-fn processor_rate_of(work: Work, taken: &Taken) -> f64 {
+fn processor_rate_of(work: &Work, taken: &Taken) -> f64 {
     work.processor_rate(taken)
 }
 

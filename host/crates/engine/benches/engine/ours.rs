@@ -16,9 +16,9 @@ pub(crate) struct Ours {
 }
 
 impl Ours {
-    pub(crate) fn start(model: Model) -> Self {
+    pub(crate) fn start(model: Model, max_running: usize, max_step_tokens: usize) -> Self {
         let weight_bytes = model.weight_bytes();
-        let options = EngineOptions { max_running: 16, ..EngineOptions::default() };
+        let options = EngineOptions { max_running, max_step_tokens, ..EngineOptions::default() };
         let runtime = Builder::new_current_thread().enable_time().build().unwrap();
         Self { engine: Engine::start(model, options).unwrap(), runtime, weight_bytes }
     }

@@ -25,7 +25,7 @@ fn a_panic_becomes_an_error_with_its_message() {
 fn worker(max_running: usize) -> Worker {
     let folder = tempfile::tempdir().unwrap();
     fixture::write(folder.path(), &Shape::default()).unwrap();
-    let model = Model::load(&ModelSource::Folder(folder.path().into())).unwrap();
+    let model = fixture::device::load(&ModelSource::Folder(folder.path().into())).unwrap();
     let store = model.kv_store(64 * model.kv_block_bytes()).unwrap();
     let options = EngineOptions { max_running, ..EngineOptions::default() };
     let scheduler = Scheduler::new(options.limits(store.blocks())).unwrap();

@@ -4,8 +4,9 @@
 //! Bounded: the newest [`MOST`] spans. What is older is forgotten; a span that is sent again later
 //! than that counts as new.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::VecDeque;
 
+use foldhash::{HashMap, HashSet};
 use tollgate_domain::{Span, SpanId, TraceId};
 
 /// Spans that are known.

@@ -220,7 +220,7 @@ impl Tapping<'_> {
             failure: self.failure,
             tokens,
             source: UsageSource::Reported,
-            compute: Some(computed(&self.choices, self.working.device)),
+            compute: Some(computed(&self.choices, &self.working.device)),
             engine: Some(met),
             times: self.times,
             response: Response::default(),

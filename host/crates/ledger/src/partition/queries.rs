@@ -12,8 +12,8 @@ use crate::reader::Query;
 /// Sequence, number and body of records.
 pub(crate) type Bodies = Vec<(Seq, u64, String)>;
 
-/// Bodies that are read at once, in bytes: beyond them no further one is.
-const READ_BYTES: usize = 8 << 20;
+/// What is read at once, in bytes: beyond them no further entry is.
+pub(crate) const READ_BYTES: usize = 8 << 20;
 
 /// What a [`Query`] asks for, as parameters from the fourth on.
 const ASKED: &str = "AND kind NOT IN ('spans', 'passed') AND (?4 IS NULL OR ended_at >= ?4) AND (?5 IS NULL OR ended_at < ?5) \

@@ -163,10 +163,14 @@ fn usage(mut given: Map<String, Json>) -> Result<Usage, String> {
     let compute = json!({
         "device": "cpu", "device_time_nanos": 0, "share_ppm": 1_000_000, "energy_millijoules": null,
     });
+    let tokens = json!({
+        "input": 0, "input_cache_read": 0, "input_cache_write": 0, "input_audio": 0, "input_image": 0,
+        "output": 0, "output_reasoning": 0, "output_audio": 0, "output_image": 0,
+    });
     let mut whole = json!({
         "provider": "tollgate", "request_model": "gpt-4o-mini", "response_model": "gpt-4o-mini",
         "operation": "chat", "service_tier": null, "phase": "final", "source": "reported",
-        "start": START, "tokens": tollgate_domain::TokenUsage::default(), "compute": null,
+        "start": START, "tokens": tokens, "compute": null,
         "units": [],
     });
     for (key, value) in given {

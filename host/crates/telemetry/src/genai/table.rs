@@ -119,6 +119,9 @@ pub(super) fn keys(fact: Fact) -> &'static [&'static str] {
     }
 }
 
+/// How the names of all that write of models begin; a span without such a name tells of none.
+pub(super) const WRITERS: &[&str] = &["gen_ai.", "llm.", "openinference.", "traceloop."];
+
 /// Names of a tenant, on a span or on its process.
 pub(super) const TENANT: &[&str] = &["tollgate.tenant", "tenant.id"];
 

@@ -18,7 +18,7 @@ use tollgate_domain::UnixNanos;
 
 use super::{Exemplar, Family, Histogram, Labels, Snapshot, Unit, Value};
 use crate::names;
-use crate::otlp::message::scope;
+use crate::otlp::message::{own_scope, scope};
 
 /// Most series of one family in one request; a histogram's takes up to two kilobytes.
 const POINTS: usize = 500;
@@ -107,8 +107,11 @@ impl Requests<'_> {
             return;
         }
         let schema_url = names::SCHEMA_URL.to_owned();
-        let scope_metrics =
-            vec![ScopeMetrics { scope: Some(scope()), metrics, schema_url: schema_url.clone() }];
+        let scope_metrics = vec![ScopeMetrics {
+            scope: Some(scope(&own_scope())),
+            metrics,
+            schema_url: schema_url.clone(),
+        }];
         let resource = Some(self.resource.clone());
         let resource_metrics = vec![ResourceMetrics { resource, scope_metrics, schema_url }];
         self.done.push(ExportMetricsServiceRequest { resource_metrics });

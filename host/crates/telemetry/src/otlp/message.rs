@@ -1,7 +1,6 @@
-//! Spans as OTLP's messages, of which JSON is made; protobuf is written without them (`encode`). Spans
-//! that others recorded and sent us keep their resource and their scope, ours have ours.
-
-use std::sync::Arc;
+//! Spans as OTLP's messages, of which JSON is made; protobuf is written without them
+//! ([`tollgate_domain::otlp`]). Spans that others recorded and sent us keep their resource and their
+//! scope, ours have ours.
 
 #[cfg(any(test, feature = "fuzzing"))]
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -13,71 +12,65 @@ use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use opentelemetry_proto::tonic::trace::v1::{
     ResourceSpans, ScopeSpans, Span as OtlpSpan, Status, span as otlp_span,
 };
-use tollgate_domain::SpanContext;
-use tollgate_domain::received::{Origin, SpanLink};
+use tollgate_domain::received::{Origin, Scope, SpanLink};
 use tollgate_domain::span::{Attributes, Resource, Span, SpanEvent, SpanKind, SpanStatus, Value};
+use tollgate_domain::{SpanContext, otlp};
 
 use crate::names;
 
-/// Of `Span.flags`: whether the parent is in another process is known.
-const HAS_IS_REMOTE: u32 = 0x100;
-/// Of `Span.flags`: it is.
-pub(crate) const IS_REMOTE: u32 = 0x200;
-/// Of `Span.flags`, as of W3C: the trace is sampled.
-pub(crate) const SAMPLED: u32 = 0x1;
-
-/// Who recorded it; none: we.
-pub(crate) fn origin(span: &Span) -> Option<&Arc<Origin>> {
-    span.received.as_deref().map(|received| &received.origin)
+/// What our own spans are of.
+pub(crate) fn own(resource: &Resource) -> Origin {
+    Origin {
+        resource: resource.clone(),
+        resource_schema_url: names::SCHEMA_URL.to_owned(),
+        scope: own_scope(),
+        schema_url: names::SCHEMA_URL.to_owned(),
+        ..Origin::default()
+    }
 }
 
-/// A request with `spans`, as `encode` must write it; ours are of the resource `own`.
+/// Who records ours: this program, in this version.
+pub(crate) fn own_scope() -> Scope {
+    Scope {
+        name: names::SCOPE.to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        ..Scope::default()
+    }
+}
+
+/// A request with `spans`, as the bytes of one say; ours are of the origin `own`.
 #[cfg(any(test, feature = "fuzzing"))]
-pub(crate) fn request(own: &OtlpResource, spans: &[Span]) -> ExportTraceServiceRequest {
-    let of_one = spans.chunk_by(super::encode::is_of_one);
+pub(crate) fn request(own: &Origin, spans: &[Span]) -> ExportTraceServiceRequest {
+    let of_one = spans.chunk_by(|one, other| Origin::is_same(one.origin(), other.origin()));
     let resource_spans = of_one.map(|spans| {
-        let origin = spans.first().and_then(origin).map(|origin| &**origin);
-        of_origin(own, origin, spans.iter().map(span).collect())
+        let origin = spans.first().and_then(Span::origin);
+        of_origin(origin.map_or(own, |origin| origin), spans.iter().map(span).collect())
     });
     ExportTraceServiceRequest { resource_spans: resource_spans.collect() }
 }
 
 /// Spans of one origin.
-pub(crate) fn of_origin(
-    own: &OtlpResource,
-    origin: Option<&Origin>,
-    spans: Vec<OtlpSpan>,
-) -> ResourceSpans {
-    let (resource, resource_schema, scope, schema) = match origin {
-        None => (own.clone(), names::SCHEMA_URL, scope(), names::SCHEMA_URL),
-        Some(origin) => {
-            let resource = OtlpResource {
-                dropped_attributes_count: origin.resource_dropped_attributes,
-                ..resource(&origin.resource)
-            };
-            let scope = InstrumentationScope {
-                name: origin.scope.name.clone(),
-                version: origin.scope.version.clone(),
-                attributes: key_values(&origin.scope.attributes),
-                dropped_attributes_count: origin.scope.dropped_attributes,
-            };
-            (resource, origin.resource_schema_url.as_str(), scope, origin.schema_url.as_str())
-        }
+pub(crate) fn of_origin(origin: &Origin, spans: Vec<OtlpSpan>) -> ResourceSpans {
+    let resource = OtlpResource {
+        dropped_attributes_count: origin.resource_dropped_attributes,
+        ..resource(&origin.resource)
     };
-    let scope_spans = ScopeSpans { scope: Some(scope), spans, schema_url: schema.to_owned() };
+    let scope = Some(scope(&origin.scope));
+    let scope_spans = ScopeSpans { scope, spans, schema_url: origin.schema_url.clone() };
     ResourceSpans {
         resource: Some(resource),
         scope_spans: vec![scope_spans],
-        schema_url: resource_schema.to_owned(),
+        schema_url: origin.resource_schema_url.clone(),
     }
 }
 
-/// Who recorded: this program, in this version.
-pub(crate) fn scope() -> InstrumentationScope {
+/// Who recorded, within a process.
+pub(crate) fn scope(scope: &Scope) -> InstrumentationScope {
     InstrumentationScope {
-        name: names::SCOPE.to_owned(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        ..InstrumentationScope::default()
+        name: scope.name.clone(),
+        version: scope.version.clone(),
+        attributes: key_values(&scope.attributes),
+        dropped_attributes_count: scope.dropped_attributes,
     }
 }
 
@@ -94,7 +87,7 @@ pub(crate) fn span(span: &Span) -> OtlpSpan {
         span_id: id(span.context.span_id.0),
         trace_state: span.context.trace_state.clone().unwrap_or_default(),
         parent_span_id: span.parent.map(|parent| id(parent.0)).unwrap_or_default(),
-        flags: flags(span),
+        flags: otlp::flags(span),
         name: span.name.clone().into_owned(),
         kind: kind(span.kind).into(),
         start_time_unix_nano: span.interval.start.0,
@@ -130,17 +123,7 @@ fn link(link: &SpanLink) -> otlp_span::Link {
     }
 }
 
-/// As they were sent, where others sent them.
-pub(crate) fn flags(span: &Span) -> u32 {
-    if let Some(received) = &span.received {
-        return received.flags;
-    }
-    let sampled = if span.context.sampled { SAMPLED } else { 0 };
-    let remote = if span.parent_is_remote { IS_REMOTE } else { 0 };
-    sampled | HAS_IS_REMOTE | remote
-}
-
-pub(crate) fn kind(kind: SpanKind) -> otlp_span::SpanKind {
+fn kind(kind: SpanKind) -> otlp_span::SpanKind {
     match kind {
         SpanKind::Unspecified => otlp_span::SpanKind::Unspecified,
         SpanKind::Internal => otlp_span::SpanKind::Internal,
@@ -156,8 +139,7 @@ fn status(status: &SpanStatus) -> Status {
     Status { code: code.into(), message: message.to_owned() }
 }
 
-/// A status, and what it says.
-pub(crate) fn status_of(status: &SpanStatus) -> (StatusCode, &str) {
+fn status_of(status: &SpanStatus) -> (StatusCode, &str) {
     match status {
         SpanStatus::Unset => (StatusCode::Unset, ""),
         SpanStatus::Ok => (StatusCode::Ok, ""),
@@ -203,3 +185,6 @@ fn any_value(value: &Value) -> AnyValue {
     };
     AnyValue { value: Some(value) }
 }
+
+#[cfg(test)]
+mod tests;

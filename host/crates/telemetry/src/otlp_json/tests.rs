@@ -75,7 +75,7 @@ fn lines_are_in_the_form_of_otlp() {
     assert_eq!(scope["spans"].as_array().unwrap().len(), spans.len());
     // And as the crate reads it back.
     let data: TracesData = serde_json::from_str(&lines).unwrap();
-    let wanted = message::request(&message::resource(&resource), &spans);
+    let wanted = message::request(&message::own(&resource), &spans);
     assert_eq!(data.resource_spans, wanted.resource_spans);
 }
 

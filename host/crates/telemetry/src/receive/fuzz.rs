@@ -1,17 +1,16 @@
 //! What the fuzz targets call: bytes as a sender might send them. `host/fuzz` holds the targets; the corpus is
 //! replayed by the test below.
 //!
-//! Invariants: no panic; what is taken is within the limits; what is taken leaves and comes in again as the same.
+//! Invariants: no panic; what is taken is within the limits, and is what prost reads; what is taken leaves and
+//! comes in again as the same.
 
-use opentelemetry_proto::tonic::resource::v1::Resource;
-use prost::Message;
+use tollgate_domain::otlp::Most;
 use tollgate_domain::passed::Signal;
-use tollgate_domain::received::SpanBatch;
-use tollgate_domain::{Span, UnixNanos};
+use tollgate_domain::received::{Origin, SpanBatch};
+use tollgate_domain::{Span, UnixNanos, otlp};
 
-use super::{Encoding, Incoming, MAX_SPANS, decode, passed};
+use super::{Encoding, Incoming, MAX_SPANS, decode, judge, passed};
 use crate::genai;
-use crate::otlp::{encode, message};
 
 /// A request in protobuf, of whichever signal.
 pub fn protobuf(data: &[u8]) {
@@ -31,20 +30,32 @@ fn request(data: &[u8], encoding: Encoding) {
                 let _ = (genai::is_ours(span, &group.origin), genai::tenant(span, &group.origin));
             }
         }
-        let spans = spans(incoming);
+        if let (Encoding::Protobuf, Some(judged)) = (encoding, judge::incoming(data)) {
+            assert_eq!(text(&incoming), text(&judged));
+        }
+        // In the form in which it is on record, and in which it leaves.
+        let batch = SpanBatch { tenant: None, arrived: UnixNanos(0), groups: incoming.groups };
+        let stored = otlp::read(&otlp::write_groups(&batch.groups), &Most::ANY);
+        let stored = stored.map(|read| read.groups);
+        assert_eq!(text(&stored), text(&Ok::<_, otlp::Malformed>(&batch.groups)));
+        let spans = batch.spans();
         assert!(spans.len() <= MAX_SPANS);
-        let (taken, leaving) = encode::request(&Resource::default(), &spans, usize::MAX);
+        let (taken, leaving) = otlp::write(&Origin::default(), &spans, usize::MAX);
         assert_eq!(taken, spans.len());
-        assert_eq!(leaving, message::request(&Resource::default(), &spans).encode_to_vec());
-        let again = decode(&leaving, Encoding::Protobuf).map(self::spans);
-        // As text, since no number is equal to what is none.
-        assert_eq!(format!("{again:?}"), format!("{:?}", Ok::<_, super::Malformed>(spans)));
+        for read in [decode(&leaving, Encoding::Protobuf).ok(), judge::incoming(&leaving)] {
+            assert_eq!(text(&read.map(self::spans)), text(&Some(&spans)));
+        }
     }
     for signal in [Signal::Metrics, Signal::Logs] {
         if let Ok(request) = passed(data, encoding, signal) {
             assert_eq!(passed(&request, Encoding::Protobuf, signal), Ok(request));
         }
     }
+}
+
+/// What can be compared: no number is equal to what is none.
+fn text(what: &impl std::fmt::Debug) -> String {
+    format!("{what:?}")
 }
 
 fn spans(incoming: Incoming) -> Vec<Span> {

@@ -1,4 +1,5 @@
-//! OTLP's messages to spans of ours, with all that they carry.
+//! What a request says by the messages that prost reads of it: what [`decode`](super::decode) must
+//! find without them.
 
 use std::sync::Arc;
 
@@ -12,22 +13,15 @@ use tollgate_domain::span::{Attributes, SpanEvent, SpanKind, SpanStatus, Value};
 use tollgate_domain::time::Interval;
 use tollgate_domain::{Resource, Span, SpanContext, SpanId, TraceId, UnixNanos};
 
-use super::{Incoming, Malformed, limits};
-use crate::otlp::message::{IS_REMOTE, SAMPLED};
+use tollgate_domain::otlp::{IS_REMOTE, Incoming, SAMPLED};
 
-/// All spans of a request.
-pub(super) fn incoming(request: ExportTraceServiceRequest) -> Result<Incoming, Malformed> {
-    let (mut incoming, mut shared) = (Incoming::default(), limits::Shared::default());
+/// All spans of a request; none if prost cannot read it.
+pub(super) fn incoming(bytes: &[u8]) -> Option<Incoming> {
+    let request = ExportTraceServiceRequest::decode(bytes).ok()?;
+    let mut incoming = Incoming::default();
     for of_resource in request.resource_spans {
-        let resource = of_resource.resource.unwrap_or_default();
-        let bytes = resource.encoded_len() + of_resource.schema_url.len();
-        let of_process = origin(resource, of_resource.schema_url);
-        // What has no span is nobody's.
-        for of_scope in of_resource.scope_spans.into_iter().filter(|scope| !scope.spans.is_empty())
-        {
-            let more = of_scope.scope.as_ref().map_or(0, Message::encoded_len);
-            let more = more + of_scope.schema_url.len();
-            shared.add(bytes.saturating_add(more), of_scope.spans.len())?;
+        let of_process = origin(of_resource.resource.unwrap_or_default(), of_resource.schema_url);
+        for of_scope in of_resource.scope_spans {
             let scope = of_scope.scope.map(scope).unwrap_or_default();
             let origin = Origin { scope, schema_url: of_scope.schema_url, ..of_process.clone() };
             let mut group = Group { origin: Arc::new(origin), spans: Vec::new() };
@@ -45,7 +39,7 @@ pub(super) fn incoming(request: ExportTraceServiceRequest) -> Result<Incoming, M
             }
         }
     }
-    Ok(incoming)
+    Some(incoming)
 }
 
 fn origin(resource: OtlpResource, schema_url: String) -> Origin {
