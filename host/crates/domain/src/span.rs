@@ -80,23 +80,27 @@ impl Attributes {
         Arc::make_mut(&mut self.added)
     }
 
+    /// Those among which `key` is, or is to be.
+    fn among(&mut self, key: &str) -> &mut Vec<(Key, Value)> {
+        let is_new = |lazy: &Arc<Lazy>| !lazy.has(|named| named == key.as_bytes());
+        match self.sent.as_ref().is_some_and(is_new) {
+            true => Arc::make_mut(&mut self.added),
+            false => self.all(),
+        }
+    }
+
     /// Sets `key`, replacing what it had.
     pub fn set(&mut self, key: impl Into<Key>, value: impl Into<Value>) {
         let key = key.into();
-        let is_new = |lazy: &Arc<Lazy>| !lazy.has(|named| named == key.as_bytes());
-        let among = match self.sent.as_ref().is_some_and(is_new) {
-            true => Arc::make_mut(&mut self.added),
-            false => self.all(),
-        };
-        set(among, key, value.into());
+        set(self.among(&key), key, value.into());
     }
 
     /// Sets `key`, replacing what it had. Its name is copied only if it is not among them yet.
     pub fn set_named(&mut self, key: &str, value: Value) {
-        let all = Arc::make_mut(&mut self.0);
-        match all.iter_mut().find(|(k, _)| k == key) {
+        let among = self.among(key);
+        match among.iter_mut().find(|(k, _)| k == key) {
             Some((_, old)) => *old = value,
-            None => all.push((Key::Owned(key.to_owned()), value)),
+            None => among.push((Key::Owned(key.to_owned()), value)),
         }
     }
 
