@@ -3,7 +3,7 @@
 use crate::keyed_hash::KeyedHash;
 use serde::Deserialize;
 use tollgate_plugin::{
-    Attribute, Config, ConfigError, Context, Edits, Pattern, SpanView, Status, Value, Verdict,
+    Config, ConfigError, Context, Edits, Pattern, SpanView, Status, Value, Verdict,
 };
 
 /// Between the elements of a list that is hashed as one value.
@@ -105,22 +105,21 @@ impl Rules {
         span: &SpanView<'_>,
         edits: &mut Edits<'_, '_>,
     ) -> Verdict {
-        let rules = || self.rules.iter().filter(|rule| rule.applies(ctx));
-        if rules().any(|rule| rule.drop_spans.as_ref().is_some_and(|spans| spans.matches(span))) {
+        let rules: Vec<&Rule> = self.rules.iter().filter(|rule| rule.applies(ctx)).collect();
+        if rules
+            .iter()
+            .any(|rule| rule.drop_spans.as_ref().is_some_and(|spans| spans.matches(span)))
+        {
             return Verdict::Drop;
         }
+        let dropped: Vec<&Pattern> = rules.iter().flat_map(|rule| &rule.drop).collect();
+        let hashed: Vec<&Pattern> = rules.iter().flat_map(|rule| &rule.hash).collect();
         let names =
-            |patterns: &[Pattern], key: &str| patterns.iter().any(|pattern| pattern.matches(key));
-        let mut previous = "";
-        for Attribute { key, .. } in span.attributes().iter() {
-            // The elements of a list come one after the other.
-            if key == previous {
-                continue;
-            }
-            previous = key;
-            if rules().any(|rule| names(&rule.drop, key)) {
+            |patterns: &[&Pattern], key| patterns.iter().any(|pattern| pattern.matches(key));
+        for key in span.attributes().keys() {
+            if names(&dropped, key) {
                 edits.remove(key);
-            } else if rules().any(|rule| names(&rule.hash, key)) {
+            } else if names(&hashed, key) {
                 match self.hash(span, key) {
                     Some(hash) => edits.set(key, &hash),
                     None => edits.remove(key),

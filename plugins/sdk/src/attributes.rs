@@ -9,6 +9,7 @@ use crate::bindings::lifecycle::{
     exports::tollgate::plugin::lifecycle::AttributeSelector,
     tollgate::plugin::types::{Slot, TextRef, ValueKind},
 };
+use crate::pattern::same;
 
 /// From this index on, a key is one that only a prefix matched, and stands in the call's own list of names.
 pub(crate) const FOUND_BY_PREFIX: u32 = 0x8000_0000;
@@ -73,8 +74,13 @@ impl<T: AsRef<str> + ?Sized> Key for &T {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Keys<'a> {
     pub(crate) reads: &'a [AttributeSelector],
-    pub(crate) found: &'a [TextRef],
-    pub(crate) arena: &'a [u8],
+    /// Of the keys that only a prefix matched.
+    pub(crate) found: &'a [Option<&'a str>],
+}
+
+/// The names of a call's own keys, looked at once and not for each attribute that has one.
+pub(crate) fn names<'a>(keys: &[TextRef], arena: &'a [u8]) -> Vec<Option<&'a str>> {
+    keys.iter().map(|key| text_at(arena, *key)).collect()
 }
 
 impl<'a> Keys<'a> {
@@ -82,20 +88,17 @@ impl<'a> Keys<'a> {
         let declared = self
             .reads
             .iter()
-            .position(|read| matches!(read, AttributeSelector::Key(key) if key == name));
+            .position(|read| matches!(read, AttributeSelector::Key(key) if is(key, name)));
         if let Some(index) = declared {
             return u32::try_from(index).ok();
         }
-        let found = self
-            .found
-            .iter()
-            .position(|&key| bytes_at(self.arena, key) == Some(name.as_bytes()))?;
+        let found = self.found.iter().position(|key| key.is_some_and(|key| is(key, name)))?;
         u32::try_from(found).ok()?.checked_add(FOUND_BY_PREFIX)
     }
 
     fn name(self, index: u32) -> Option<&'a str> {
         match index.checked_sub(FOUND_BY_PREFIX) {
-            Some(found) => text_at(self.arena, *self.found.get(usize::try_from(found).ok()?)?),
+            Some(found) => *self.found.get(usize::try_from(found).ok()?)?,
             None => match self.reads.get(usize::try_from(index).ok()?)? {
                 AttributeSelector::Key(key) => Some(key),
                 AttributeSelector::Prefix(_) => None,
@@ -135,6 +138,14 @@ impl<'a> Attributes<'a> {
         })
     }
 
+    /// The key of everything there is, in the host's order; once for a list.
+    pub fn keys(self) -> impl Iterator<Item = &'a str> {
+        let mut previous = None;
+        let firsts =
+            self.slots.iter().filter(move |slot| previous.replace(slot.key) != Some(slot.key));
+        firsts.filter_map(move |slot| self.keys.name(slot.key))
+    }
+
     /// The value, if it is text.
     pub fn text(self, key: impl Key) -> Option<&'a str> {
         match self.get(key)? {
@@ -168,11 +179,16 @@ impl<'a> Attributes<'a> {
     }
 }
 
+#[inline]
+fn is(a: &str, b: &str) -> bool {
+    same(a.as_bytes(), b.as_bytes())
+}
+
 pub(crate) fn text_at(arena: &[u8], at: TextRef) -> Option<&str> {
     std::str::from_utf8(bytes_at(arena, at)?).ok()
 }
 
-fn bytes_at(arena: &[u8], at: TextRef) -> Option<&[u8]> {
+pub(crate) fn bytes_at(arena: &[u8], at: TextRef) -> Option<&[u8]> {
     let start = usize::try_from(at.offset).ok()?;
     arena.get(start..start.checked_add(usize::try_from(at.length).ok()?)?)
 }
@@ -203,27 +219,32 @@ mod tests {
     fn keys_by_index_by_name_and_by_prefix() {
         let reads =
             [AttributeSelector::Prefix("app.".into()), AttributeSelector::Key("model".into())];
-        let found = [TextRef { offset: 0, length: 8 }];
-        let keys = Keys { reads: &reads, found: &found, arena: b"app.team" };
-        let slots = [slot(1, ValueKind::Text, 3), slot(FOUND_BY_PREFIX, ValueKind::Int, 7)];
+        let found = names(&[TextRef { offset: 0, length: 8 }], b"app.team");
+        let keys = Keys { reads: &reads, found: &found };
+        let team = slot(FOUND_BY_PREFIX, ValueKind::Int, 7);
+        let slots = [slot(1, ValueKind::Text, 3), team, team];
         let attributes = Attributes { slots: &slots, arena: b"gpt", keys };
         assert_eq!(attributes.text(Read(1)), Some("gpt"));
         assert_eq!(attributes.text("model"), Some("gpt"));
         assert_eq!(attributes.int("app.team"), Some(7));
         assert_eq!(attributes.text("app.team"), None);
         assert_eq!(attributes.get("app.other"), None);
-        assert_eq!(attributes.iter().map(|a| a.key).collect::<Vec<_>>(), ["model", "app.team"]);
+        let keys: Vec<_> = attributes.iter().map(|a| a.key).collect();
+        assert_eq!(keys, ["model", "app.team", "app.team"]);
+        assert_eq!(attributes.keys().collect::<Vec<_>>(), ["model", "app.team"]);
     }
 
     #[test]
     fn broken_references_read_as_absent() {
         let reads = [AttributeSelector::Key("a".into())];
-        let keys = Keys { reads: &reads, found: &[], arena: &[] };
+        let found = names(&[TextRef { offset: 0, length: 2 }], b"\xff\xff");
+        let keys = Keys { reads: &reads, found: &found };
         for bits in [u64::MAX, 1 << 32 | 2, 0x0000_0001_ffff_ffff, 2] {
             let slots = [
                 slot(0, ValueKind::Text, bits),
                 slot(9, ValueKind::Int, 0),
                 slot(u32::MAX, ValueKind::Int, 0),
+                slot(FOUND_BY_PREFIX, ValueKind::Int, 0),
             ];
             let attributes = Attributes { slots: &slots, arena: b"\xff\xff", keys };
             assert_eq!(attributes.get("a"), None, "{bits:x}");

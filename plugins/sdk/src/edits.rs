@@ -1,7 +1,7 @@
 //! Changes to spans, packed as they are made.
 
 use crate::{
-    attributes::FOUND_BY_PREFIX,
+    attributes::{FOUND_BY_PREFIX, bytes_at},
     bindings::lifecycle::{
         exports::tollgate::plugin::lifecycle::AttributeSelector,
         tollgate::plugin::{
@@ -9,6 +9,7 @@ use crate::{
             types::{Slot, TextRef, ValueKind},
         },
     },
+    pattern::same,
 };
 
 /// A key by its place in `PluginInfo::writes`, the first being 0; the fast way to name one.
@@ -94,13 +95,13 @@ impl<'n> Packer<'n> {
         let declared = self
             .writes
             .iter()
-            .position(|write| matches!(write, AttributeSelector::Key(key) if key == name));
+            .position(|write| matches!(write, AttributeSelector::Key(key) if same(key.as_bytes(), name.as_bytes())));
         if let Some(index) = declared {
             return u32::try_from(index).ok();
         }
         let arena = &self.list.arena;
-        let same = |at: &TextRef| crate::attributes::text_at(arena, *at) == Some(name);
-        let index = match self.list.keys.iter().position(same) {
+        let is = |at: &TextRef| bytes_at(arena, *at).is_some_and(|key| same(key, name.as_bytes()));
+        let index = match self.list.keys.iter().position(is) {
             Some(index) => index,
             None if self.writes.iter().any(
                 |w| matches!(w, AttributeSelector::Prefix(p) if name.starts_with(p.as_str())),

@@ -6,7 +6,7 @@
 use crate::{
     Config, Context, CostModel, Edits, Enricher, Filter, Plugin, Usage, Verdict,
     arena::{self, Phase},
-    attributes::Keys,
+    attributes::{Keys, names},
     bindings::{
         cost_model::exports::tollgate::plugin::cost_model as cost,
         enricher::exports::tollgate::plugin::attribute_enricher as enricher,
@@ -38,8 +38,8 @@ impl<P: Plugin> Instance<P> {
         Ok(Self { plugin: P::configure(config)?, info: P::describe().0 })
     }
 
-    fn keys<'a>(&'a self, ctx: &'a BatchContext) -> Keys<'a> {
-        Keys { reads: &self.info.reads, found: &ctx.keys, arena: &ctx.arena }
+    fn keys<'a>(&'a self, found: &'a [Option<&'a str>]) -> Keys<'a> {
+        Keys { reads: &self.info.reads, found }
     }
 }
 
@@ -63,7 +63,8 @@ impl<P: CostModel> Instance<P> {
 
 impl<P: Enricher> Instance<P> {
     pub(crate) fn enrich(&self, ctx: &BatchContext, batch: &SpanBatch) -> EditList {
-        let keys = self.keys(ctx);
+        let names = names(&ctx.keys, &ctx.arena);
+        let keys = self.keys(&names);
         let context = Context::of_spans(ctx, keys);
         let mut packer = Packer::new(&self.info.writes);
         for (index, span) in (0..).zip(spans(batch, keys)) {
@@ -75,7 +76,8 @@ impl<P: Enricher> Instance<P> {
 
 impl<P: Filter> Instance<P> {
     pub(crate) fn filter(&self, ctx: &BatchContext, batch: &SpanBatch) -> filter::Filtered {
-        let keys = self.keys(ctx);
+        let names = names(&ctx.keys, &ctx.arena);
+        let keys = self.keys(&names);
         let context = Context::of_spans(ctx, keys);
         let mut packer = Packer::new(&self.info.writes);
         if self.plugin.batch(&context, spans(batch, keys)) == Verdict::Drop {
@@ -195,17 +197,17 @@ macro_rules! __export_role {
     ($component:ident, $plugin:ty, CostModel) => {
         const _: () = $crate::glue::plays_cost_model::<$plugin>();
         #[cfg(target_family = "wasm")]
-        $crate::bindings::cost_model::export_cost_model_role!($component with_types_in $crate::bindings::cost_model);
+        $crate::bindings::cost_model::export_cost_model_role!($component with_types_in $crate::in_place::cost_model);
     };
     ($component:ident, $plugin:ty, Enricher) => {
         const _: () = $crate::glue::plays_enricher::<$plugin>();
         #[cfg(target_family = "wasm")]
-        $crate::bindings::enricher::export_enricher_role!($component with_types_in $crate::bindings::enricher);
+        $crate::bindings::enricher::export_enricher_role!($component with_types_in $crate::in_place::enricher);
     };
     ($component:ident, $plugin:ty, Filter) => {
         const _: () = $crate::glue::plays_filter::<$plugin>();
         #[cfg(target_family = "wasm")]
-        $crate::bindings::filter::export_filter_role!($component with_types_in $crate::bindings::filter);
+        $crate::bindings::filter::export_filter_role!($component with_types_in $crate::in_place::filter);
     };
     ($component:ident, $plugin:ty, $other:ident) => {
         ::core::compile_error!("a role is CostModel, Enricher or Filter");

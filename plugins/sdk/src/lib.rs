@@ -47,6 +47,9 @@ extern crate self as tollgate_plugin;
 pub mod bindings;
 #[doc(hidden)]
 pub mod glue;
+#[cfg(target_family = "wasm")]
+#[doc(hidden)]
+pub mod in_place;
 pub mod log;
 pub mod money;
 pub mod testing;

@@ -7,21 +7,40 @@ use serde::{Deserialize, Deserializer};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern {
     text: String,
-    literal: bool,
+    kind: Kind,
+}
+
+/// What most patterns are takes no walk over the name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Literal,
+    /// One star, at the end.
+    Prefix,
+    Glob,
 }
 
 impl Pattern {
     /// From its text; every text is a pattern.
     pub fn new(text: impl Into<String>) -> Self {
         let text = text.into();
-        let literal = !text.contains(['*', '?']);
-        Self { text, literal }
+        let kind = match text.find(['*', '?']) {
+            None => Kind::Literal,
+            Some(at) if text.get(at..) == Some("*") => Kind::Prefix,
+            Some(_) => Kind::Glob,
+        };
+        Self { text, kind }
     }
 
     /// Whether the whole of the name matches. Takes time in proportion to pattern times name at worst, whatever they are.
     pub fn matches(&self, name: &str) -> bool {
         let (pattern, name) = (self.text.as_bytes(), name.as_bytes());
-        if self.literal { same(pattern, name) } else { glob(pattern, name) }
+        match (self.kind, pattern) {
+            (Kind::Literal, _) => same(pattern, name),
+            (Kind::Prefix, [prefix @ .., _]) => {
+                name.get(..prefix.len()).is_some_and(|start| same(prefix, start))
+            }
+            _ => glob(pattern, name),
+        }
     }
 
     /// The text it was made from.
@@ -37,7 +56,7 @@ impl<'de> Deserialize<'de> for Pattern {
 }
 
 /// By words: the comparison of a component's C library goes byte by byte.
-fn same(a: &[u8], b: &[u8]) -> bool {
+pub(crate) fn same(a: &[u8], b: &[u8]) -> bool {
     let (a_words, a_rest) = a.as_chunks::<8>();
     let (b_words, b_rest) = b.as_chunks::<8>();
     a.len() == b.len()

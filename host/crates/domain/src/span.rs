@@ -80,15 +80,28 @@ impl Attributes {
         Arc::make_mut(&mut self.added)
     }
 
+    /// Those among which `key` is, or is to be.
+    fn among(&mut self, key: &str) -> &mut Vec<(Key, Value)> {
+        let is_new = |lazy: &Arc<Lazy>| !lazy.has(|named| named == key.as_bytes());
+        match self.sent.as_ref().is_some_and(is_new) {
+            true => Arc::make_mut(&mut self.added),
+            false => self.all(),
+        }
+    }
+
     /// Sets `key`, replacing what it had.
     pub fn set(&mut self, key: impl Into<Key>, value: impl Into<Value>) {
         let key = key.into();
-        let is_new = |lazy: &Arc<Lazy>| !lazy.has(|named| named == key.as_bytes());
-        let among = match self.sent.as_ref().is_some_and(is_new) {
-            true => Arc::make_mut(&mut self.added),
-            false => self.all(),
-        };
-        set(among, key, value.into());
+        set(self.among(&key), key, value.into());
+    }
+
+    /// Sets `key`, replacing what it had. Its name is copied only if it is not among them yet.
+    pub fn set_named(&mut self, key: &str, value: Value) {
+        let among = self.among(key);
+        match among.iter_mut().find(|(k, _)| k == key) {
+            Some((_, old)) => *old = value,
+            None => among.push((Key::Owned(key.to_owned()), value)),
+        }
     }
 
     /// Sets `key` if there is a value.
@@ -346,6 +359,10 @@ mod tests {
         attributes.set("b", "x");
         attributes.set("a", 2_i64);
         attributes.set_some("c", None::<bool>);
+        attributes.set_named("b", true.into());
+        attributes.set_named("d", false.into());
+        assert_eq!(attributes.get("b"), Some(&Value::Bool(true)));
+        assert!(attributes.remove("d"));
         assert_eq!(attributes.len(), 2);
         assert_eq!(attributes.get("a"), Some(&Value::Int(2)));
         assert!(attributes.remove("a") && !attributes.remove("a"));

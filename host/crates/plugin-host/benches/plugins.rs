@@ -1,17 +1,22 @@
 //! What plugins cost: a price call, spans through an enricher and a filter, loading, starting, and memory over a million
 //! calls; each beside the same work in native Rust in the same run. Prints tables, then one JSON object as the last line.
-//! `--load FILE`, as often as wanted, loads that cost model too, whatever language it came from.
+//! `--load FILE`, as often as wanted, loads that cost model too, whatever language it came from. `--repeat WHAT BATCH TIMES`
+//! does one thing so often and measures nothing: for callgrind, which is to look at `repeated` alone.
 //!
 //! All of it is the whole path as the gateway goes it: pin the set, take a warm instance, arm the deadline, lower, call,
 //! lift, check, put the instance back. Machines are noisy: compare within one run.
 #![allow(
     clippy::unwrap_used,
+    clippy::panic,
     clippy::print_stdout,
     clippy::allow_attributes,
     missing_docs,
     reason = "a benchmark"
 )]
 
+#[path = "../tests/support/craft.rs"]
+#[allow(dead_code, reason = "the tests craft more than one")]
+mod craft;
 #[path = "plugins/inputs.rs"]
 mod inputs;
 #[path = "plugins/measure.rs"]
@@ -39,6 +44,11 @@ const RULES: &str = "[[plugin]]\nfile = 'filter_redact.wasm'\nconfig.rules = [\
     { drop = ['user.*'] }, { exporter = 'console', drop_spans = { name = 'health' } }]\n";
 
 fn main() {
+    let words: Vec<_> = std::env::args().collect();
+    if let Some(at) = words.iter().position(|word| word == "--repeat") {
+        let number = |at: usize| words.get(at).and_then(|word| word.parse().ok()).unwrap();
+        return repeat(words.get(at + 1).unwrap(), number(at + 2), number(at + 3));
+    }
     let mut told = Vec::new();
     println!("one price call: tenant, models and counts; deadline on");
     println!("{}", Figures::HEADER);
@@ -92,11 +102,20 @@ fn hosted_file(
     Hosted { host, folder }
 }
 
+/// A cost model by hand that looks at nothing and answers one line: what is left is the host, wasmtime and the contract.
+fn hosted_idle() -> Hosted {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("idle.wasm");
+    fs::write(&file, craft::component(craft::Craft::default())).unwrap();
+    hosted_file(&file, "", |_| {})
+}
+
 fn price() -> String {
     let warm = hosted("cost_per_token", "", |_| {});
     let fresh = hosted("cost_per_token", "", |settings| {
         settings.limits.calls_per_instance = (1, 1);
     });
+    let idle = hosted_idle();
     let (usage, native) = (usage(), Native::new());
     let (by_plugin, expected) =
         (warm.host.pin().price(Some("acme"), &usage), native.price(Some("acme"), &usage));
@@ -108,13 +127,16 @@ fn price() -> String {
     let ask = |host: &PluginHost| host.pin().price(black_box(Some("acme")), black_box(&usage));
     let plugin = measure(1, 1, || ask(&warm.host));
     let fresh = measure(1, 1, || ask(&fresh.host));
+    let idle = measure(1, 1, || ask(&idle.host));
     let native = measure(64, 1, || native.price(black_box(Some("acme")), black_box(&usage)));
     println!("{}", plugin.row("plugin"));
+    println!("{}", idle.row("  one that only answers"));
     println!("{}", fresh.row("with a fresh instance"));
     println!("{}", native.row("native Rust"));
     format!(
-        "\"price\":{{\"plugin\":{},\"fresh\":{},\"native\":{}}}",
+        "\"price\":{{\"plugin\":{},\"only_answers\":{},\"fresh\":{},\"native\":{}}}",
         plugin.json(),
+        idle.json(),
         fresh.json(),
         native.json()
     )
@@ -232,6 +254,42 @@ fn loaded_too() -> Vec<(PathBuf, String)> {
         format!("[[plugin]]\nfile = '{name}'\nlimits = {limits}\n")
     };
     files.map(|file| (file.clone(), manifest(&file))).collect()
+}
+
+fn repeat(what: &str, batch: usize, times: usize) {
+    let resource = Resource::default();
+    match what {
+        "price" => {
+            let (priced, usage) = (hosted("cost_per_token", "", |_| {}), usage());
+            repeated(times, || priced.host.pin().price(Some("acme"), &usage));
+        }
+        "idle" => {
+            let (priced, usage) = (hosted_idle(), usage());
+            repeated(times, || priced.host.pin().price(Some("acme"), &usage));
+        }
+        "enrich" => {
+            let (enricher, mut spans) = (hosted("enrich_labels", LABELS, |_| {}), spans(batch));
+            repeated(times, || enricher.host.pin().enrich(Some("acme"), &resource, &mut spans));
+        }
+        "filter" => {
+            let (filter, spans) = (hosted("filter_redact", RULES, |_| {}), spans(batch));
+            let through = |spans| filter.host.pin().filter("console", None, &resource, spans);
+            repeated(times, || through(spans.clone()));
+        }
+        "copy" => {
+            let spans = spans(batch);
+            repeated(times, || spans.clone());
+        }
+        other => panic!("{other} is none of price, idle, enrich, filter and copy"),
+    }
+}
+
+/// By itself, so that a profiler can be told to look at nothing else.
+#[inline(never)]
+fn repeated<R>(times: usize, mut call: impl FnMut() -> R) {
+    for _ in 0..times {
+        black_box(call());
+    }
 }
 
 /// A million price calls and what the process holds meanwhile.

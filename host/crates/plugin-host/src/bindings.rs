@@ -18,7 +18,5 @@ wasmtime::component::bindgen!({
     ownership: Borrowing { duplicate_if_necessary: true },
 });
 
-pub use self::exports::tollgate::plugin::{
-    attribute_enricher, cost_model, export_filter, lifecycle,
-};
+pub use self::exports::tollgate::plugin::{cost_model, export_filter, lifecycle};
 pub use self::tollgate::plugin::{edits, log, types};

@@ -87,6 +87,11 @@ impl Selection {
         keys.chain(self.prefixes.iter().map(|prefix| format!("{prefix}*"))).collect()
     }
 
+    /// How many places the list has.
+    pub fn places(&self) -> usize {
+        self.by_index.len()
+    }
+
     /// The key at a place of the list; none if a prefix stands there or nothing.
     pub fn key_at(&self, index: u32) -> Option<&str> {
         self.by_index.get(usize::try_from(index).ok()?)?.as_deref()

@@ -8,13 +8,13 @@ use tollgate_domain::text::one_line;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
-use crate::bindings::{attribute_enricher, cost_model, export_filter, lifecycle};
+use crate::calls::Exports;
 use crate::compile;
 use crate::describe::Described;
 use crate::engine::Runtime;
 use crate::error::PluginHostError;
 use crate::folder::Content;
-use crate::instance::{Exports, Instance};
+use crate::instance::Instance;
 use crate::interface::{API, Interface};
 use crate::loaded::{Loaded, Prepared};
 use crate::log::PluginLog;
@@ -205,23 +205,7 @@ fn prepare(
 ) -> Result<Prepared, PluginHostError> {
     let linked = || -> wasmtime::Result<_> {
         let pre = wasi::linker(component)?.instantiate_pre(component)?;
-        let has = |role: Role| {
-            component
-                .get_export_index(None, format!("tollgate:plugin/{}@{API}", role.name()))
-                .is_some()
-        };
-        let exports = Exports {
-            lifecycle: lifecycle::GuestIndices::new(&pre)?,
-            cost_model: has(Role::CostModel)
-                .then(|| cost_model::GuestIndices::new(&pre))
-                .transpose()?,
-            enricher: has(Role::AttributeEnricher)
-                .then(|| attribute_enricher::GuestIndices::new(&pre))
-                .transpose()?,
-            filter: has(Role::ExportFilter)
-                .then(|| export_filter::GuestIndices::new(&pre))
-                .transpose()?,
-        };
+        let exports = Exports::of(&pre)?;
         Ok((pre, exports))
     };
     let (pre, exports) =
@@ -237,7 +221,7 @@ fn describe(prepared: &Prepared) -> Result<Described, PluginHostError> {
     let budget = prepared.runtime.limits.deadline_start;
     let ask = |instance: &mut Instance| -> Result<Described, PluginHostError> {
         let info = instance
-            .call(budget, |i| i.lifecycle.call_describe(&mut i.store))
+            .call(budget, |i| i.functions.lifecycle.call_describe(&mut i.store))
             .map_err(PluginHostError::Describe)?;
         Described::check(info)
     };

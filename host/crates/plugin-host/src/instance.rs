@@ -12,7 +12,7 @@ use tollgate_domain::FaultKind;
 use wasmtime::component::InstancePre;
 use wasmtime::{ResourceLimiter, Store, UpdateDeadline};
 
-use crate::bindings::{attribute_enricher, cost_model, export_filter, lifecycle};
+use crate::calls::{Exports, Functions};
 use crate::clock::Clock;
 use crate::deadline::Deadline;
 use crate::engine::{Runtime, TABLE_ELEMENTS};
@@ -33,22 +33,10 @@ pub(crate) struct State {
     pub clock: Clock,
 }
 
-/// Where the exports of a component are.
-#[derive(Clone)]
-pub(crate) struct Exports {
-    pub lifecycle: lifecycle::GuestIndices,
-    pub cost_model: Option<cost_model::GuestIndices>,
-    pub enricher: Option<attribute_enricher::GuestIndices>,
-    pub filter: Option<export_filter::GuestIndices>,
-}
-
 /// One running copy.
 pub(crate) struct Instance {
     pub store: Store<State>,
-    pub lifecycle: lifecycle::Guest,
-    pub cost_model: Option<cost_model::Guest>,
-    pub enricher: Option<attribute_enricher::Guest>,
-    pub filter: Option<export_filter::Guest>,
+    pub functions: Functions,
     /// Calls it may still serve.
     pub calls_left: u32,
     /// The only tenant it may serve, where instances are kept apart by tenant.
@@ -100,30 +88,12 @@ impl Instance {
         let started = catch_unwind(AssertUnwindSafe(|| -> wasmtime::Result<_> {
             let instance = pre.instantiate(&mut store)?;
             instantiated = true;
-            let lifecycle = exports.lifecycle.load(&mut store, &instance)?;
-            let cost_model =
-                exports.cost_model.as_ref().map(|e| e.load(&mut store, &instance)).transpose()?;
-            let enricher =
-                exports.enricher.as_ref().map(|e| e.load(&mut store, &instance)).transpose()?;
-            let filter =
-                exports.filter.as_ref().map(|e| e.load(&mut store, &instance)).transpose()?;
-            Ok((lifecycle, cost_model, enricher, filter))
+            exports.load(&mut store, &instance)
         }));
         match started {
-            Ok(Ok((lifecycle, cost_model, enricher, filter))) => {
+            Ok(Ok(functions)) => {
                 let (tenant, last_used, meter) = (None, 0, InstanceMeter::default());
-                Ok(Self {
-                    store,
-                    lifecycle,
-                    cost_model,
-                    enricher,
-                    filter,
-                    calls_left,
-                    tenant,
-                    last_used,
-                    meter,
-                    fuel,
-                })
+                Ok(Self { store, functions, calls_left, tenant, last_used, meter, fuel })
             }
             // The same for ever: its functions have other types than the contract's.
             Ok(Err(error)) if instantiated => {

@@ -12,6 +12,7 @@ mod artefact;
 mod bindings;
 mod breaker;
 mod cache;
+mod calls;
 mod child;
 mod clock;
 mod compile;
@@ -61,6 +62,7 @@ mod testing;
 mod trust;
 mod wasi;
 mod watch;
+mod wire;
 pub mod workshop;
 
 use std::fmt;

@@ -3,6 +3,8 @@
 //! Nothing here trusts a number or a byte of it: an answer that breaks the contract is refused whole, an edit that is well
 //! formed but not allowed is left out.
 
+use std::rc::Rc;
+
 use tollgate_domain::Value;
 use tollgate_domain::span::Attributes;
 use tollgate_domain::text::one_line;
@@ -44,7 +46,8 @@ pub(crate) enum Reserved {
 pub(crate) struct Change {
     /// Which span of the batch.
     pub span: usize,
-    pub key: String,
+    /// Shared by all edits of the batch that have it.
+    pub key: Rc<str>,
     pub what: What,
 }
 
@@ -60,9 +63,9 @@ impl Change {
     /// Applies it.
     pub fn apply(self, attributes: &mut Attributes) {
         match self.what {
-            What::Set(value) => attributes.set(self.key, value),
+            What::Set(value) => attributes.set_named(&self.key, value),
             What::SetDefault(value) if attributes.get(&self.key).is_none() => {
-                attributes.set(self.key, value);
+                attributes.set_named(&self.key, value);
             }
             What::SetDefault(_) => {}
             What::Remove => {
@@ -96,6 +99,7 @@ pub(crate) fn lift(
         )));
     }
     let mut changes: Vec<Change> = Vec::with_capacity(list.edits.len());
+    let mut names = Names::of(list, writes);
     let mut refused = 0;
     let mut previous: Option<(u32, u32)> = None;
     for edit in &list.edits {
@@ -105,13 +109,13 @@ pub(crate) fn lift(
         }
         let same_as_before = previous == Some((edit.span, edit.slot.key));
         previous = Some((edit.span, edit.slot.key));
-        let Some(key) = key(edit.slot.key, list, writes)? else {
+        let Some(Name { key, is_reserved }) = names.at(edit.slot.key)? else {
             previous = None;
             refused += 1;
             continue;
         };
         let what = what(edit, list, limits)?;
-        let what = match (is_reserved(key), reserved, what) {
+        let what = match (is_reserved, reserved, what) {
             (false, _, what) => what,
             // Whoever replaces a value wants it gone. It may not put another there, but gone it is.
             (true, Reserved::MayRemove, What::Set(_) | What::Remove) => What::Remove,
@@ -128,10 +132,52 @@ pub(crate) fn lift(
             {
                 extend(whole, value);
             }
-            (_, _, what) => changes.push(Change { span, key: key.to_owned(), what }),
+            (_, _, what) => changes.push(Change { span, key, what }),
         }
     }
     Ok(Lifted { changes, refused })
+}
+
+/// A key that the plugin has declared that it writes.
+#[derive(Clone)]
+struct Name {
+    key: Rc<str>,
+    is_reserved: bool,
+}
+
+/// The keys of one answer. Spans of a batch have the same few, so each is looked at once.
+struct Names<'a> {
+    list: &'a EditList,
+    writes: &'a Selection,
+    /// By place in `writes`.
+    declared: Vec<Option<Name>>,
+    /// By place in the answer's own list.
+    own: Vec<Option<Name>>,
+}
+
+impl<'a> Names<'a> {
+    fn of(list: &'a EditList, writes: &'a Selection) -> Self {
+        let (declared, own) = (vec![None; writes.places()], vec![None; list.keys.len()]);
+        Self { list, writes, declared, own }
+    }
+
+    /// The key of a slot; none if it was not declared.
+    fn at(&mut self, index: u32) -> Result<Option<Name>, CallFault> {
+        let (known, place) = match index.checked_sub(PREFIXED) {
+            Some(place) => (&mut self.own, place),
+            None => (&mut self.declared, index),
+        };
+        let mut known = usize::try_from(place).ok().and_then(|place| known.get_mut(place));
+        if let Some(Some(name)) = known {
+            return Ok(Some(name.clone()));
+        }
+        let Some(key) = key(index, self.list, self.writes)? else { return Ok(None) };
+        let name = Name { key: key.into(), is_reserved: is_reserved(key) };
+        if let Some(known) = &mut known {
+            **known = Some(name.clone());
+        }
+        Ok(Some(name))
+    }
 }
 
 /// The key of a slot; none if the plugin has not declared that it writes it.
@@ -287,7 +333,7 @@ mod tests {
             b"p.xy",
         )
         .unwrap();
-        let change = |span, key: &str, what| Change { span, key: key.to_owned(), what };
+        let change = |span, key: &str, what| Change { span, key: key.into(), what };
         assert_eq!(
             changes,
             [

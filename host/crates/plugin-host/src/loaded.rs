@@ -12,11 +12,12 @@ use wasmtime::component::InstancePre;
 
 use crate::bindings::lifecycle::{ConfigError, HostInfo};
 use crate::breaker::{Breaker, Pass};
+use crate::calls::Exports;
 use crate::describe::Described;
 use crate::engine::Runtime;
 use crate::error::{CallFault, PluginHostError};
 use crate::folder::digest_of;
-use crate::instance::{Exports, Instance, State};
+use crate::instance::{Instance, State};
 use crate::limits::Limits;
 use crate::log::PluginLog;
 use crate::manifest::{Entry, Isolation};
@@ -73,11 +74,7 @@ pub(crate) struct Caller<'a> {
 impl Prepared {
     /// Whether the component does this.
     pub fn has(&self, role: Role) -> bool {
-        match role {
-            Role::CostModel => self.exports.cost_model.is_some(),
-            Role::AttributeEnricher => self.exports.enricher.is_some(),
-            Role::ExportFilter => self.exports.filter.is_some(),
-        }
+        self.exports.has(role)
     }
 
     /// What the component does.
@@ -305,14 +302,14 @@ fn configure(
     let budget: Duration = prepared.runtime.limits.deadline_start;
     let host = HostInfo { name: "tollgate", version: env!("CARGO_PKG_VERSION") };
     let configured = instance
-        .call(budget, |i| i.lifecycle.call_configure(&mut i.store, host, config))
+        .call(budget, |i| i.functions.lifecycle.call_configure(&mut i.store, host, config))
         .map_err(PluginHostError::Configure)?;
     configured.map_err(|error| refused(&error))?;
-    let Some(cost_model) = instance.cost_model.clone() else {
+    let Some(cost_model) = instance.functions.cost_model else {
         return Ok(Currency::USD);
     };
-    let code = instance
-        .call(budget, |i| cost_model.call_currency(&mut i.store))
+    let (code,) = instance
+        .call(budget, |i| cost_model.currency.call(&mut i.store, ()))
         .map_err(PluginHostError::Configure)?;
     currency(&code)
 }

@@ -8,15 +8,19 @@ use tollgate_domain::value::Plain;
 use tollgate_domain::{Resource, Span, Value};
 
 use crate::bindings::types;
+use crate::calls::{BatchContext, SpanBatch};
 use crate::describe::{Selected, Selection};
 use crate::limits::Limits;
+use crate::wire::All;
 
 /// Index of the first key that only a prefix matched.
 pub(crate) const PREFIXED: u32 = 0x8000_0000;
 
-/// Room for the attributes of one span, and for their text.
+/// Room for the attributes of one span, and for their text; for those of a batch, up to so much of either.
 const ATTRIBUTES: usize = 32;
 const TEXT: usize = 1 << 10;
+const MOST_ATTRIBUTES: usize = 64 * ATTRIBUTES;
+const MOST_TEXT: usize = 64 * TEXT;
 
 /// What a slot takes in a plugin's memory.
 const SLOT_BYTES: usize = 16;
@@ -42,12 +46,12 @@ struct LoweredContext {
 }
 
 impl LoweredSpans {
-    /// A call without items yet.
-    pub fn new(resource: &Resource, reads: &Selection, limits: &Limits) -> Self {
+    /// A call without items yet, and at most so many.
+    pub fn new(resource: &Resource, reads: &Selection, limits: &Limits, most: usize) -> Self {
         let mut lowered = Self {
-            spans: Vec::new(),
-            slots: Vec::with_capacity(ATTRIBUTES),
-            arena: Vec::with_capacity(TEXT),
+            spans: Vec::with_capacity(most),
+            slots: Vec::with_capacity(most.saturating_mul(ATTRIBUTES).min(MOST_ATTRIBUTES)),
+            arena: Vec::with_capacity(most.saturating_mul(TEXT).min(MOST_TEXT)),
             context: LoweredContext {
                 before: Vec::with_capacity(ATTRIBUTES),
                 ..LoweredContext::default()
@@ -112,8 +116,8 @@ impl LoweredSpans {
     }
 
     /// The batch, as the call takes it.
-    pub fn batch(&self) -> types::SpanBatch<'_> {
-        types::SpanBatch { spans: &self.spans, slots: &self.slots, arena: &self.arena }
+    pub fn batch(&self) -> SpanBatch<'_> {
+        SpanBatch { spans: All(&self.spans), slots: All(&self.slots), arena: &self.arena }
     }
 
     /// Its context, as the call takes it.
@@ -122,13 +126,13 @@ impl LoweredSpans {
         tenant: Option<&'a str>,
         exporter: Option<&'a str>,
         now: u64,
-    ) -> types::BatchContext<'a> {
-        types::BatchContext {
+    ) -> BatchContext<'a> {
+        BatchContext {
             tenant,
             exporter,
             now,
-            resource_attributes: &self.context.slots,
-            keys: &self.context.keys,
+            resource_attributes: All(&self.context.slots),
+            keys: All(&self.context.keys),
             arena: &self.context.arena,
         }
     }
@@ -138,7 +142,7 @@ impl LoweredContext {
     /// Under which index the key at this place of an item goes in; none if it is not read.
     fn index(&mut self, at: usize, key: &Key, reads: &Selection) -> Option<u32> {
         if let Some((known, index)) = self.before.get(at)
-            && known == key
+            && is_same(known, key)
         {
             return *index;
         }
@@ -171,6 +175,12 @@ impl LoweredContext {
         self.places.insert(key.to_owned(), place);
         place
     }
+}
+
+/// Most keys are the gateway's own names, which lie in one place each.
+#[inline]
+fn is_same(a: &str, b: &str) -> bool {
+    std::ptr::eq(a, b) || a == b
 }
 
 /// Lowers the attributes that are read; answers how many were withheld.
@@ -332,6 +342,7 @@ mod tests {
         };
         batch
             .slots
+            .0
             .iter()
             .map(|slot| match slot.kind {
                 types::ValueKind::Text => (slot.key, "text", piece(slot.bits)),
@@ -363,7 +374,7 @@ mod tests {
             ("p.e", 1_i64.into()),
         ]);
         let reads = Selection::of(&["a", "b"], &["p."]);
-        let mut lowered = LoweredSpans::new(&Resource::default(), &reads, &limits);
+        let mut lowered = LoweredSpans::new(&Resource::default(), &reads, &limits, 1);
         lowered.push(&span, &reads, &limits);
         let kinds: Vec<_> = shown(&lowered).into_iter().map(|(key, kind, _)| (key, kind)).collect();
         let ints = [(0, "int"); 3];
@@ -390,7 +401,7 @@ mod tests {
         ]);
         let mut resource = Resource::default();
         resource.attributes.set("p.a", "r");
-        let mut lowered = LoweredSpans::new(&resource, &reads, &limits);
+        let mut lowered = LoweredSpans::new(&resource, &reads, &limits, 2);
         lowered.push(&span, &reads, &limits);
         lowered.push(&span, &reads, &limits);
         let expected = [
@@ -407,15 +418,15 @@ mod tests {
         assert_eq!(shown[..7], expected);
         assert_eq!(shown[7..], expected);
         let batch = lowered.batch();
-        assert_eq!((batch.spans[0].slots_end, batch.spans[1].slots_end), (7, 14));
-        assert_eq!(batch.spans[0].withheld_attributes, 1);
+        assert_eq!((batch.spans.0[0].slots_end, batch.spans.0[1].slots_end), (7, 14));
+        assert_eq!(batch.spans.0[0].withheld_attributes, 1);
 
         let context = lowered.context(None, None, 0);
-        assert_eq!(context.keys.len(), 2);
-        let bits = context.resource_attributes[0].bits;
+        assert_eq!(context.keys.0.len(), 2);
+        let bits = context.resource_attributes.0[0].bits;
         let (offset, length) = ((bits >> 32) as usize, (bits & 0xffff_ffff) as usize);
         assert_eq!(&context.arena[offset..offset + length], b"r");
-        assert_eq!(context.resource_attributes[0].key, PREFIXED);
+        assert_eq!(context.resource_attributes.0[0].key, PREFIXED);
     }
 
     #[test]

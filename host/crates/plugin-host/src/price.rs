@@ -12,11 +12,13 @@ use tollgate_domain::{
 };
 
 use crate::bindings::{cost_model as wit, types};
+use crate::calls::Price;
 use crate::error::CallFault;
 use crate::limits::Limits;
 use crate::loaded::{Caller, Loaded};
 use crate::lower::text;
 use crate::role::Role;
+use crate::wire::Whole;
 
 /// Room for the text of most requests.
 const ARENA: usize = 192;
@@ -97,11 +99,14 @@ fn ask(
     let context = wit::PriceContext { tenant: tenant_at, now: usage.start.0 };
     model.call(
         Caller { role: Role::CostModel, tenant, items: 1, trial },
-        |instance| match &instance.cost_model {
-            Some(guest) => guest.call_price(&mut instance.store, context, usage_at, &arena),
+        |instance| match &instance.functions.cost_model {
+            Some(functions) => {
+                let price: Price<'_> = functions.price;
+                price.call(&mut instance.store, (Whole(context), Whole(usage_at), &arena))
+            }
             None => Err(wasmtime::Error::msg("not a cost model")),
         },
-        |answer| lift(answer, model.currency, model.limits()),
+        |(answer,)| lift(answer, model.currency, model.limits()),
     )
 }
 

@@ -4,6 +4,8 @@
 //! a batch is applied to it; what one filter drops or removes stays dropped or removed; what a filter reads and was not shown
 //! does not leave.
 
+use std::rc::Rc;
+
 use foldhash::{HashMap, HashMapExt, HashSet};
 use tollgate_domain::span::{Attributes, Key, SpanKind, SpanStatus};
 use tollgate_domain::time::Interval;
@@ -14,6 +16,7 @@ use tollgate_domain::{
 use crate::bindings::edits::EditList;
 use crate::bindings::export_filter::{Filtered as Judged, Verdict};
 use crate::bindings::types::PluginError;
+use crate::calls::{Enrich, Filter};
 use crate::error::CallFault;
 use crate::lift::{Change, Lifted, Reserved, What, lift};
 use crate::loaded::{Caller, Loaded};
@@ -159,7 +162,7 @@ fn count_conflicts(edits: &[(&Tally, Vec<Change>)]) {
         let conflicts = changes
             .iter()
             .filter(|change| {
-                let before = writers.insert((change.span, &change.key), writer);
+                let before = writers.insert((change.span, &*change.key), writer);
                 before.is_some_and(|before| before != writer)
             })
             .count();
@@ -169,10 +172,14 @@ fn count_conflicts(edits: &[(&Tally, Vec<Change>)]) {
 
 /// Applies the filters' edits in order, but no filter puts back what one before it removed.
 fn redact(edits: Vec<Vec<Change>>, spans: &mut [Span]) {
-    let mut removed: HashMap<(usize, String), usize> = HashMap::new();
+    // One filter alone may change its own mind.
+    if edits.len() == 1 {
+        return apply(edits.into_iter().flatten(), spans);
+    }
+    let mut removed: HashMap<(usize, Rc<str>), usize> = HashMap::new();
     for (filter, changes) in edits.into_iter().enumerate() {
         for change in changes {
-            let place = (change.span, change.key.clone());
+            let place = (change.span, Rc::clone(&change.key));
             if removed.get(&place).is_some_and(|by| *by != filter) {
                 continue;
             }
@@ -243,8 +250,9 @@ fn chunks(member: &Member, batch: Batch<'_>, spans: &[Span]) -> Vec<Chunk> {
     let (reads, limits) = (&plugin.described.reads, plugin.limits());
     let now = now(spans);
     let empty = || {
-        let lowered = LoweredSpans::new(batch.resource, reads, limits);
-        Chunk { now, places: Vec::new(), lowered }
+        let most = spans.len().min(plugin.max_batch());
+        let lowered = LoweredSpans::new(batch.resource, reads, limits, most);
+        Chunk { now, places: Vec::with_capacity(most), lowered }
     };
     let is_for = |span: &Span| wants(plugin, span) && member.rules.matching.span(span);
     let mut chunks = Vec::new();
@@ -266,7 +274,7 @@ fn chunks(member: &Member, batch: Batch<'_>, spans: &[Span]) -> Vec<Chunk> {
 /// A trial does not ask whether the plugin wants the span.
 fn single(plugin: &Loaded, batch: Batch<'_>, spans: &[Span]) -> Chunk {
     let (reads, limits) = (&plugin.described.reads, plugin.limits());
-    let mut lowered = LoweredSpans::new(batch.resource, reads, limits);
+    let mut lowered = LoweredSpans::new(batch.resource, reads, limits, spans.len());
     spans.iter().for_each(|span| lowered.push(span, reads, limits));
     Chunk { now: now(spans), places: (0..spans.len()).collect(), lowered }
 }
@@ -297,11 +305,14 @@ fn ask_enricher(
     let (tenant, items) = (batch.tenant, chunk.places.len());
     enricher.call(
         Caller { role: Role::AttributeEnricher, tenant, items, trial },
-        |instance| match &instance.enricher {
-            Some(guest) => guest.call_enrich(&mut instance.store, context, chunk.lowered.batch()),
+        |instance| match instance.functions.enrich {
+            Some(enrich) => {
+                let enrich: Enrich<'_> = enrich;
+                enrich.call(&mut instance.store, (context, chunk.lowered.batch()))
+            }
             None => Err(wasmtime::Error::msg("not an enricher")),
         },
-        |answer| {
+        |(answer,)| {
             let edits = answer.map_err(|error| reported(&error))?;
             changes(&edits, chunk, enricher, Role::AttributeEnricher, trial)
         },
@@ -318,11 +329,14 @@ fn ask_filter(
     let (tenant, items) = (batch.tenant, chunk.places.len());
     filter.call(
         Caller { role: Role::ExportFilter, tenant, items, trial },
-        |instance| match &instance.filter {
-            Some(guest) => guest.call_filter(&mut instance.store, context, chunk.lowered.batch()),
+        |instance| match instance.functions.filter {
+            Some(filter) => {
+                let filter: Filter<'_> = filter;
+                filter.call(&mut instance.store, (context, chunk.lowered.batch()))
+            }
             None => Err(wasmtime::Error::msg("not a filter")),
         },
-        |answer| {
+        |(answer,)| {
             let (verdicts, edits) = judged(answer, chunk.places.len())?;
             Ok((verdicts, changes(&edits, chunk, filter, Role::ExportFilter, trial)?))
         },
@@ -406,7 +420,7 @@ mod tests {
     use crate::testing;
 
     fn change(span: usize, key: &str, what: What) -> Change {
-        Change { span, key: key.to_owned(), what }
+        Change { span, key: key.into(), what }
     }
 
     fn set(span: usize, key: &str, value: i64) -> Change {

@@ -3,7 +3,7 @@
 use super::Changes;
 use crate::{
     EditOp, PluginInfo, Value,
-    attributes::{Attributes, FOUND_BY_PREFIX, Keys, text_at},
+    attributes::{Attributes, FOUND_BY_PREFIX, Keys, names, text_at},
     bindings::lifecycle::{
         exports::tollgate::plugin::lifecycle::AttributeSelector,
         tollgate::plugin::{
@@ -66,7 +66,8 @@ impl Pack {
 
 /// Edits on their way out, readable.
 pub(super) fn changes(info: &PluginInfo, list: &EditList) -> Changes {
-    let keys = Keys { reads: &info.0.writes, found: &list.keys, arena: &list.arena };
+    let names = names(&list.keys, &list.arena);
+    let keys = Keys { reads: &info.0.writes, found: &names };
     list.edits
         .iter()
         .filter_map(|edit| {

@@ -61,7 +61,8 @@ proptest! {
         for act in acts {
             match act {
                 Act::Set(key, value) => {
-                    set.set(key.clone(), value);
+                    // By either way of setting one.
+                    set.set_named(&key, value.into());
                     came.set(key, value);
                 }
                 Act::Remove(key) => prop_assert_eq!(set.remove(&key), came.remove(&key)),

@@ -12,6 +12,7 @@ use wasmtime::component::ComponentType;
 
 use super::{Case, Workshop, configure, open, set_of};
 use crate::bindings::{cost_model, types};
+use crate::calls::BatchContext;
 use crate::engine::Runtime;
 use crate::error::{CallFault, PluginHostError};
 use crate::limits::{Limits, PluginHostSettings};
@@ -212,11 +213,12 @@ impl<'a> Bench<'a> {
             Work::Price(usage) => cost_model::PriceContext::SIZE32 + tenant + usage_bytes(usage),
             Work::Enrich(spans) | Work::Filter(spans) => {
                 let reads = &self.workshop.opened.described.reads;
-                let mut lowered = LoweredSpans::new(&self.case.resource, reads, limits);
+                let mut lowered =
+                    LoweredSpans::new(&self.case.resource, reads, limits, spans.len());
                 spans.iter().for_each(|span| lowered.push(span, reads, limits));
                 let exporter =
                     if matches!(work, Work::Filter(_)) { self.case.exporter.len() } else { 0 };
-                types::BatchContext::SIZE32 + tenant + exporter + lowered_bytes(&lowered)
+                BatchContext::SIZE32 + tenant + exporter + lowered_bytes(&lowered)
             }
         };
         u64::try_from(bytes).unwrap_or(u64::MAX)
@@ -253,9 +255,9 @@ fn usage_bytes(usage: &Usage) -> usize {
 
 fn lowered_bytes(lowered: &LoweredSpans) -> usize {
     let (batch, context) = (lowered.batch(), lowered.context(None, None, 0));
-    batch.spans.len() * types::Span::SIZE32
-        + (batch.slots.len() + context.resource_attributes.len()) * types::Slot::SIZE32
-        + context.keys.len() * types::TextRef::SIZE32
+    batch.spans.0.len() * types::Span::SIZE32
+        + (batch.slots.0.len() + context.resource_attributes.0.len()) * types::Slot::SIZE32
+        + context.keys.0.len() * types::TextRef::SIZE32
         + batch.arena.len()
         + context.arena.len()
 }
