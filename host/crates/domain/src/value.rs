@@ -4,6 +4,7 @@
 //! one key: `{"bytes":"00ff"}`, `{"map":[["k",1]]}`, `{"double":"NaN"}`. So every value comes back
 //! as it was, whole numbers and doubles told apart.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use base64::Engine as _;
@@ -65,6 +66,36 @@ impl From<u64> for Value {
 impl From<f64> for Value {
     fn from(value: f64) -> Self {
         Self::Double(value)
+    }
+}
+
+/// A value that is looked at and not kept.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ValueRef<'a> {
+    /// True or false.
+    Bool(bool),
+    /// A whole number.
+    Int(i64),
+    /// A double.
+    Double(f64),
+    /// Text, where it lies.
+    Text(&'a str),
+    /// Bytes, where they lie.
+    Bytes(&'a [u8]),
+    /// One of any other kind.
+    Other(Cow<'a, Value>),
+}
+
+impl<'a> From<&'a Value> for ValueRef<'a> {
+    fn from(value: &'a Value) -> Self {
+        match value {
+            Value::Bool(value) => Self::Bool(*value),
+            Value::Int(value) => Self::Int(*value),
+            Value::Double(value) => Self::Double(*value),
+            Value::Text(text) => Self::Text(text),
+            Value::Bytes(bytes) => Self::Bytes(bytes),
+            other => Self::Other(Cow::Borrowed(other)),
+        }
     }
 }
 
@@ -216,12 +247,12 @@ pub(crate) mod in_base64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
-    fn values() -> impl Strategy<Value = Value> {
+    pub(crate) fn values() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![
             Just(Value::Empty),
             any::<bool>().prop_map(Value::Bool),

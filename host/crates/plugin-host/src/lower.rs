@@ -3,8 +3,8 @@
 //! A plugin gets the attributes it reads and no others.
 
 use foldhash::HashMap;
-use tollgate_domain::span::{Attributes, Key, SpanKind, SpanStatus};
-use tollgate_domain::value::Plain;
+use tollgate_domain::span::{Attributes, SpanKind, SpanStatus};
+use tollgate_domain::value::{Plain, ValueRef};
 use tollgate_domain::{Resource, Span, Value};
 
 use crate::bindings::types;
@@ -26,28 +26,28 @@ const MOST_TEXT: usize = 64 * TEXT;
 const SLOT_BYTES: usize = 16;
 
 /// Spans of one call, lowered.
-pub(crate) struct LoweredSpans {
+pub(crate) struct LoweredSpans<'a> {
     spans: Vec<types::Span>,
     slots: Vec<types::Slot>,
     arena: Vec<u8>,
-    context: LoweredContext,
+    context: LoweredContext<'a>,
 }
 
 /// What a call's items share, lowered: the resource's attributes and the names of keys.
 #[derive(Default)]
-struct LoweredContext {
+struct LoweredContext<'a> {
     slots: Vec<types::Slot>,
     keys: Vec<types::TextRef>,
-    places: HashMap<String, u32>,
+    places: HashMap<&'a str, u32>,
     arena: Vec<u8>,
     /// What was found for the key that stood here in the item before: spans of one batch look alike, and comparing two
     /// keys takes a tenth of the time of looking one up.
-    before: Vec<(Key, Option<u32>)>,
+    before: Vec<(&'a str, Option<u32>)>,
 }
 
-impl LoweredSpans {
+impl<'a> LoweredSpans<'a> {
     /// A call without items yet, and at most so many.
-    pub fn new(resource: &Resource, reads: &Selection, limits: &Limits, most: usize) -> Self {
+    pub fn new(resource: &'a Resource, reads: &Selection, limits: &Limits, most: usize) -> Self {
         let mut lowered = Self {
             spans: Vec::with_capacity(most),
             slots: Vec::with_capacity(most.saturating_mul(ATTRIBUTES).min(MOST_ATTRIBUTES)),
@@ -67,7 +67,7 @@ impl LoweredSpans {
     }
 
     /// Adds a span.
-    pub fn push(&mut self, span: &Span, reads: &Selection, limits: &Limits) {
+    pub fn push(&mut self, span: &'a Span, reads: &Selection, limits: &Limits) {
         let withheld = lower(
             &span.attributes,
             reads,
@@ -121,12 +121,12 @@ impl LoweredSpans {
     }
 
     /// Its context, as the call takes it.
-    pub fn context<'a>(
-        &'a self,
-        tenant: Option<&'a str>,
-        exporter: Option<&'a str>,
+    pub fn context<'c>(
+        &'c self,
+        tenant: Option<&'c str>,
+        exporter: Option<&'c str>,
         now: u64,
-    ) -> BatchContext<'a> {
+    ) -> BatchContext<'c> {
         BatchContext {
             tenant,
             exporter,
@@ -138,9 +138,9 @@ impl LoweredSpans {
     }
 }
 
-impl LoweredContext {
+impl<'a> LoweredContext<'a> {
     /// Under which index the key at this place of an item goes in; none if it is not read.
-    fn index(&mut self, at: usize, key: &Key, reads: &Selection) -> Option<u32> {
+    fn index(&mut self, at: usize, key: &'a str, reads: &Selection) -> Option<u32> {
         if let Some((known, index)) = self.before.get(at)
             && is_same(known, key)
         {
@@ -150,7 +150,7 @@ impl LoweredContext {
             Selected::Key(index) => index,
             Selected::Prefix => self.place(key),
         });
-        let found = (key.clone(), index);
+        let found = (key, index);
         match self.before.get_mut(at) {
             Some(known) => *known = found,
             // Places come in order, so this is the next one.
@@ -160,7 +160,7 @@ impl LoweredContext {
     }
 
     /// Index of a key that only a prefix matched.
-    fn place(&mut self, key: &str) -> u32 {
+    fn place(&mut self, key: &'a str) -> u32 {
         if let Some(place) = self.places.get(key) {
             return *place;
         }
@@ -172,7 +172,7 @@ impl LoweredContext {
         let place = PREFIXED.saturating_add(count(self.keys.len()));
         let name = text(&mut self.arena, key);
         self.keys.push(name);
-        self.places.insert(key.to_owned(), place);
+        self.places.insert(key, place);
         place
     }
 }
@@ -184,38 +184,46 @@ fn is_same(a: &str, b: &str) -> bool {
 }
 
 /// Lowers the attributes that are read; answers how many were withheld.
-fn lower(
-    attributes: &Attributes,
+fn lower<'a>(
+    attributes: &'a Attributes,
     reads: &Selection,
     limits: &Limits,
-    context: &mut LoweredContext,
+    context: &mut LoweredContext<'a>,
     slots: &mut Vec<types::Slot>,
     arena: &mut Vec<u8>,
 ) -> u32 {
-    let mut passed = 0_usize;
-    for (at, (key, value)) in attributes.iter().enumerate() {
-        if passed == limits.attributes_per_span {
-            break;
-        }
-        let Some(key) = context.index(at, key, reads) else { continue };
+    let (mut passed, mut withheld) = (0, 0);
+    for (at, entry) in attributes.entries().enumerate() {
+        let is_room = passed < limits.attributes_per_span;
+        let Some(key) = is_room.then(|| context.index(at, entry.key, reads)).flatten() else {
+            withheld += 1;
+            continue;
+        };
         passed += 1;
-        match value {
-            Value::List(values) if is_long(values, limits) => {
-                slots.push(elided(key, bytes(values)));
-            }
-            // A list of lists has no form of its own.
-            Value::List(values) if values.iter().any(is_nested) => {
-                slots.push(json(key, value, limits, arena));
-            }
-            Value::List(values) => {
-                for value in values {
-                    slots.push(slot(key, value, limits, arena));
-                }
-            }
+        match entry.value() {
+            ValueRef::Other(other) => many(key, &other, limits, slots, arena),
             one => slots.push(slot(key, one, limits, arena)),
         }
     }
-    count(attributes.len().saturating_sub(passed))
+    count(withheld)
+}
+
+/// What is not of one of the kinds that a slot has.
+fn many(
+    key: u32,
+    value: &Value,
+    limits: &Limits,
+    slots: &mut Vec<types::Slot>,
+    arena: &mut Vec<u8>,
+) {
+    match value {
+        Value::List(values) if is_long(values, limits) => slots.push(elided(key, bytes(values))),
+        // A list of lists has no form of its own.
+        Value::List(values) if !values.iter().any(is_nested) => {
+            slots.extend(values.iter().map(|value| slot(key, value.into(), limits, arena)));
+        }
+        one => slots.push(slot(key, one.into(), limits, arena)),
+    }
 }
 
 /// The attributes of a span that are read, and that are not shown since there are too many before them.
@@ -223,9 +231,9 @@ pub(crate) fn unseen<'a>(
     attributes: &'a Attributes,
     reads: &'a Selection,
     limits: &Limits,
-) -> impl Iterator<Item = &'a Key> {
-    let read = attributes.iter().filter(|(key, _)| reads.find(key).is_some());
-    read.map(|(key, _)| key).skip(limits.attributes_per_span)
+) -> impl Iterator<Item = &'a str> {
+    let read = attributes.entries().filter(|entry| reads.find(entry.key).is_some());
+    read.map(|entry| entry.key).skip(limits.attributes_per_span)
 }
 
 fn is_long(values: &[Value], limits: &Limits) -> bool {
@@ -247,30 +255,30 @@ fn elided(key: u32, bytes: usize) -> types::Slot {
     types::Slot { key, kind: types::ValueKind::Elided, bits }
 }
 
-fn slot(key: u32, value: &Value, limits: &Limits, arena: &mut Vec<u8>) -> types::Slot {
+fn slot(key: u32, value: ValueRef<'_>, limits: &Limits, arena: &mut Vec<u8>) -> types::Slot {
     let (kind, bits) = match value {
-        Value::Bool(value) => (types::ValueKind::Boolean, u64::from(*value)),
-        Value::Int(value) => (types::ValueKind::Int, value.cast_unsigned()),
-        Value::Double(value) => (types::ValueKind::Double, value.to_bits()),
-        Value::Text(value) => return textual(key, types::ValueKind::Text, value, limits, arena),
-        Value::Bytes(bytes) if bytes.len() > limits.value_bytes => return elided(key, bytes.len()),
-        Value::Bytes(bytes) => {
+        ValueRef::Bool(value) => (types::ValueKind::Boolean, u64::from(value)),
+        ValueRef::Int(value) => (types::ValueKind::Int, value.cast_unsigned()),
+        ValueRef::Double(value) => (types::ValueKind::Double, value.to_bits()),
+        ValueRef::Text(text) => return textual(key, types::ValueKind::Text, text, limits, arena),
+        ValueRef::Bytes(bytes) if bytes.len() > limits.value_bytes => {
+            return elided(key, bytes.len());
+        }
+        ValueRef::Bytes(bytes) => {
             let at = types::TextRef { offset: count(arena.len()), length: count(bytes.len()) };
             arena.extend_from_slice(bytes);
             (types::ValueKind::Bytes, u64::from(at.offset) << 32 | u64::from(at.length))
         }
-        Value::Empty | Value::Map(_) | Value::List(_) => return json(key, value, limits, arena),
+        ValueRef::Other(value) => {
+            let json = serde_json::to_string(&Plain(&value)).unwrap_or_default();
+            return textual(key, types::ValueKind::Json, &json, limits, arena);
+        }
     };
     types::Slot { key, kind, bits }
 }
 
 fn is_nested(value: &Value) -> bool {
     matches!(value, Value::List(_) | Value::Map(_) | Value::Empty)
-}
-
-fn json(key: u32, value: &Value, limits: &Limits, arena: &mut Vec<u8>) -> types::Slot {
-    let json = serde_json::to_string(&Plain(value)).unwrap_or_default();
-    textual(key, types::ValueKind::Json, &json, limits, arena)
 }
 
 fn textual(
@@ -374,7 +382,8 @@ mod tests {
             ("p.e", 1_i64.into()),
         ]);
         let reads = Selection::of(&["a", "b"], &["p."]);
-        let mut lowered = LoweredSpans::new(&Resource::default(), &reads, &limits, 1);
+        let resource = Resource::default();
+        let mut lowered = LoweredSpans::new(&resource, &reads, &limits, 1);
         lowered.push(&span, &reads, &limits);
         let kinds: Vec<_> = shown(&lowered).into_iter().map(|(key, kind, _)| (key, kind)).collect();
         let ints = [(0, "int"); 3];

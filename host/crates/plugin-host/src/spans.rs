@@ -7,7 +7,7 @@
 use std::rc::Rc;
 
 use foldhash::{HashMap, HashMapExt, HashSet};
-use tollgate_domain::span::{Attributes, Key, SpanKind, SpanStatus};
+use tollgate_domain::span::{Attributes, SpanKind, SpanStatus};
 use tollgate_domain::time::Interval;
 use tollgate_domain::{
     FaultKind, PluginFault, Resource, Span, SpanContext, SpanId, TraceId, UnixNanos, Value,
@@ -195,18 +195,20 @@ fn redact(edits: Vec<Vec<Change>>, spans: &mut [Span]) {
 }
 
 /// What a filter reads of these spans and was not shown, since they have too much of it.
-fn not_shown(filter: &Loaded, places: &[usize], spans: &[Span]) -> Vec<(usize, HashSet<Key>)> {
+fn not_shown(filter: &Loaded, places: &[usize], spans: &[Span]) -> Vec<(usize, HashSet<String>)> {
     let (reads, limits) = (&filter.described.reads, filter.limits());
     let large = places.iter().filter_map(|place| Some((*place, spans.get(*place)?)));
     large
         .filter(|(_, span)| span.attributes.len() > limits.attributes_per_span)
-        .map(|(place, span)| (place, unseen(&span.attributes, reads, limits).cloned().collect()))
-        .filter(|(_, keys): &(usize, HashSet<Key>)| !keys.is_empty())
+        .map(|(place, span)| {
+            (place, unseen(&span.attributes, reads, limits).map(str::to_owned).collect())
+        })
+        .filter(|(_, keys): &(usize, HashSet<String>)| !keys.is_empty())
         .collect()
 }
 
 /// What a filter could not look at does not leave.
-fn withhold(unseen: &[(usize, HashSet<Key>)], spans: &mut [Span]) {
+fn withhold(unseen: &[(usize, HashSet<String>)], spans: &mut [Span]) {
     for (place, keys) in unseen {
         let Some(span) = spans.get_mut(*place) else { continue };
         let before = span.attributes.len();
@@ -237,15 +239,15 @@ pub(crate) fn try_filter(filter: &Loaded) -> Result<(), CallFault> {
 }
 
 /// Some of the spans, lowered, and which ones.
-struct Chunk {
+struct Chunk<'a> {
     /// The time of the whole batch.
     now: u64,
     places: Vec<usize>,
-    lowered: LoweredSpans,
+    lowered: LoweredSpans<'a>,
 }
 
 /// The spans that a plugin is for and wants to see, in batches of the size that it and the host want.
-fn chunks(member: &Member, batch: Batch<'_>, spans: &[Span]) -> Vec<Chunk> {
+fn chunks<'a>(member: &Member, batch: Batch<'a>, spans: &'a [Span]) -> Vec<Chunk<'a>> {
     let plugin = &*member.loaded;
     let (reads, limits) = (&plugin.described.reads, plugin.limits());
     let now = now(spans);
@@ -256,7 +258,7 @@ fn chunks(member: &Member, batch: Batch<'_>, spans: &[Span]) -> Vec<Chunk> {
     };
     let is_for = |span: &Span| wants(plugin, span) && member.rules.matching.span(span);
     let mut chunks = Vec::new();
-    let mut chunk: Option<Chunk> = None;
+    let mut chunk: Option<Chunk<'_>> = None;
     for (place, span) in spans.iter().enumerate().filter(|(_, span)| is_for(span)) {
         let current = chunk.get_or_insert_with(empty);
         current.places.push(place);
@@ -272,7 +274,7 @@ fn chunks(member: &Member, batch: Batch<'_>, spans: &[Span]) -> Vec<Chunk> {
 }
 
 /// A trial does not ask whether the plugin wants the span.
-fn single(plugin: &Loaded, batch: Batch<'_>, spans: &[Span]) -> Chunk {
+fn single<'a>(plugin: &Loaded, batch: Batch<'a>, spans: &'a [Span]) -> Chunk<'a> {
     let (reads, limits) = (&plugin.described.reads, plugin.limits());
     let mut lowered = LoweredSpans::new(batch.resource, reads, limits, spans.len());
     spans.iter().for_each(|span| lowered.push(span, reads, limits));
@@ -298,7 +300,7 @@ fn now(spans: &[Span]) -> u64 {
 fn ask_enricher(
     enricher: &Loaded,
     batch: Batch<'_>,
-    chunk: &Chunk,
+    chunk: &Chunk<'_>,
     trial: bool,
 ) -> Result<Vec<Change>, CallFault> {
     let context = chunk.lowered.context(batch.tenant, batch.exporter, chunk.now);
@@ -322,7 +324,7 @@ fn ask_enricher(
 fn ask_filter(
     filter: &Loaded,
     batch: Batch<'_>,
-    chunk: &Chunk,
+    chunk: &Chunk<'_>,
     trial: bool,
 ) -> Result<(Vec<Verdict>, Vec<Change>), CallFault> {
     let context = chunk.lowered.context(batch.tenant, batch.exporter, chunk.now);
@@ -360,7 +362,7 @@ pub(crate) fn judged(
 /// Checked edits, with places in the whole of the spans.
 fn changes(
     edits: &EditList,
-    chunk: &Chunk,
+    chunk: &Chunk<'_>,
     plugin: &Loaded,
     role: Role,
     trial: bool,
@@ -470,7 +472,7 @@ mod tests {
         let attributes = |keys: &[&str]| -> Attributes {
             keys.iter().map(|key| ((*key).to_owned(), Value::Bool(true))).collect()
         };
-        let keys = ["a", "b", "c"].map(Key::from);
+        let keys = ["a", "b", "c"].map(String::from);
         let unseen = [(1, keys.into_iter().collect()), (7, HashSet::default())];
         let mut spans = vec![testing::span(&[]), testing::span(&[])];
         spans.iter_mut().for_each(|span| span.attributes = attributes(&["x", "a", "y", "c"]));

@@ -1,11 +1,14 @@
 //! Attributes and their values: checked as they come in, made when somebody looks at them.
 
+use std::borrow::Cow;
+
 use bytes::BufMut;
 use prost::encoding::{self, bytes as octets, double, int64, string};
 
 use super::wire::{Content, Fields, head, nested, text};
 use super::{Counts, Malformed, Most, check_depth};
-use crate::span::{Attributes, Key, Value};
+use crate::span::{Attributes, Key, Value, gathered};
+use crate::value::ValueRef;
 
 /// How deep attributes lie: those of an event, within its span, scope, resource and request.
 const LEAST_DEPTH: usize = 5;
@@ -27,6 +30,41 @@ impl Sent {
     fn entries(&self) -> impl Iterator<Item = &[u8]> {
         entries(&self.bytes, self.field)
     }
+
+    /// These, with another value in the place of one or without that one; none if none are left.
+    pub(crate) fn with(&self, key: &str, value: Option<&Value>) -> Option<Self> {
+        let mut value = value;
+        self.rewritten(|named, entry, to| {
+            if named != key.as_bytes() {
+                attribute(self.field, entry, to);
+            } else if let Some(value) = value.take() {
+                write_entry(self.field, key, value, to);
+            }
+        })
+    }
+
+    /// Those of them whose name is to be kept; none if none are left.
+    pub(crate) fn those(&self, mut keep: impl FnMut(&str) -> bool) -> Option<Self> {
+        self.rewritten(|key, entry, to| {
+            if str::from_utf8(key).is_ok_and(&mut keep) {
+                attribute(self.field, entry, to);
+            }
+        })
+    }
+
+    /// What is written for each of them, of which the name and the whole are given.
+    fn rewritten(&self, mut write: impl FnMut(&[u8], &[u8], &mut Vec<u8>)) -> Option<Self> {
+        let mut bytes = Vec::with_capacity(self.bytes.len());
+        self.entries().for_each(|entry| write(key(entry), entry, &mut bytes));
+        let bytes = bytes.into_boxed_slice();
+        (!bytes.is_empty()).then_some(Self { field: self.field, bytes })
+    }
+}
+
+/// A field that holds an attribute.
+fn attribute(field: u32, entry: &[u8], to: &mut Vec<u8>) {
+    head(field, entry.len(), to);
+    to.put_slice(entry);
 }
 
 /// The messages in the fields of that number.
@@ -69,10 +107,7 @@ impl Gathered {
             // Others stand between them.
             _ => {
                 let mut together = Vec::with_capacity(self.total);
-                for entry in entries(message, field) {
-                    head(field, entry.len(), &mut together);
-                    together.put_slice(entry);
-                }
+                entries(message, field).for_each(|entry| attribute(field, entry, &mut together));
                 together.into_boxed_slice()
             }
         };
@@ -147,27 +182,59 @@ fn check_value(
     Ok(())
 }
 
+/// The name of one. Of a field that stands there twice the last one counts.
+fn key(entry: &[u8]) -> &[u8] {
+    entries(entry, 1).last().unwrap_or_default()
+}
+
+fn name(entry: &[u8]) -> &str {
+    str::from_utf8(key(entry)).unwrap_or_default()
+}
+
 /// Their names as they stand there, without anything being made of them.
 pub(crate) fn keys(sent: &Sent) -> impl Iterator<Item = &[u8]> {
-    // Of a field that stands there twice the last one counts.
-    sent.entries().map(|entry| entries(entry, 1).last().unwrap_or_default())
+    sent.entries().map(key)
 }
 
-/// What they are. Of a key that stands twice the last value counts.
+/// Each by its name. Of a name that stands twice the last one counts.
+pub(crate) fn entries_by_key(sent: &Sent) -> Vec<(&str, &[u8])> {
+    gathered(sent.entries().map(|entry| (name(entry), entry)))
+}
+
+/// What they are.
 pub(crate) fn values(sent: &Sent) -> Vec<(Key, Value)> {
-    crate::span::gathered(sent.entries().map(entry))
+    let made = |(key, entry): (&str, _)| (key.to_owned().into(), made(entry));
+    entries_by_key(sent).into_iter().map(made).collect()
 }
 
-fn entry(entry: &[u8]) -> (Key, Value) {
-    let (mut key, mut value) = ("", Value::Empty);
-    for field in Fields(entry) {
-        match field {
-            Ok((1, name)) => key = name.text().unwrap_or_default(),
-            Ok((2, Content::Bytes(content))) => merge(&mut value, content),
-            _ => {}
-        }
+/// What one is.
+pub(crate) fn value(entry: &[u8]) -> ValueRef<'_> {
+    let mut fields = entries(entry, 2);
+    let alone = fields.next().filter(|_| fields.next().is_none());
+    alone.and_then(plain).unwrap_or_else(|| ValueRef::Other(Cow::Owned(made(entry))))
+}
+
+/// A value of which nothing is to be made.
+fn plain(content: &[u8]) -> Option<ValueRef<'_>> {
+    let mut fields = Fields(content);
+    let field = fields.next()?.ok()?;
+    if fields.next().is_some() {
+        return None;
     }
-    (key.to_owned().into(), value)
+    match field {
+        (1, text) => text.text().ok().map(ValueRef::Text),
+        (2, Content::Varint(number)) => Some(ValueRef::Bool(number != 0)),
+        (3, Content::Varint(number)) => Some(ValueRef::Int(number.cast_signed())),
+        (4, Content::Fixed64(bits)) => Some(ValueRef::Double(f64::from_bits(bits))),
+        (7, Content::Bytes(bytes)) => Some(ValueRef::Bytes(bytes)),
+        _ => None,
+    }
+}
+
+fn made(entry: &[u8]) -> Value {
+    let mut value = Value::Empty;
+    entries(entry, 2).for_each(|content| merge(&mut value, content));
+    value
 }
 
 /// Reads a value into one, as protobuf merges: the last kind counts, and lists go on.
@@ -190,7 +257,7 @@ fn merge(value: &mut Value, content: &[u8]) {
                 }
             }
             Ok((6, Content::Bytes(map))) => {
-                let added = entries(map, 1).map(entry);
+                let added = entries(map, 1).map(|entry| (name(entry).to_owned(), made(entry)));
                 match value {
                     Value::Map(so_far) => added.for_each(|(key, value)| so_far.set(key, value)),
                     _ => *value = Value::Map(added.collect()),
@@ -206,20 +273,21 @@ fn merge(value: &mut Value, content: &[u8]) {
 
 /// Attributes as fields of that number: those that nobody has changed as they came.
 pub(super) fn write(field: u32, attributes: &Attributes, to: &mut Vec<u8>) {
-    let entry = |to: &mut Vec<u8>, key: &Key, value: &Value| {
-        nested(field, to, |to| {
-            text(1, key, to);
-            nested(2, to, |to| write_value(value, to));
-        });
-    };
     let (sent, added) = attributes.parts();
     match sent.map(|sent| sent.as_field(field)) {
-        Some(None) => attributes.iter().for_each(|(key, value)| entry(to, key, value)),
+        Some(None) => attributes.iter().for_each(|(key, value)| write_entry(field, key, value, to)),
         sent => {
             to.put_slice(sent.flatten().unwrap_or_default());
-            added.iter().for_each(|(key, value)| entry(to, key, value));
+            added.iter().for_each(|(key, value)| write_entry(field, key, value, to));
         }
     }
+}
+
+fn write_entry(field: u32, key: &str, value: &Value, to: &mut Vec<u8>) {
+    nested(field, to, |to| {
+        text(1, key, to);
+        nested(2, to, |to| write_value(value, to));
+    });
 }
 
 /// Which of its kinds a value is of is told even where it is nothing of that kind.

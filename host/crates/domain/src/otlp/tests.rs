@@ -8,6 +8,8 @@ use super::*;
 use crate::received::{Group, Origin, Received};
 use crate::span::{Attributes, Span, SpanKind, Value};
 use crate::time::Interval;
+use crate::value::ValueRef;
+use crate::value::tests::values;
 use crate::{SpanContext, SpanId, TraceId, UnixNanos};
 
 fn span(attributes: Attributes) -> Span {
@@ -29,19 +31,26 @@ fn received(attributes: &Attributes) -> Attributes {
 /// Something that is done to attributes. Keys are few, so that some are there.
 #[derive(Clone, Debug)]
 enum Act {
-    Set(String, i64),
+    Set(String, Value),
     Remove(String),
     Retain(String),
     Get(String),
+    Look,
     Copy,
+}
+
+/// What one look at each of them shows.
+fn seen(attributes: &Attributes) -> Vec<(&str, ValueRef<'_>)> {
+    attributes.entries().map(|entry| (entry.key, entry.value())).collect()
 }
 
 fn acts() -> impl Strategy<Value = Vec<Act>> {
     let act = prop_oneof![
-        ("[a-f]", any::<i64>()).prop_map(|(key, value)| Act::Set(key, value)),
+        ("[a-f]", values()).prop_map(|(key, value)| Act::Set(key, value)),
         "[a-f]".prop_map(Act::Remove),
         "[a-f]".prop_map(Act::Retain),
         "[a-f]".prop_map(Act::Get),
+        Just(Act::Look),
         Just(Act::Copy),
     ];
     prop::collection::vec(act, 0..8)
@@ -50,11 +59,10 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
 proptest! {
     #[test]
     fn attributes_that_came_are_as_those_that_were_set(
-        given in prop::collection::vec(("[a-f]", any::<i64>()), 0..6),
+        given in prop::collection::vec(("[a-f]", values()), 0..6),
         acts in acts(),
     ) {
-        let mut set: Attributes =
-            given.into_iter().map(|(key, value)| (key, Value::Int(value))).collect();
+        let mut set: Attributes = given.into_iter().collect();
         let mut came = received(&set);
         let (before, mut copies) = (set.clone(), Vec::new());
         let untouched = came.clone();
@@ -62,19 +70,20 @@ proptest! {
             match act {
                 Act::Set(key, value) => {
                     // By either way of setting one.
-                    set.set_named(&key, value.into());
+                    set.set_named(&key, value.clone());
                     came.set(key, value);
                 }
                 Act::Remove(key) => prop_assert_eq!(set.remove(&key), came.remove(&key)),
                 Act::Retain(key) => {
-                    set.retain(|named| named.as_ref() < key.as_str());
-                    came.retain(|named| named.as_ref() < key.as_str());
+                    set.retain(|named| named < key.as_str());
+                    came.retain(|named| named < key.as_str());
                 }
                 Act::Get(key) => {
                     prop_assert_eq!(set.get(&key), came.get(&key));
                     let wanted = |named: &[u8]| named == key.as_bytes();
                     prop_assert_eq!(set.has(wanted), came.has(wanted));
                 }
+                Act::Look => prop_assert_eq!(seen(&set), seen(&came)),
                 Act::Copy => copies.push((set.clone(), came.clone())),
             }
             // In the same order, and so they leave.
