@@ -10,7 +10,7 @@ mod request;
 mod span;
 mod wire;
 
-pub(crate) use self::attributes::{Sent, entries_by_key, keys, value, values};
+pub(crate) use self::attributes::{Sent, Unread, by_name, keys, values};
 pub use self::request::{Incoming, read, write, write_groups};
 pub use self::span::{HAS_IS_REMOTE, IS_REMOTE, SAMPLED, flags};
 pub use self::wire::{Content, Fields};

@@ -18,6 +18,7 @@ const LEAST_DEPTH: usize = 5;
 #[derive(Debug)]
 pub(crate) struct Sent {
     field: u32,
+    count: usize,
     bytes: Box<[u8]>,
 }
 
@@ -34,9 +35,9 @@ impl Sent {
     /// These, with another value in the place of one or without that one; none if none are left.
     pub(crate) fn with(&self, key: &str, value: Option<&Value>) -> Option<Self> {
         let mut value = value;
-        self.rewritten(|named, entry, to| {
+        self.rewritten(|named, whole, to| {
             if named != key.as_bytes() {
-                attribute(self.field, entry, to);
+                to.put_slice(whole);
             } else if let Some(value) = value.take() {
                 write_entry(self.field, key, value, to);
             }
@@ -45,26 +46,26 @@ impl Sent {
 
     /// Those of them whose name is to be kept; none if none are left.
     pub(crate) fn those(&self, mut keep: impl FnMut(&str) -> bool) -> Option<Self> {
-        self.rewritten(|key, entry, to| {
+        self.rewritten(|key, whole, to| {
             if str::from_utf8(key).is_ok_and(&mut keep) {
-                attribute(self.field, entry, to);
+                to.put_slice(whole);
             }
         })
     }
 
-    /// What is written for each of them, of which the name and the whole are given.
+    /// What is written for each of them, of which the name and the whole field are given.
     fn rewritten(&self, mut write: impl FnMut(&[u8], &[u8], &mut Vec<u8>)) -> Option<Self> {
         let mut bytes = Vec::with_capacity(self.bytes.len());
-        self.entries().for_each(|entry| write(key(entry), entry, &mut bytes));
-        let bytes = bytes.into_boxed_slice();
-        (!bytes.is_empty()).then_some(Self { field: self.field, bytes })
+        let (mut count, mut fields) = (0, Fields(&self.bytes));
+        loop {
+            let (from, before) = (fields.0, bytes.len());
+            let Some(Ok((_, Content::Bytes(entry)))) = fields.next() else { break };
+            let whole = from.get(..from.len() - fields.0.len()).unwrap_or_default();
+            write(pair(entry).0, whole, &mut bytes);
+            count += usize::from(bytes.len() > before);
+        }
+        (count > 0).then(|| Self { field: self.field, count, bytes: bytes.into_boxed_slice() })
     }
-}
-
-/// A field that holds an attribute.
-fn attribute(field: u32, entry: &[u8], to: &mut Vec<u8>) {
-    head(field, entry.len(), to);
-    to.put_slice(entry);
 }
 
 /// The messages in the fields of that number.
@@ -81,6 +82,7 @@ pub(super) struct Gathered {
     first: Option<usize>,
     end: usize,
     total: usize,
+    count: usize,
 }
 
 impl Gathered {
@@ -96,6 +98,7 @@ impl Gathered {
         self.first.get_or_insert(begins);
         self.end = end;
         self.total += end - begins;
+        self.count += 1;
         Ok(())
     }
 
@@ -107,11 +110,14 @@ impl Gathered {
             // Others stand between them.
             _ => {
                 let mut together = Vec::with_capacity(self.total);
-                entries(message, field).for_each(|entry| attribute(field, entry, &mut together));
+                for entry in entries(message, field) {
+                    head(field, entry.len(), &mut together);
+                    together.put_slice(entry);
+                }
                 together.into_boxed_slice()
             }
         };
-        Attributes::sent(Sent { field, bytes })
+        Attributes::sent(Sent { field, count: self.count, bytes })
     }
 }
 
@@ -182,36 +188,64 @@ fn check_value(
     Ok(())
 }
 
-/// The name of one. Of a field that stands there twice the last one counts.
-fn key(entry: &[u8]) -> &[u8] {
-    entries(entry, 1).last().unwrap_or_default()
+/// What an attribute is, where it is told.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Unread<'a> {
+    /// There.
+    Value(&'a [u8]),
+    /// Somewhere in its entry.
+    Entry(&'a [u8]),
 }
 
-fn name(entry: &[u8]) -> &str {
-    str::from_utf8(key(entry)).unwrap_or_default()
+/// The name of one, and what it is. Of a name that stands there twice the last one counts.
+fn pair(entry: &[u8]) -> (&[u8], Unread<'_>) {
+    let mut fields = Fields(entry);
+    match (fields.short(), fields.short(), fields.0) {
+        (Some((1, key)), Some((2, value)), []) => (key, Unread::Value(value)),
+        _ => (entries(entry, 1).last().unwrap_or_default(), Unread::Entry(entry)),
+    }
+}
+
+fn named(entry: &[u8]) -> (&str, Unread<'_>) {
+    let (key, value) = pair(entry);
+    (str::from_utf8(key).unwrap_or_default(), value)
 }
 
 /// Their names as they stand there, without anything being made of them.
 pub(crate) fn keys(sent: &Sent) -> impl Iterator<Item = &[u8]> {
-    sent.entries().map(key)
+    sent.entries().map(|entry| pair(entry).0)
 }
 
 /// Each by its name. Of a name that stands twice the last one counts.
-pub(crate) fn entries_by_key(sent: &Sent) -> Vec<(&str, &[u8])> {
-    gathered(sent.entries().map(|entry| (name(entry), entry)))
+pub(crate) fn by_name(sent: &Sent) -> Vec<(&str, Unread<'_>)> {
+    gathered(sent.count, sent.entries().map(named))
 }
 
 /// What they are.
 pub(crate) fn values(sent: &Sent) -> Vec<(Key, Value)> {
-    let made = |(key, entry): (&str, _)| (key.to_owned().into(), made(entry));
-    entries_by_key(sent).into_iter().map(made).collect()
+    by_name(sent).into_iter().map(|(key, value)| (key.to_owned().into(), value.made())).collect()
 }
 
-/// What one is.
-pub(crate) fn value(entry: &[u8]) -> ValueRef<'_> {
-    let mut fields = entries(entry, 2);
-    let alone = fields.next().filter(|_| fields.next().is_none());
-    alone.and_then(plain).unwrap_or_else(|| ValueRef::Other(Cow::Owned(made(entry))))
+impl<'a> Unread<'a> {
+    /// What it is, for a look.
+    pub(crate) fn read(self) -> ValueRef<'a> {
+        let plain = match self {
+            Self::Value(content) => plain(content),
+            Self::Entry(_) => None,
+        };
+        plain.unwrap_or_else(|| ValueRef::Other(Cow::Owned(self.made())))
+    }
+
+    fn made(self) -> Value {
+        let mut value = Value::Empty;
+        match self {
+            Self::Value(content) => merge(&mut value, content),
+            Self::Entry(entry) => {
+                entries(entry, 2).for_each(|content| merge(&mut value, content));
+            }
+        }
+        value
+    }
 }
 
 /// A value of which nothing is to be made.
@@ -231,12 +265,6 @@ fn plain(content: &[u8]) -> Option<ValueRef<'_>> {
     }
 }
 
-fn made(entry: &[u8]) -> Value {
-    let mut value = Value::Empty;
-    entries(entry, 2).for_each(|content| merge(&mut value, content));
-    value
-}
-
 /// Reads a value into one, as protobuf merges: the last kind counts, and lists go on.
 fn merge(value: &mut Value, content: &[u8]) {
     for field in Fields(content) {
@@ -246,18 +274,15 @@ fn merge(value: &mut Value, content: &[u8]) {
             Ok((3, Content::Varint(number))) => *value = Value::Int(number.cast_signed()),
             Ok((4, Content::Fixed64(bits))) => *value = Value::Double(f64::from_bits(bits)),
             Ok((5, Content::Bytes(list))) => {
-                let items = entries(list, 1).map(|item| {
-                    let mut value = Value::Empty;
-                    merge(&mut value, item);
-                    value
-                });
+                let items = entries(list, 1).map(|item| Unread::Value(item).made());
                 match value {
                     Value::List(so_far) => so_far.extend(items),
                     _ => *value = Value::List(items.collect()),
                 }
             }
             Ok((6, Content::Bytes(map))) => {
-                let added = entries(map, 1).map(|entry| (name(entry).to_owned(), made(entry)));
+                let added =
+                    entries(map, 1).map(named).map(|(key, value)| (key.to_owned(), value.made()));
                 match value {
                     Value::Map(so_far) => added.for_each(|(key, value)| so_far.set(key, value)),
                     _ => *value = Value::Map(added.collect()),

@@ -41,6 +41,25 @@ impl<'a> Iterator for Fields<'a> {
 impl<'a> Fields<'a> {
     #[inline]
     fn field(&mut self) -> Result<(u32, Content<'a>), Malformed> {
+        match self.short() {
+            Some((number, content)) => Ok((number, Content::Bytes(content))),
+            None => self.any_field(),
+        }
+    }
+
+    /// The next one, if it is as nearly all are: of a number below 16 and shorter than 128 bytes.
+    #[inline]
+    pub(super) fn short(&mut self) -> Option<(u32, &'a [u8])> {
+        let [key @ 0x08..0x80, length @ ..0x80, rest @ ..] = self.0 else { return None };
+        if key & 7 != WireType::LengthDelimited as u8 {
+            return None;
+        }
+        let (content, rest) = rest.split_at_checked(usize::from(*length))?;
+        self.0 = rest;
+        Some((u32::from(key >> 3), content))
+    }
+
+    fn any_field(&mut self) -> Result<(u32, Content<'a>), Malformed> {
         const BREAKS_OFF: Malformed = Malformed::Unreadable("it breaks off");
         let bytes = &mut self.0;
         let key = encoding::decode_key(bytes);

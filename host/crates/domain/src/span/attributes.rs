@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::otlp::{self, Sent};
+use crate::otlp::{self, Sent, Unread};
 use crate::value::{Value, ValueRef};
 
 /// Name of an attribute.
@@ -61,7 +61,7 @@ pub struct Entry<'a> {
 #[derive(Clone, Copy, Debug)]
 enum What<'a> {
     Made(&'a Value),
-    Sent(&'a [u8]),
+    Sent(Unread<'a>),
 }
 
 impl<'a> Entry<'a> {
@@ -74,7 +74,7 @@ impl<'a> Entry<'a> {
     pub fn value(&self) -> ValueRef<'a> {
         match self.what {
             What::Made(value) => value.into(),
-            What::Sent(entry) => otlp::value(entry),
+            What::Sent(unread) => unread.read(),
         }
     }
 }
@@ -182,10 +182,10 @@ impl Attributes {
     pub fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
         let made = self.sent.as_ref().and_then(|lazy| lazy.made.get());
         let sent = match &self.sent {
-            Some(lazy) if made.is_none() => otlp::entries_by_key(&lazy.sent),
+            Some(lazy) if made.is_none() => otlp::by_name(&lazy.sent),
             _ => Vec::new(),
         };
-        let sent = sent.into_iter().map(|(key, entry)| Entry { key, what: What::Sent(entry) });
+        let sent = sent.into_iter().map(|(key, unread)| Entry { key, what: What::Sent(unread) });
         let made = made.map_or(&[][..], Vec::as_slice).iter().chain(self.added.iter());
         sent.chain(made.map(Entry::made))
     }
@@ -239,16 +239,17 @@ const FEW: usize = 32;
 impl<K: Into<Key>> FromIterator<(K, Value)> for Attributes {
     /// As if each were set in turn, in linear time.
     fn from_iter<I: IntoIterator<Item = (K, Value)>>(pairs: I) -> Self {
-        gathered(pairs.into_iter().map(|(key, value)| (key.into(), value))).into()
+        let pairs = pairs.into_iter();
+        gathered(pairs.size_hint().0, pairs.map(|(key, value)| (key.into(), value))).into()
     }
 }
 
-/// These as if each were set in turn, in linear time.
+/// These, about so many, as if each were set in turn, in linear time.
 pub(crate) fn gathered<K: Clone + Eq + Hash, V>(
-    pairs: impl IntoIterator<Item = (K, V)>,
+    count: usize,
+    pairs: impl Iterator<Item = (K, V)>,
 ) -> Vec<(K, V)> {
-    let pairs = pairs.into_iter();
-    let mut all = Vec::with_capacity(pairs.size_hint().0);
+    let mut all = Vec::with_capacity(count);
     let mut places: HashMap<K, usize> = HashMap::new();
     for (key, value) in pairs {
         if all.len() < FEW {
