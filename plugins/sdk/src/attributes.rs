@@ -5,6 +5,8 @@
 //! References that point outside the arena, or at text that is not UTF-8, read as absent: they are the host's fault and
 //! no reason for a plugin to trap.
 
+use std::cell::Cell;
+
 use crate::bindings::lifecycle::{
     exports::tollgate::plugin::lifecycle::AttributeSelector,
     tollgate::plugin::types::{Slot, TextRef, ValueKind},
@@ -76,6 +78,19 @@ pub struct Keys<'a> {
     pub(crate) reads: &'a [AttributeSelector],
     /// Of the keys that only a prefix matched.
     pub(crate) found: &'a [Option<&'a str>],
+    pub(crate) hints: Option<&'a Hints>,
+}
+
+/// At which index names were found before: a plugin asks for the same few, span after span. A name has its place by where
+/// it lies, and what was found there counts only if it is the name that is asked for.
+#[derive(Debug, Default)]
+pub(crate) struct Hints([Cell<u32>; 8]);
+
+impl Hints {
+    pub(crate) fn of(&self, name: &str) -> Option<&Cell<u32>> {
+        let [place, ..] = (name.as_ptr().addr() / 8).to_le_bytes();
+        self.0.get(usize::from(place % 8))
+    }
 }
 
 /// The names of a call's own keys, looked at once and not for each attribute that has one.
@@ -85,6 +100,20 @@ pub(crate) fn names<'a>(keys: &[TextRef], arena: &'a [u8]) -> Vec<Option<&'a str
 
 impl<'a> Keys<'a> {
     fn find(self, name: &str) -> Option<u32> {
+        let hint = self.hints.and_then(|hints| hints.of(name));
+        if let Some(hint) = hint
+            && self.name(hint.get()).is_some_and(|known| is(known, name))
+        {
+            return Some(hint.get());
+        }
+        let index = self.search(name)?;
+        if let Some(hint) = hint {
+            hint.set(index);
+        }
+        Some(index)
+    }
+
+    fn search(self, name: &str) -> Option<u32> {
         let declared = self
             .reads
             .iter()
@@ -220,7 +249,7 @@ mod tests {
         let reads =
             [AttributeSelector::Prefix("app.".into()), AttributeSelector::Key("model".into())];
         let found = names(&[TextRef { offset: 0, length: 8 }], b"app.team");
-        let keys = Keys { reads: &reads, found: &found };
+        let keys = Keys { reads: &reads, found: &found, hints: Some(&Hints::default()) };
         let team = slot(FOUND_BY_PREFIX, ValueKind::Int, 7);
         let slots = [slot(1, ValueKind::Text, 3), team, team];
         let attributes = Attributes { slots: &slots, arena: b"gpt", keys };
@@ -235,10 +264,30 @@ mod tests {
     }
 
     #[test]
+    fn names_that_share_a_hint_are_found_each() {
+        let all: Vec<String> = (0..40).map(|n| format!("app.{n}")).collect();
+        let reads: Vec<_> =
+            all.iter().take(20).map(|name| AttributeSelector::Key(name.clone())).collect();
+        let found: Vec<_> = all.iter().skip(20).map(|name| Some(name.as_str())).collect();
+        let hints = Hints::default();
+        let keys = Keys { reads: &reads, found: &found, hints: Some(&hints) };
+        // The same memory holds one name after another, too.
+        let mut reused = String::new();
+        for name in all.iter().chain(all.iter().rev()) {
+            reused.replace_range(.., name);
+            for name in [name.as_str(), &reused] {
+                assert_eq!(keys.find(name).and_then(|index| keys.name(index)), Some(name));
+                assert_eq!(keys.find(name), keys.search(name));
+            }
+        }
+        assert_eq!(keys.find("app.40"), None);
+    }
+
+    #[test]
     fn broken_references_read_as_absent() {
         let reads = [AttributeSelector::Key("a".into())];
         let found = names(&[TextRef { offset: 0, length: 2 }], b"\xff\xff");
-        let keys = Keys { reads: &reads, found: &found };
+        let keys = Keys { reads: &reads, found: &found, hints: Some(&Hints::default()) };
         for bits in [u64::MAX, 1 << 32 | 2, 0x0000_0001_ffff_ffff, 2] {
             let slots = [
                 slot(0, ValueKind::Text, bits),

@@ -1,7 +1,7 @@
 //! Changes to spans, packed as they are made.
 
 use crate::{
-    attributes::{FOUND_BY_PREFIX, bytes_at},
+    attributes::{FOUND_BY_PREFIX, Hints, bytes_at},
     bindings::lifecycle::{
         exports::tollgate::plugin::lifecycle::AttributeSelector,
         tollgate::plugin::{
@@ -70,12 +70,14 @@ impl<'a, 'n> Edits<'a, 'n> {
 #[derive(Debug)]
 pub struct Packer<'n> {
     writes: &'n [AttributeSelector],
+    hints: Hints,
     list: EditList,
 }
 
 impl<'n> Packer<'n> {
     pub(crate) fn new(writes: &'n [AttributeSelector]) -> Self {
-        Self { writes, list: EditList { edits: Vec::new(), keys: Vec::new(), arena: Vec::new() } }
+        let list = EditList { edits: Vec::new(), keys: Vec::new(), arena: Vec::new() };
+        Self { writes, hints: Hints::default(), list }
     }
 
     pub(crate) fn finish(self) -> EditList {
@@ -92,10 +94,31 @@ impl<'n> Packer<'n> {
 
     /// The index of a key, which is added to the call's names when only a prefix allows it.
     fn index(&mut self, name: &str) -> Option<u32> {
-        let declared = self
-            .writes
-            .iter()
-            .position(|write| matches!(write, AttributeSelector::Key(key) if same(key.as_bytes(), name.as_bytes())));
+        let hint = self.hints.of(name)?.get();
+        if self.name(hint).is_some_and(|known| same(known, name.as_bytes())) {
+            return Some(hint);
+        }
+        let index = self.search(name)?;
+        self.hints.of(name)?.set(index);
+        Some(index)
+    }
+
+    fn name(&self, index: u32) -> Option<&[u8]> {
+        match index.checked_sub(FOUND_BY_PREFIX) {
+            Some(own) => {
+                bytes_at(&self.list.arena, *self.list.keys.get(usize::try_from(own).ok()?)?)
+            }
+            None => match self.writes.get(usize::try_from(index).ok()?)? {
+                AttributeSelector::Key(key) => Some(key.as_bytes()),
+                AttributeSelector::Prefix(_) => None,
+            },
+        }
+    }
+
+    fn search(&mut self, name: &str) -> Option<u32> {
+        let declared = self.writes.iter().position(
+            |w| matches!(w, AttributeSelector::Key(key) if same(key.as_bytes(), name.as_bytes())),
+        );
         if let Some(index) = declared {
             return u32::try_from(index).ok();
         }
@@ -169,5 +192,29 @@ impl From<i64> for crate::Value<'_> {
 impl From<f64> for crate::Value<'_> {
     fn from(number: f64) -> Self {
         Self::Double(number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_stands_once_however_often_it_is_named() {
+        let writes = [AttributeSelector::Prefix("app.".into()), AttributeSelector::Key("b".into())];
+        let mut packer = Packer::new(&writes);
+        let names: Vec<String> = (0..40).map(|n| format!("app.{n}")).collect();
+        let expected: Vec<_> = (0..40).map(|n| Some(n + FOUND_BY_PREFIX)).collect();
+        for _ in 0..2 {
+            let found: Vec<_> = names.iter().map(|name| packer.index(name)).collect();
+            assert_eq!(found, expected);
+        }
+        // The same memory holds one name after another, too.
+        let mut reused = String::new();
+        for (name, index) in [("app.7", Some(FOUND_BY_PREFIX + 7)), ("b", Some(1)), ("c", None)] {
+            reused.replace_range(.., name);
+            assert_eq!(packer.index(&reused), index, "{name}");
+        }
+        assert_eq!(packer.finish().keys.len(), 40);
     }
 }

@@ -6,7 +6,7 @@
 use crate::{
     Config, Context, CostModel, Edits, Enricher, Filter, Plugin, Usage, Verdict,
     arena::{self, Phase},
-    attributes::{Keys, names},
+    attributes::{Hints, Keys, names},
     bindings::{
         cost_model::exports::tollgate::plugin::cost_model as cost,
         enricher::exports::tollgate::plugin::attribute_enricher as enricher,
@@ -38,8 +38,8 @@ impl<P: Plugin> Instance<P> {
         Ok(Self { plugin: P::configure(config)?, info: P::describe().0 })
     }
 
-    fn keys<'a>(&'a self, found: &'a [Option<&'a str>]) -> Keys<'a> {
-        Keys { reads: &self.info.reads, found }
+    fn keys<'a>(&'a self, found: &'a [Option<&'a str>], hints: &'a Hints) -> Keys<'a> {
+        Keys { reads: &self.info.reads, found, hints: Some(hints) }
     }
 }
 
@@ -64,7 +64,8 @@ impl<P: CostModel> Instance<P> {
 impl<P: Enricher> Instance<P> {
     pub(crate) fn enrich(&self, ctx: &BatchContext, batch: &SpanBatch) -> EditList {
         let names = names(&ctx.keys, &ctx.arena);
-        let keys = self.keys(&names);
+        let hints = Hints::default();
+        let keys = self.keys(&names, &hints);
         let context = Context::of_spans(ctx, keys);
         let mut packer = Packer::new(&self.info.writes);
         for (index, span) in (0..).zip(spans(batch, keys)) {
@@ -77,7 +78,8 @@ impl<P: Enricher> Instance<P> {
 impl<P: Filter> Instance<P> {
     pub(crate) fn filter(&self, ctx: &BatchContext, batch: &SpanBatch) -> filter::Filtered {
         let names = names(&ctx.keys, &ctx.arena);
-        let keys = self.keys(&names);
+        let hints = Hints::default();
+        let keys = self.keys(&names, &hints);
         let context = Context::of_spans(ctx, keys);
         let mut packer = Packer::new(&self.info.writes);
         if self.plugin.batch(&context, spans(batch, keys)) == Verdict::Drop {

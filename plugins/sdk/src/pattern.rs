@@ -34,6 +34,13 @@ impl Pattern {
     /// Whether the whole of the name matches. Takes time in proportion to pattern times name at worst, whatever they are.
     pub fn matches(&self, name: &str) -> bool {
         let (pattern, name) = (self.text.as_bytes(), name.as_bytes());
+        // Most names are told apart by their beginning.
+        if let ([p, ..], [n, ..]) = (pattern, name)
+            && p != n
+            && !matches!(p, b'*' | b'?')
+        {
+            return false;
+        }
         match (self.kind, pattern) {
             (Kind::Literal, _) => same(pattern, name),
             (Kind::Prefix, [prefix @ .., _]) => {

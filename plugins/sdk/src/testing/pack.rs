@@ -67,7 +67,7 @@ impl Pack {
 /// Edits on their way out, readable.
 pub(super) fn changes(info: &PluginInfo, list: &EditList) -> Changes {
     let names = names(&list.keys, &list.arena);
-    let keys = Keys { reads: &info.0.writes, found: &names };
+    let keys = Keys { reads: &info.0.writes, found: &names, hints: None };
     list.edits
         .iter()
         .filter_map(|edit| {
