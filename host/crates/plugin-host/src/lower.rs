@@ -193,18 +193,19 @@ fn lower<'a>(
     arena: &mut Vec<u8>,
 ) -> u32 {
     let (mut passed, mut withheld) = (0, 0);
-    for (at, entry) in attributes.entries().enumerate() {
+    // By `for_each`, which asks once and not for each whether those that came are at their end.
+    attributes.entries().enumerate().for_each(|(at, entry)| {
         let is_room = passed < limits.attributes_per_span;
         let Some(key) = is_room.then(|| context.index(at, entry.key, reads)).flatten() else {
             withheld += 1;
-            continue;
+            return;
         };
         passed += 1;
         match entry.value() {
             ValueRef::Other(other) => many(key, &other, limits, slots, arena),
             one => slots.push(slot(key, one, limits, arena)),
         }
-    }
+    });
     count(withheld)
 }
 
