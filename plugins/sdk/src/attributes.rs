@@ -1,7 +1,7 @@
 //! Attributes as they come in: flat slots that point into an arena, made to look like a map.
 //!
 //! A key is looked up by name, or by its place in `PluginInfo::reads`: a [`Read`] costs one integer comparison per slot
-//! and no string is touched, a name costs a walk over the declared keys first. Declare few keys and either is cheap.
+//! and no string is touched, a name a walk over the declared keys, and a comparison for each span after that.
 //! References that point outside the arena, or at text that is not UTF-8, read as absent: they are the host's fault and
 //! no reason for a plugin to trap.
 
