@@ -7,6 +7,7 @@
 mod admin;
 mod admission;
 mod admit;
+mod behind;
 mod call;
 mod content;
 mod deliver;
@@ -71,6 +72,7 @@ pub use tollgate_telemetry::receive::{Encoding, GrpcCode, accepted, refused};
 pub use tollgate_tenancy::{BudgetStanding, KeyStanding, Limits, Standing, Used};
 pub use traces::TraceCounts;
 
+use behind::Behind;
 use content::Capture;
 use deliver::Courier;
 use exporters::ExporterMeter;
@@ -149,6 +151,8 @@ struct Inner {
 pub struct Delivery {
     couriers: JoinSet<Exporter>,
     closing: watch::Sender<bool>,
+    /// Goes last.
+    _threads: Behind,
 }
 
 /// Whether requests can be served.
@@ -268,6 +272,7 @@ impl Delivery {
         let names: Vec<&str> = exporters.iter().map(Exporter::name).collect();
         ledger.delivers_to(&names);
         let (closing, is_closing) = watch::channel(false);
+        let threads = Behind::new(exporters.len());
         let mut couriers = JoinSet::new();
         let mut meters = Vec::with_capacity(exporters.len());
         for exporter in exporters {
@@ -280,9 +285,9 @@ impl Delivery {
                 meter,
                 closing: is_closing.clone(),
             };
-            couriers.spawn(courier.run());
+            couriers.spawn_on(courier.run(), &threads.handle());
         }
-        (Self { couriers, closing }, meters)
+        (Self { couriers, closing, _threads: threads }, meters)
     }
 
     /// Delivers what is on record by now, as far as receivers take it, and hands the exporters back
