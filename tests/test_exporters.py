@@ -241,7 +241,7 @@ def test_what_nobody_waits_for_steps_back_behind_what_serves(gateway):
                 named, numbers = stat.read().rsplit(")", 1)
                 yield named.split("(", 1)[1], int(numbers.split()[16])
 
-    gateway.complete("What is a trace?")
+    gateway.complete(prompt="What is a trace?")
     nice = collections.defaultdict(set)
     for name, niceness in threads():
         nice[name].add(niceness)
