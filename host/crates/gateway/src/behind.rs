@@ -25,7 +25,7 @@ impl Behind {
         let runtime = Builder::new_multi_thread()
             .worker_threads(tasks.min(processors))
             .thread_name("delivery")
-            .on_thread_start(step_back)
+            .on_thread_start(step_back())
             .enable_all()
             .build();
         let told = |error| tracing::warn!(%error, "delivery has no threads of its own, and shares those that serve");
@@ -47,10 +47,17 @@ impl Drop for Behind {
     }
 }
 
-/// On Linux alone this is said of a thread, and not of the process.
-fn step_back() {
+/// What each does first. On Linux alone a priority is a thread's, and not the process's; a thread begins with that of the one
+/// that starts it, which may have stepped back already.
+fn step_back() -> impl Fn() + Send + Sync + 'static {
     #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::nice(NICE) {
-        tracing::debug!(%error, "a thread of delivery does not step back");
+    let own = rustix::process::getpriority_process(None);
+    move || {
+        #[cfg(target_os = "linux")]
+        if let Err(error) =
+            own.and_then(|own| rustix::process::setpriority_process(None, own + NICE))
+        {
+            tracing::debug!(%error, "a thread of delivery does not step back");
+        }
     }
 }
