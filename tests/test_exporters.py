@@ -1,7 +1,6 @@
 """Several exporters at once, files that rotate, receivers under TLS: read back by others' decoders, through kills."""
 
 import collections
-import contextlib
 import gzip
 import json
 import os
@@ -229,22 +228,3 @@ def test_a_table_that_is_wrong_stops_the_start_and_shows_no_secret(tmp_path):
         assert words in done.stderr
     assert "s3cret" not in done.stderr
     assert not os.path.exists(tmp_path / "data")
-
-
-def test_what_nobody_waits_for_steps_back_behind_what_serves(gateway):
-    """Delivery has threads of its own, of a lower priority than all others."""
-
-    def threads():
-        """Name and niceness of each."""
-        for task in os.scandir(f"/proc/{gateway.process.pid}/task"):
-            with contextlib.suppress(FileNotFoundError), open(f"{task.path}/stat") as stat:
-                named, numbers = stat.read().rsplit(")", 1)
-                yield named.split("(", 1)[1], int(numbers.split()[16])
-
-    gateway.complete(prompt="What is a trace?")
-    nice = collections.defaultdict(set)
-    for name, niceness in threads():
-        nice[name].add(niceness)
-    own = os.nice(0)
-    assert nice.pop("delivery") == {min(own + 5, 19)}
-    assert set.union(*nice.values()) == {own}, nice

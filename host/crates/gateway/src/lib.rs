@@ -7,7 +7,6 @@
 mod admin;
 mod admission;
 mod admit;
-mod behind;
 mod call;
 mod content;
 mod deliver;
@@ -72,7 +71,6 @@ pub use tollgate_telemetry::receive::{Encoding, GrpcCode, accepted, refused};
 pub use tollgate_tenancy::{BudgetStanding, KeyStanding, Limits, Standing, Used};
 pub use traces::TraceCounts;
 
-use behind::Behind;
 use content::Capture;
 use deliver::Courier;
 use exporters::ExporterMeter;
@@ -151,8 +149,6 @@ struct Inner {
 pub struct Delivery {
     couriers: JoinSet<Exporter>,
     closing: watch::Sender<bool>,
-    /// Goes last.
-    _threads: Behind,
 }
 
 /// Whether requests can be served.
@@ -272,7 +268,6 @@ impl Delivery {
         let names: Vec<&str> = exporters.iter().map(Exporter::name).collect();
         ledger.delivers_to(&names);
         let (closing, is_closing) = watch::channel(false);
-        let threads = Behind::new(exporters.len());
         let mut couriers = JoinSet::new();
         let mut meters = Vec::with_capacity(exporters.len());
         for exporter in exporters {
@@ -285,9 +280,9 @@ impl Delivery {
                 meter,
                 closing: is_closing.clone(),
             };
-            couriers.spawn_on(courier.run(), &threads.handle());
+            couriers.spawn(courier.run());
         }
-        (Self { couriers, closing, _threads: threads }, meters)
+        (Self { couriers, closing }, meters)
     }
 
     /// Delivers what is on record by now, as far as receivers take it, and hands the exporters back
