@@ -1,9 +1,9 @@
 //! Spans in OTLP's protobuf and back, without messages between: in this form they are sent, put on
 //! record and delivered.
 //!
-//! Attributes stay the bytes that they came in until somebody looks at them, and leave as these
-//! bytes if nobody changed them ([`crate::span::Attributes`]): most spans pass through without a
-//! value of theirs being made. What is read has been checked whole, so that nothing fails later.
+//! Attributes stay the bytes that they came in ([`crate::span::Attributes`]) and leave as these bytes,
+//! but for those that somebody changed: most spans pass through without a value of theirs being
+//! made. What is read has been checked whole, so that nothing fails later.
 
 mod attributes;
 mod request;

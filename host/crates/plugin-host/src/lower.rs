@@ -30,6 +30,8 @@ pub(crate) struct LoweredSpans<'a> {
     spans: Vec<types::Span>,
     slots: Vec<types::Slot>,
     arena: Vec<u8>,
+    /// Which of them have more attributes than are shown.
+    crowded: Vec<usize>,
     context: LoweredContext<'a>,
 }
 
@@ -52,6 +54,7 @@ impl<'a> LoweredSpans<'a> {
             spans: Vec::with_capacity(most),
             slots: Vec::with_capacity(most.saturating_mul(ATTRIBUTES).min(MOST_ATTRIBUTES)),
             arena: Vec::with_capacity(most.saturating_mul(TEXT).min(MOST_TEXT)),
+            crowded: Vec::new(),
             context: LoweredContext {
                 before: Vec::with_capacity(ATTRIBUTES),
                 ..LoweredContext::default()
@@ -68,7 +71,7 @@ impl<'a> LoweredSpans<'a> {
 
     /// Adds a span.
     pub fn push(&mut self, span: &'a Span, reads: &Selection, limits: &Limits) {
-        let withheld = lower(
+        let Left { withheld, is_crowded } = lower(
             &span.attributes,
             reads,
             limits,
@@ -76,6 +79,9 @@ impl<'a> LoweredSpans<'a> {
             &mut self.slots,
             &mut self.arena,
         );
+        if is_crowded {
+            self.crowded.push(self.spans.len());
+        }
         let (status, message) = match &span.status {
             SpanStatus::Unset => (types::Status::Unset, ""),
             SpanStatus::Ok => (types::Status::Ok, ""),
@@ -108,6 +114,11 @@ impl<'a> LoweredSpans<'a> {
             slots_end: count(self.slots.len()),
             withheld_attributes: withheld,
         });
+    }
+
+    /// Which of its spans have more attributes than are shown.
+    pub fn crowded(&self) -> &[usize] {
+        &self.crowded
     }
 
     /// Bytes so far.
@@ -183,7 +194,14 @@ fn is_same(a: &str, b: &str) -> bool {
     std::ptr::eq(a, b) || a == b
 }
 
-/// Lowers the attributes that are read; answers how many were withheld.
+/// What of the attributes of an item is not shown.
+struct Left {
+    withheld: u32,
+    /// Whether some are not since there are too many before them.
+    is_crowded: bool,
+}
+
+/// Lowers the attributes that are read.
 fn lower<'a>(
     attributes: &'a Attributes,
     reads: &Selection,
@@ -191,11 +209,12 @@ fn lower<'a>(
     context: &mut LoweredContext<'a>,
     slots: &mut Vec<types::Slot>,
     arena: &mut Vec<u8>,
-) -> u32 {
-    let (mut passed, mut withheld) = (0, 0);
+) -> Left {
+    let (mut passed, mut withheld, mut is_crowded) = (0, 0, false);
     // By `for_each`, which asks once and not for each whether those that came are at their end.
     attributes.entries().enumerate().for_each(|(at, entry)| {
         let is_room = passed < limits.attributes_per_span;
+        is_crowded |= !is_room;
         let Some(key) = is_room.then(|| context.index(at, entry.key, reads)).flatten() else {
             withheld += 1;
             return;
@@ -206,7 +225,7 @@ fn lower<'a>(
             one => slots.push(slot(key, one, limits, arena)),
         }
     });
-    count(withheld)
+    Left { withheld: count(withheld), is_crowded }
 }
 
 /// What is not of one of the kinds that a slot has.

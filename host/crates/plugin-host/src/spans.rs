@@ -94,7 +94,7 @@ pub(crate) fn filter<'a>(
             match ask_filter(loaded, batch, &chunk, false) {
                 Ok((verdicts, more)) => {
                     changes.extend(more);
-                    unseen.extend(not_shown(loaded, &chunk.places, &spans));
+                    unseen.extend(not_shown(loaded, &chunk, &spans));
                     let judged = chunk.places.iter().zip(verdicts);
                     judged
                         .filter(|(_, v)| !decided && *v == Verdict::Drop)
@@ -195,11 +195,11 @@ fn redact(edits: Vec<Vec<Change>>, spans: &mut [Span]) {
 }
 
 /// What a filter reads of these spans and was not shown, since they have too much of it.
-fn not_shown(filter: &Loaded, places: &[usize], spans: &[Span]) -> Vec<(usize, HashSet<String>)> {
+fn not_shown(filter: &Loaded, chunk: &Chunk<'_>, spans: &[Span]) -> Vec<(usize, HashSet<String>)> {
     let (reads, limits) = (&filter.described.reads, filter.limits());
-    let large = places.iter().filter_map(|place| Some((*place, spans.get(*place)?)));
-    large
-        .filter(|(_, span)| span.attributes.len() > limits.attributes_per_span)
+    let places = chunk.lowered.crowded().iter().filter_map(|at| chunk.places.get(*at));
+    let crowded = places.filter_map(|place| Some((*place, spans.get(*place)?)));
+    crowded
         .map(|(place, span)| {
             (place, unseen(&span.attributes, reads, limits).map(str::to_owned).collect())
         })

@@ -1,4 +1,4 @@
-//! Attributes and their values: checked as they come in, made when somebody looks at them.
+//! Attributes and their values: checked as they come in, read where they lie, made when somebody keeps one.
 
 use std::borrow::Cow;
 
@@ -18,6 +18,7 @@ const LEAST_DEPTH: usize = 5;
 #[derive(Debug)]
 pub(crate) struct Sent {
     field: u32,
+    /// How many, those of one name counted each: room for what is made of them.
     count: usize,
     bytes: Box<[u8]>,
 }
@@ -33,8 +34,7 @@ impl Sent {
     }
 
     /// These, with another value in the place of one or without that one; none if none are left.
-    pub(crate) fn with(&self, key: &str, value: Option<&Value>) -> Option<Self> {
-        let mut value = value;
+    pub(crate) fn with(&self, key: &str, mut value: Option<&Value>) -> Option<Self> {
         self.rewritten(|named, whole, to| {
             if named != key.as_bytes() {
                 to.put_slice(whole);
