@@ -42,10 +42,16 @@ struct LoweredContext<'a> {
     keys: Vec<types::TextRef>,
     places: HashMap<&'a str, u32>,
     arena: Vec<u8>,
-    /// What was found for the key that stood here in the item before: spans of one batch look alike, and comparing two
-    /// keys takes a tenth of the time of looking one up.
-    before: Vec<(&'a str, Option<u32>)>,
+    /// Of each group of items that look alike.
+    before: [Before<'a>; GROUPS],
 }
+
+/// What was found for the key that stood here in the item before: comparing two keys takes a tenth of the time of looking
+/// one up.
+type Before<'a> = Vec<(&'a str, Option<u32>)>;
+
+/// A request's own span and that of its call to another server take turns in a batch.
+const GROUPS: usize = 3;
 
 impl<'a> LoweredSpans<'a> {
     /// A call without items yet, and at most so many.
@@ -55,14 +61,12 @@ impl<'a> LoweredSpans<'a> {
             slots: Vec::with_capacity(most.saturating_mul(ATTRIBUTES).min(MOST_ATTRIBUTES)),
             arena: Vec::with_capacity(most.saturating_mul(TEXT).min(MOST_TEXT)),
             crowded: Vec::new(),
-            context: LoweredContext {
-                before: Vec::with_capacity(ATTRIBUTES),
-                ..LoweredContext::default()
-            },
+            context: LoweredContext::default(),
         };
         // Into the context's own arena, though written by the same code.
         let (mut slots, mut arena) = (Vec::new(), Vec::new());
-        lower(&resource.attributes, reads, limits, &mut lowered.context, &mut slots, &mut arena);
+        let context = &mut lowered.context;
+        lower(&resource.attributes, 0, reads, limits, context, &mut slots, &mut arena);
         shift(&mut slots, lowered.context.arena.len());
         lowered.context.arena.append(&mut arena);
         lowered.context.slots = slots;
@@ -73,6 +77,7 @@ impl<'a> LoweredSpans<'a> {
     pub fn push(&mut self, span: &'a Span, reads: &Selection, limits: &Limits) {
         let Left { withheld, is_crowded } = lower(
             &span.attributes,
+            group(span.kind),
             reads,
             limits,
             &mut self.context,
@@ -151,8 +156,14 @@ impl<'a> LoweredSpans<'a> {
 
 impl<'a> LoweredContext<'a> {
     /// Under which index the key at this place of an item goes in; none if it is not read.
-    fn index(&mut self, at: usize, key: &'a str, reads: &Selection) -> Option<u32> {
-        if let Some((known, index)) = self.before.get(at)
+    fn index(
+        &mut self,
+        before: &mut Before<'a>,
+        at: usize,
+        key: &'a str,
+        reads: &Selection,
+    ) -> Option<u32> {
+        if let Some((known, index)) = before.get(at)
             && is_same(known, key)
         {
             return *index;
@@ -162,10 +173,10 @@ impl<'a> LoweredContext<'a> {
             Selected::Prefix => self.place(key),
         });
         let found = (key, index);
-        match self.before.get_mut(at) {
+        match before.get_mut(at) {
             Some(known) => *known = found,
             // Places come in order, so this is the next one.
-            None => self.before.push(found),
+            None => before.push(found),
         }
         index
     }
@@ -201,9 +212,10 @@ struct Left {
     is_crowded: bool,
 }
 
-/// Lowers the attributes that are read.
+/// Lowers the attributes that are read, of an item of this group.
 fn lower<'a>(
     attributes: &'a Attributes,
+    group: usize,
     reads: &Selection,
     limits: &Limits,
     context: &mut LoweredContext<'a>,
@@ -211,11 +223,13 @@ fn lower<'a>(
     arena: &mut Vec<u8>,
 ) -> Left {
     let (mut passed, mut withheld, mut is_crowded) = (0, 0, false);
+    let mut before = context.before.get_mut(group).map(std::mem::take).unwrap_or_default();
     // By `for_each`, which asks once and not for each whether those that came are at their end.
     attributes.entries().enumerate().for_each(|(at, entry)| {
         let is_room = passed < limits.attributes_per_span;
         is_crowded |= !is_room;
-        let Some(key) = is_room.then(|| context.index(at, entry.key, reads)).flatten() else {
+        let Some(key) = is_room.then(|| context.index(&mut before, at, entry.key, reads)).flatten()
+        else {
             withheld += 1;
             return;
         };
@@ -225,6 +239,9 @@ fn lower<'a>(
             one => slots.push(slot(key, one, limits, arena)),
         }
     });
+    if let Some(place) = context.before.get_mut(group) {
+        *place = before;
+    }
     Left { withheld: count(withheld), is_crowded }
 }
 
@@ -345,6 +362,15 @@ fn shortened(text: &str, limit: usize) -> &str {
         end -= 1;
     }
     text.get(..end).unwrap_or_default()
+}
+
+/// Which spans are likely to have the same attributes in the same order.
+fn group(kind: SpanKind) -> usize {
+    match kind {
+        SpanKind::Internal | SpanKind::Unspecified => 0,
+        SpanKind::Server | SpanKind::Consumer => 1,
+        SpanKind::Client | SpanKind::Producer => 2,
+    }
 }
 
 fn kind(kind: SpanKind) -> types::SpanKind {

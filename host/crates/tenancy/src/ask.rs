@@ -3,6 +3,7 @@
 //! All names of one tenant begin with the same tag in braces, which Redis Cluster takes for the
 //! whole: `{acme}:t`, `{acme}:k:ID`, `{acme}:m:MODEL`, `{acme}:b:t:USD:day:2026-11-26`.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use tollgate_domain::{Money, UnixNanos};
@@ -28,7 +29,7 @@ pub(crate) fn ask(principal: &Principal, model: &str, draw: Draw, now: UnixNanos
     let mut scopes = Vec::new();
     let mut add = |scope, name: &str, limits: Limits| {
         if !limits.is_empty() {
-            scopes.push(AskedScope { scope, name: format!("{tag}:{name}"), limits });
+            scopes.push(AskedScope { scope, name: [&tag, ":", name].concat(), limits });
         }
     };
     if let Some(key) = &principal.key {
@@ -37,7 +38,7 @@ pub(crate) fn ask(principal: &Principal, model: &str, draw: Draw, now: UnixNanos
     add(Scope::Tenant, "t", allotment.limits);
     let of_model = rules.model(model);
     if !of_model.is_empty() {
-        add(Scope::Model, &format!("m:{}", plain(model)), of_model);
+        add(Scope::Model, &["m:", &plain(model)].concat(), of_model);
     }
     let mut budgets = Vec::new();
     if let Some(key) = &principal.key {
@@ -96,28 +97,32 @@ pub(crate) fn key_budgets<'a>(
 fn asked(tag: &str, scope: Scope, name: &str, budget: &Budget, now: UnixNanos) -> AskedBudget {
     let period = Period::of(budget.per, now);
     let (currency, per) = (budget.amount.currency, budget.per.name());
-    let name = format!("{tag}:b:{name}:{currency}:{per}:{}", period.label());
+    let name = [tag, ":b:", name, ":", currency.code(), ":", per, ":", &period.label()].concat();
     AskedBudget { scope, name, budget: *budget, period, estimate: 0 }
 }
 
 pub(crate) fn key_name(id: &str) -> String {
-    format!("k:{id}")
+    ["k:", id].concat()
 }
 
 /// `{acme}`; of nobody `{~}`, which no name is written as.
 pub(crate) fn tag(tenant: Option<&str>) -> String {
     match tenant {
-        Some(tenant) => format!("{{{}}}", plain(tenant)),
+        Some(tenant) => ["{", &plain(tenant), "}"].concat(),
         None => "{~}".to_owned(),
     }
 }
 
 /// A name of any characters as one of letters, digits and `-_.%` that no other name has: what is
 /// something else is written in hex, and what is long is a digest.
-fn plain(name: &str) -> String {
+fn plain(name: &str) -> Cow<'_, str> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if name.len() <= NAME_BYTES && name.bytes().all(is_plain) {
+        return Cow::Borrowed(name);
+    }
     let mut text = String::with_capacity(name.len());
     for byte in name.bytes().take(NAME_BYTES + 1) {
-        if byte.is_ascii_alphanumeric() || b"-_.".contains(&byte) {
+        if is_plain(byte) {
             text.push(char::from(byte));
         } else {
             let _ = write!(text, "%{byte:02x}");
@@ -125,9 +130,9 @@ fn plain(name: &str) -> String {
     }
     if name.len() > NAME_BYTES || text.len() > NAME_BYTES {
         // A percent sign alone is no hex, so no short name looks like it.
-        return format!("%{}", Digest::of(name));
+        return format!("%{}", Digest::of(name)).into();
     }
-    text
+    text.into()
 }
 
 #[cfg(test)]
