@@ -19,6 +19,17 @@ from conftest import ROOT, Gateway, environment, free_port, replace_file, until
 
 CHAT = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "What does a plugin do?"}], "max_tokens": 12, "seed": 7}
 ROUTE = "/v1/chat/completions"
+# Of a token in and one out, in the price list that comes with the gateway.
+PRICES = {"gpt-4o-mini": ("0.00000015", "0.0000006"), "mistral-7b": ("0.0000001", "0.0000002"), "llama-3-8b": ("0.0000001", "0.0000002")}
+
+
+def cost_of(model, tokens_in, tokens_out):
+    of_input, of_output = map(Decimal, PRICES[model])
+    return of_input * tokens_in + of_output * tokens_out
+
+
+def amount(attributes):
+    return Decimal(attributes["tollgate.cost.amount"])
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +64,38 @@ def test_a_request_is_forwarded_priced_and_traced_as_one(front, second):
     assert attributes["gen_ai.provider.name"] == "other" and attributes["gen_ai.response.id"] == told["id"]
     assert attributes["llm.prompt_tokens"] == told["usage"]["prompt_tokens"]
     assert attributes["tollgate.cost.amount"] == told["cost"]["amount"] and attributes["tollgate.tenant"] == "acme"
+    # By the model that was asked there, not by what the client calls it.
+    used = told["usage"]
+    assert amount(attributes) == cost_of("mistral-7b", used["prompt_tokens"], used["completion_tokens"])
     # The other server's own spans join the tree below the call.
     theirs = second.root_span(root["trace_id"])
     assert theirs["parent_span_id"] == client["span_id"]
+
+
+TABLE = """[[plugin]]
+file = "cost-per-token.wasm"
+[plugin.config]
+%s
+models = [{ match = "gpt-4o-mini", input = "$1/M", output = "$1/M" }]
+"""
+
+
+@pytest.mark.parametrize(
+    ("resolved", "price_by", "told"),
+    [
+        ("mistral-7b", "", ("unpriced", None)),
+        ("gpt-4o-mini-2024-07-18", "", ("priced", "0.00012")),
+        ("mistral-7b", 'price_by = "request"', ("priced", "0.00012")),
+    ],
+)
+def test_an_alias_has_a_price_only_where_the_operator_says_so(front, scripted, resolved, price_by, told):
+    server = scripted(lambda connection, _: send_json(connection, ANSWER))
+    table = to(server) | {"models": [{"as": "gpt-4o-mini", "name": resolved}]}
+    gateway = front(table, plugins=("cost-per-token",), plugins_toml=TABLE % price_by)
+    answer = gateway.http.post(ROUTE, json=CHAT)
+    attributes = gateway.root_span(answer.headers["x-tollgate-trace-id"])["attributes"]
+    assert (attributes["tollgate.cost.status"], attributes.get("tollgate.cost.amount")) == told
+    assert attributes.get("tollgate.cost.reason") == (None if told[1] else "unknown_model")
 
 
 def test_a_stream_costs_what_the_plain_answer_costs(front, second):
@@ -140,7 +180,9 @@ def test_the_next_backend_answers_when_the_first_does_not(front, second, stream)
             break
     (event,) = client["events"]
     assert event["name"] == "tollgate.upstream.retry" and event["attributes"]["tollgate.upstream.retry.backend"] == "away"
-    assert root["attributes"]["tollgate.cost.status"] == "priced"
+    attributes = root["attributes"]
+    assert attributes["tollgate.cost.status"] == "priced"
+    assert amount(attributes) == cost_of("mistral-7b", attributes["llm.prompt_tokens"], attributes["llm.completion_tokens"])
 
 
 def test_the_model_here_answers_when_no_backend_does(front):
@@ -149,8 +191,10 @@ def test_the_model_here_answers_when_no_backend_does(front):
     answer = gateway.http.post(ROUTE, json=CHAT)
     assert answer.status_code == 200 and answer.json()["text"].strip()
     root = gateway.root_span(answer.headers["x-tollgate-trace-id"])
-    assert root["attributes"]["gen_ai.provider.name"] == "tollgate"
-    assert root["attributes"]["tollgate.cost.status"] == "priced"
+    attributes = root["attributes"]
+    assert attributes["gen_ai.provider.name"] == "tollgate" and attributes["tollgate.cost.status"] == "priced"
+    # By the name that it answers to, as the tutorial prices it.
+    assert amount(attributes) == cost_of("gpt-4o-mini", attributes["llm.prompt_tokens"], attributes["llm.completion_tokens"])
 
 
 def test_a_request_takes_from_its_limits_once_whoever_answers(front, tmp_path):
