@@ -396,6 +396,51 @@ def test_a_killed_gateway_bills_the_backend_that_was_asked_last(front, scripted,
     assert attributes["tollgate.cost.status"] == "estimated" and (attributes["llm.completion_tokens"] > 0) == speaks
 
 
+IN_FLIGHT = {"model": "gpt-4o-mini", "prompt": "Tell me everything about spans.", "max_tokens": 400, "ignore_eos": True, "temperature": 2.0}
+
+
+@pytest.mark.parametrize("works", ["the backend", "the model here"])
+def test_with_a_model_here_too_a_killed_gateway_has_the_request_on_record(front, scripted, works):
+    asked = threading.Event()
+
+    def script(connection, _):
+        asked.set()
+        time.sleep(60)
+
+    server = scripted(script) if works == "the backend" else refuses()
+    gateway = front(to(server), arguments=["--model", "demo"])
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    headers = {"traceparent": f"00-{trace}-00f067aa0ba902b7-01"}
+    begun = threading.Event()
+
+    def ask():
+        try:
+            with gateway.http.stream("POST", "/v1/completions", json=IN_FLIGHT | {"stream": True}, headers=headers) as answer:
+                for count, _ in enumerate(answer.iter_lines()):
+                    if count == 10:
+                        begun.set()
+        except httpx.TransportError:
+            pass
+
+    threading.Thread(target=ask, daemon=True).start()
+    assert (asked if works == "the backend" else begun).wait(30)
+    ledger = sqlite3.connect(f"file:{gateway.data / 'ledger' / 'ledger-00000001.sqlite'}?mode=ro", uri=True)
+    until(lambda: ledger.execute("SELECT count(*) FROM in_flight").fetchone()[0], seconds=30, what="the start")
+    gateway.kill()
+    again = front(to(refuses()), arguments=["--model", "demo"])
+    attributes = again.root_span(trace)["attributes"]
+    assert attributes["tollgate.outcome"] == "aborted"
+    assert ledger.execute("SELECT count(*) FROM entry WHERE kind = 'started'").fetchone()[0] == 1
+    ledger.close()
+    if works == "the backend":
+        assert attributes["gen_ai.provider.name"] == "other" and attributes["gen_ai.response.model"] == "mistral-7b"
+    else:
+        assert attributes["gen_ai.provider.name"] == "tollgate" and "tollgate.backend" not in attributes
+        tokens = attributes["llm.prompt_tokens"], attributes["llm.completion_tokens"]
+        assert tokens[1] > 0 and attributes["tollgate.cost.status"] == "priced"
+        assert amount(attributes) == cost_of("gpt-4o-mini", *tokens)
+
+
 @pytest.fixture(scope="module")
 def mlx(tmp_path_factory):
     """The server of mlx-lm, which is not ours, with our demo model."""

@@ -85,8 +85,12 @@ pub(crate) fn head(exchange: &Exchange) -> ForwardedHead {
 }
 
 /// The call as it goes on record with the start: of the first who is asked, and who may be asked after
-/// it.
-pub(crate) fn planned_call(route: &Route, arrived: &Moment) -> Option<UpstreamCall> {
+/// it, the model here (`fallback`) as the last.
+pub(crate) fn planned_call(
+    route: &Route,
+    fallback: Option<ServedBy>,
+    arrived: &Moment,
+) -> Option<UpstreamCall> {
     let planned = |candidate: &Candidate| PlannedCall {
         backend: candidate.backend().to_owned(),
         server: server(candidate),
@@ -97,7 +101,9 @@ pub(crate) fn planned_call(route: &Route, arrived: &Moment) -> Option<UpstreamCa
     };
     let candidates = route.candidates();
     let first = candidates.first()?;
-    let several = Some(candidates).filter(|candidates| candidates.len() > 1).unwrap_or_default();
+    let here = fallback.map(PlannedCall::here);
+    let several = candidates.len() > 1 || here.is_some();
+    let several = Some(candidates).filter(|_| several).unwrap_or_default();
     Some(UpstreamCall {
         backend: first.backend().to_owned(),
         server: Some(server(first)),
@@ -105,7 +111,7 @@ pub(crate) fn planned_call(route: &Route, arrived: &Moment) -> Option<UpstreamCa
         status: None,
         response_id: None,
         failed: Vec::new(),
-        planned: several.iter().map(planned).collect(),
+        planned: several.iter().map(planned).chain(here).collect(),
     })
 }
 
