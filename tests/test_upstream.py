@@ -341,7 +341,46 @@ def test_a_client_that_leaves_while_the_second_backend_works_leaves_its_name(fro
     assert client["attributes"]["server.port"] == int(server.url.rsplit(":", 1)[1])
     (event,) = client["events"]
     assert event["attributes"]["tollgate.upstream.retry.backend"] == "away"
-    assert root["attributes"]["tollgate.cost.reason"] == "not_served"
+    # It reads the prompt, and bills it, whether anybody waits or not.
+    attributes = root["attributes"]
+    assert attributes["tollgate.usage.source"] == attributes["tollgate.cost.status"] == "estimated"
+    # By the tokenizer of the model there: "What does a plugin do?", and what a template puts around it.
+    assert (attributes["llm.prompt_tokens"], attributes["llm.completion_tokens"]) == (13, 0)
+    assert amount(attributes) == cost_of("llama-3-8b", 13, 0)
+
+
+def test_who_leaves_while_no_backend_works_pays_nothing(front, scripted):
+    busy = scripted(lambda connection, _: send_json(connection, {}, "503 Service Unavailable", "retry-after: 4\r\n"))
+    gateway = front(to(busy, retries=1))
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    with pytest.raises(httpx.ReadTimeout):
+        gateway.http.post(ROUTE, json=CHAT, headers={"traceparent": f"00-{trace}-00f067aa0ba902b7-01"}, timeout=2)
+    attributes = gateway.root_span(trace)["attributes"]
+    assert attributes["tollgate.outcome"] == "client_gone" and attributes["tollgate.cost.reason"] == "not_served"
+    assert attributes["tollgate.usage.source"] == "estimated" and len(busy.heads) == 1
+
+
+def test_leaving_before_the_first_byte_again_and_again_does_not_evade_a_budget(front, scripted, tmp_path):
+    keys = tmp_path / "keys.toml"
+    # Each question is some 2,000 tokens, 0.0002 USD.
+    replace_file(keys, '[[tenant]]\nname = "acme"\n[[tenant.budget]]\namount = "0.001"\ncurrency = "USD"\nper = "day"\n')
+    server = scripted(lambda connection, _: time.sleep(60))
+    env = {"TOLLGATE_KEYS": "acme:a-secret-of-the-environment"}
+    gateway = front(to(server), arguments=["--keys-file", keys], env=env)
+    headers = {"authorization": "Bearer a-secret-of-the-environment"}
+    long = CHAT | {"messages": [{"role": "user", "content": "a word and " * 700}]}
+
+    def leaves():
+        asked = len(server.heads)
+        try:
+            answer = gateway.http.post(ROUTE, json=long, headers=headers, timeout=1)
+        except httpx.ReadTimeout:
+            assert len(server.heads) == asked + 1
+            return 0
+        return answer.status_code
+
+    refused = until(leaves, 60, "the end of the budget")
+    assert refused == 429 and 3 <= len(server.heads) <= 6
 
 
 def test_a_request_that_times_out_at_the_second_backend_names_it(front, scripted):
@@ -394,6 +433,9 @@ def test_a_killed_gateway_bills_the_backend_that_was_asked_last(front, scripted,
     root, _ = names_the_second(again, trace, "aborted")
     attributes = root["attributes"]
     assert attributes["tollgate.cost.status"] == "estimated" and (attributes["llm.completion_tokens"] > 0) == speaks
+    # The prompt is read before the first byte comes.
+    tokens = attributes["llm.prompt_tokens"], attributes["llm.completion_tokens"]
+    assert tokens[0] > 0 and amount(attributes) == cost_of("llama-3-8b", *tokens)
 
 
 IN_FLIGHT = {"model": "gpt-4o-mini", "prompt": "Tell me everything about spans.", "max_tokens": 400, "ignore_eos": True, "temperature": 2.0}

@@ -8,7 +8,7 @@ use tollgate_domain::record::{Asked, Operation, Record, ServedBy};
 use tollgate_domain::time::Interval;
 use tollgate_domain::upstream::UpstreamCall;
 use tollgate_domain::usage::UsageSource;
-use tollgate_domain::{ErrorKind, Usage};
+use tollgate_domain::{ErrorKind, TokenUsage, Usage};
 use tollgate_ledger::Ticket;
 use tollgate_plugin_host::{NotAdmitted, PluginSet};
 use tollgate_upstream::{Candidate, Exchange, Route, Trail, Tried, Upstreams};
@@ -44,8 +44,9 @@ pub(crate) enum Work {
     Here { working: Box<Working> },
     /// Another server answers it.
     Elsewhere { exchange: Box<Exchange>, question: Box<Question> },
-    /// No server answered, or none in a way that can be passed on, or the client did not wait.
-    Nowhere { refusal: Option<Refusal> },
+    /// No server answered, or none in a way that can be passed on, or the client did not wait. `asked`: what a server was at
+    /// work on then.
+    Nowhere { refusal: Option<Refusal>, asked: Option<Box<Question>> },
 }
 
 /// Who answers in this process, what it is asked, and as which of its models.
@@ -84,7 +85,7 @@ impl Work {
             Self::Elsewhere { exchange, question } => {
                 tap::upstream::run(*exchange, &question, tap).await
             }
-            Self::Nowhere { refusal } => unanswered(refusal),
+            Self::Nowhere { refusal, asked } => unanswered(refusal, asked.as_deref()),
         }
     }
 }
@@ -175,7 +176,9 @@ impl Inner {
         };
         let fallback = self.here(call, &request.asked.model);
         let planned = forward::planned_call(&route, fallback.map(by_here), &request.arrived);
-        let record = request.aborted(&usage, None, planned);
+        // What the server reads is used, also if it is the last that is heard of it.
+        let tokens = TokenUsage { input: most.0, ..TokenUsage::default() };
+        let record = request.aborted(&Usage { tokens, ..usage.clone() }, None, planned);
         // The backend works meanwhile; nothing of it goes out before this commit.
         let starting = async {
             let ticket = self.started(record, plugins).await?;
@@ -188,6 +191,12 @@ impl Inner {
             (usage.provider, usage.response_model) =
                 (last.provider().to_owned(), last.model().to_owned());
         }
+        let question = Box::new(Question {
+            operation: request.operation,
+            model: usage.response_model.clone(),
+            forward,
+            prompt_tokens: most.0,
+        });
         let refusal = match answered {
             Ok(Some(exchange)) if forward::turns_us_away(exchange.head().status) => {
                 let head = exchange.head();
@@ -199,14 +208,7 @@ impl Inner {
                 Some(forward::turned_away())
             }
             Ok(Some(exchange)) => {
-                let question = Question {
-                    operation: request.operation,
-                    model: usage.response_model.clone(),
-                    forward,
-                    prompt_tokens: most.0,
-                };
-                let (exchange, question) = (Box::new(exchange), Box::new(question));
-                let work = Work::Elsewhere { exchange, question };
+                let work = Work::Elsewhere { exchange: Box::new(exchange), question };
                 let tokenize = None;
                 return Ok(Admitted {
                     work,
@@ -235,9 +237,13 @@ impl Inner {
                     (usage, tokenize, submitted) = (own, Some(read), Instant::now());
                     Work::Here { working: Box::new(working) }
                 }
-                Err(refusal) => Work::Nowhere { refusal: Some(refusal) },
+                Err(refusal) => Work::Nowhere { refusal: Some(refusal), asked: None },
             },
-            (refusal, _) => Work::Nowhere { refusal },
+            (None, _) => {
+                let asked = tried.asking.is_some().then_some(question);
+                Work::Nowhere { refusal: None, asked }
+            }
+            (refusal, None) => Work::Nowhere { refusal, asked: None },
         };
         Ok(Admitted { work, tried, usage, tokenize, submitted, ticket, terms, content })
     }

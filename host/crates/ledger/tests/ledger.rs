@@ -140,6 +140,29 @@ async fn what_was_in_flight_elsewhere_is_of_who_was_asked_last() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_start_says_is_read_counts_until_more_is_known() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = open(folder.path()).ledger;
+    let mut record = started(0);
+    record.usage.as_mut().unwrap().tokens.input = 9;
+    let mut call = planned(&["a", "b"]);
+    let here = ServedBy { provider: "tollgate".to_owned(), model: "here-model".to_owned() };
+    call.planned.push(PlannedCall::here(here));
+    record.upstream = Some(call);
+    let mut tickets = Vec::new();
+    for place in [None, Some(1), Some(2)] {
+        let ticket = ledger.start(&record, "set").await.unwrap();
+        place.into_iter().for_each(|place| ticket.asks(place));
+        tickets.push(ticket);
+    }
+    let image = crash_image(folder.path());
+    let interrupted = open(image.path()).interrupted;
+    let input = interrupted.iter().map(|found| found.record.usage.as_ref().unwrap().tokens.input);
+    // The model here tells itself what it has read, by its own tokenizer.
+    assert_eq!(input.collect::<Vec<_>>(), [9, 9, 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn files_follow_each_other_and_carry_over_what_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let small = || LedgerSettings { partition_bytes: 1, ..settings(folder.path()) };

@@ -29,6 +29,14 @@ pub(crate) struct Question {
     pub(crate) prompt_tokens: u64,
 }
 
+impl Question {
+    /// Tokens of the prompt, by the tokenizer that is closest.
+    fn count(&self) -> u64 {
+        let prompt = forward::prompt(self.operation, &self.forward.body);
+        forward::estimated_tokens(&self.model, &prompt)
+    }
+}
+
 /// Passes the answer on until it ends or the client is gone, which closes the connection to the
 /// backend, by which it learns that nobody wants the rest.
 pub(crate) async fn run(mut exchange: Exchange, question: &Question, tap: Tap<'_>) -> Tapped {
@@ -107,9 +115,7 @@ fn count(account: &Account, question: &Question, reported: Option<TokenUsage>) -
     if let Some(usage) = reported {
         return TokenUsage { output: usage.output.max(output), ..usage };
     }
-    let prompt = forward::prompt(question.operation, &question.forward.body);
-    let input = forward::estimated_tokens(&question.model, &prompt);
-    TokenUsage { input, output, ..TokenUsage::default() }
+    TokenUsage { input: question.count(), output, ..TokenUsage::default() }
 }
 
 /// The phases that the backend reports, or that can be seen from here.
@@ -171,15 +177,17 @@ fn broken(error: &UpstreamError) -> Refusal {
     Refusal::new(kind, message)
 }
 
-/// What came of a request that no backend answered.
-pub(crate) fn unanswered(failure: Option<Refusal>) -> Tapped {
+/// What came of a request that no backend answered. `asked`: what one was at work on when the client left. It has read the
+/// prompt, or soon will have, and bills it.
+pub(crate) fn unanswered(failure: Option<Refusal>, asked: Option<&Question>) -> Tapped {
+    let input = asked.map_or(0, |question| block_in_place(|| question.count()));
     Tapped {
         whole: false,
-        served: false,
+        served: asked.is_some(),
         reasons: Vec::new(),
         failure,
-        tokens: TokenUsage::default(),
-        source: UsageSource::Reported,
+        tokens: TokenUsage { input, ..TokenUsage::default() },
+        source: UsageSource::Estimated,
         compute: None,
         engine: None,
         times: Times { ended: Some(Instant::now()), ..Times::default() },
