@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 
 import httpx
@@ -206,6 +207,45 @@ def test_a_request_takes_from_its_limits_once_whoever_answers(front, tmp_path):
     assert [answer.status_code for answer in answers] == [200, 200, 429]
 
 
+BUDGET = '[[tenant]]\nname = "acme"\n[[tenant.budget]]\namount = "0.001"\ncurrency = "USD"\nper = "day"\n'
+
+
+@pytest.fixture
+def acme(front, tmp_path):
+    """A gateway in front of these backends that has a tenant with a budget, and what its requests show."""
+
+    def start(*tables):
+        replace_file(tmp_path / "keys.toml", BUDGET)
+        env = {"TOLLGATE_KEYS": "acme:a-secret-of-the-environment"}
+        gateway = front(*tables, arguments=["--keys-file", tmp_path / "keys.toml"], env=env)
+        gateway.http.headers["authorization"] = "Bearer a-secret-of-the-environment"
+        return gateway
+
+    return start
+
+
+@pytest.mark.parametrize(
+    ("path", "many"),
+    [("/v1/chat/completions", {"messages": CHAT["messages"], "n": 128}), ("/v1/completions", {"prompt": ["Hi"] * 64, "n": 2})],
+)
+def test_many_answers_to_one_request_do_not_overrun_a_budget(acme, scripted, path, many):
+    usage = {"prompt_tokens": 10, "completion_tokens": 128 * 12, "total_tokens": 10 + 128 * 12}
+
+    def script(connection, _):
+        time.sleep(0.5)
+        send_json(connection, ANSWER | {"usage": usage})
+
+    server = scripted(script)
+    gateway = acme(to(server))
+    with ThreadPoolExecutor(24) as pool:
+        ask = {"model": "gpt-4o-mini", "max_tokens": 12} | many
+        answers = list(pool.map(lambda _: gateway.http.post(path, json=ask), range(24)))
+    served = [answer for answer in answers if answer.status_code == 200]
+    assert {answer.status_code for answer in answers} == {200, 429} and len(served) == len(server.heads) == 3
+    spent = sum(Decimal(answer.json()["cost"]["amount"]) for answer in served)
+    assert spent == 3 * cost_of("mistral-7b", 10, 128 * 12) <= Decimal("0.001")
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_without_any_backend_there_is_an_error_and_a_record(front, stream):
     gateway = front(to(refuses(), "away"))
@@ -360,20 +400,16 @@ def test_who_leaves_while_no_backend_works_pays_nothing(front, scripted):
     assert attributes["tollgate.usage.source"] == "estimated" and len(busy.heads) == 1
 
 
-def test_leaving_before_the_first_byte_again_and_again_does_not_evade_a_budget(front, scripted, tmp_path):
-    keys = tmp_path / "keys.toml"
-    # Each question is some 2,000 tokens, 0.0002 USD.
-    replace_file(keys, '[[tenant]]\nname = "acme"\n[[tenant.budget]]\namount = "0.001"\ncurrency = "USD"\nper = "day"\n')
+def test_leaving_before_the_first_byte_again_and_again_does_not_evade_a_budget(acme, scripted):
     server = scripted(lambda connection, _: time.sleep(60))
-    env = {"TOLLGATE_KEYS": "acme:a-secret-of-the-environment"}
-    gateway = front(to(server), arguments=["--keys-file", keys], env=env)
-    headers = {"authorization": "Bearer a-secret-of-the-environment"}
+    gateway = acme(to(server))
+    # Some 2,000 tokens, 0.0002 USD.
     long = CHAT | {"messages": [{"role": "user", "content": "a word and " * 700}]}
 
     def leaves():
         asked = len(server.heads)
         try:
-            answer = gateway.http.post(ROUTE, json=long, headers=headers, timeout=1)
+            answer = gateway.http.post(ROUTE, json=long, timeout=1)
         except httpx.ReadTimeout:
             assert len(server.heads) == asked + 1
             return 0

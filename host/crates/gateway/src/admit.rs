@@ -23,7 +23,7 @@ use crate::request::{IN_PROCESS, Request};
 use crate::serve::{Reply, unrecorded};
 use crate::tap::upstream::{Question, unanswered};
 use crate::tap::{self, Tap, Tapped};
-use crate::{Inner, pricing};
+use crate::{Inner, needs, pricing};
 
 /// An admitted request: a backend has it, or none would, and it is on record as started.
 pub(crate) struct Admitted {
@@ -158,7 +158,8 @@ impl Inner {
         if request.operation != Operation::Other {
             plugins.admits(request.tenant(), &usage).map_err(|refused| unpriceable(&refused))?;
         }
-        let most = forward::reserved_tokens(request, &forward);
+        let (longest, choices) = (request.asked.max_tokens, request.asked.choices);
+        let most = needs::of(request.operation, &forward.body, longest, choices);
         let terms = self.reserve(request, plugins, &usage, most).await?;
         let said = || forward::prompt(request.operation, &forward.body);
         let content = self.capture.begin(request.tenant(), said);

@@ -25,10 +25,6 @@ const BUSY_RETRY: Duration = Duration::from_secs(1);
 /// templates of OpenAI's models.
 const PER_MESSAGE: u64 = 4;
 const PER_CHAT: u64 = 3;
-/// Bytes of JSON that are a token, to reserve by.
-const BYTES_PER_TOKEN: u64 = 4;
-/// Tokens of an answer whose client names no limit, to reserve by.
-const USUAL_ANSWER: u64 = 256;
 
 /// The request as it is sent.
 pub(crate) fn outgoing(request: &Request, forward: &Forward, keep_output: bool) -> Outgoing {
@@ -53,21 +49,6 @@ pub(crate) fn outgoing(request: &Request, forward: &Forward, keep_output: bool) 
         operation: request.operation,
         keep_output,
     }
-}
-
-/// Tokens that a request may use, to reserve by: cheap, and too much rather than too little.
-pub(crate) fn reserved_tokens(request: &Request, forward: &Forward) -> (u64, u64) {
-    let input = forward.body.len() as u64 / BYTES_PER_TOKEN;
-    let answers = matches!(
-        request.operation,
-        Operation::Chat | Operation::TextCompletion | Operation::Responses
-    );
-    let output = match request.asked.max_tokens {
-        Some(most) => u64::from(most),
-        None if answers => USUAL_ANSWER,
-        None => 0,
-    };
-    (input, output)
 }
 
 /// The head of an answer, for the client.

@@ -20,6 +20,7 @@ mod locals;
 mod log;
 mod metrics;
 mod models;
+mod needs;
 mod piece;
 mod pricing;
 mod progress;
