@@ -246,6 +246,24 @@ def test_many_answers_to_one_request_do_not_overrun_a_budget(acme, scripted, pat
     assert spent == 3 * cost_of("mistral-7b", 10, 128 * 12) <= Decimal("0.001")
 
 
+def test_an_image_is_not_counted_by_its_bytes(front, scripted, tmp_path):
+    server = scripted(lambda connection, _: send_json(connection, ANSWER))
+    replace_file(tmp_path / "keys.toml", '[[tenant]]\nname = "acme"\n[tenant.limits]\ntokens-per-minute = 5000\n')
+    env = {"TOLLGATE_KEYS": "acme:a-secret-of-the-environment"}
+    gateway = front(to(server), arguments=["--keys-file", tmp_path / "keys.toml"], env=env)
+    url = "data:image/png;base64," + "A" * 900_000
+    looks = [{"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": {"url": url}}]
+
+    def ask(content):
+        body = CHAT | {"messages": [{"role": "user", "content": content}]}
+        return gateway.http.post(ROUTE, json=body, headers={"authorization": "Bearer a-secret-of-the-environment"})
+
+    answer = ask(looks)
+    assert answer.status_code == 200, answer.text
+    # What only looks like one is text, and the server would read it.
+    assert ask(url).status_code == 429
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_without_any_backend_there_is_an_error_and_a_record(front, stream):
     gateway = front(to(refuses(), "away"))

@@ -159,8 +159,8 @@ impl Inner {
             plugins.admits(request.tenant(), &usage).map_err(|refused| unpriceable(&refused))?;
         }
         let (longest, choices) = (request.asked.max_tokens, request.asked.choices);
-        let most = needs::of(request.operation, &forward.body, longest, choices);
-        let terms = self.reserve(request, plugins, &usage, most).await?;
+        let needs = needs::of(request.operation, &forward.body, longest, choices);
+        let terms = self.reserve(request, plugins, &usage, (needs.input, needs.output)).await?;
         let said = || forward::prompt(request.operation, &forward.body);
         let content = self.capture.begin(request.tenant(), said);
         let outgoing = forward::outgoing(request, &forward, content.is_some());
@@ -178,7 +178,7 @@ impl Inner {
         let fallback = self.here(call, &request.asked.model);
         let planned = forward::planned_call(&route, fallback.map(by_here), &request.arrived);
         // What the server reads is used, also if it is the last that is heard of it.
-        let tokens = TokenUsage { input: most.0, ..TokenUsage::default() };
+        let tokens = TokenUsage { input: needs.input, ..TokenUsage::default() };
         let record = request.aborted(&Usage { tokens, ..usage.clone() }, None, planned);
         // The backend works meanwhile; nothing of it goes out before this commit.
         let starting = async {
@@ -196,7 +196,8 @@ impl Inner {
             operation: request.operation,
             model: usage.response_model.clone(),
             forward,
-            prompt_tokens: most.0,
+            prompt_tokens: needs.input,
+            media_tokens: needs.media,
         });
         let refusal = match answered {
             Ok(Some(exchange)) if forward::turns_us_away(exchange.head().status) => {

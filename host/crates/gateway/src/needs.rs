@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use tollgate_domain::record::Operation;
 
@@ -14,6 +14,20 @@ use tollgate_domain::record::Operation;
 const BYTES_PER_TOKEN: u64 = 4;
 /// Tokens of an answer whose client names no limit.
 const USUAL_ANSWER: u64 = 256;
+/// Tokens of an image or a sound, about what models take for a square of 1,024 pixels or half a minute: the size of a file says
+/// little of that.
+const PER_MEDIUM: u64 = 1024;
+
+/// What a request may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Needs {
+    /// Tokens of its prompt, those of `media` among them.
+    pub(crate) input: u64,
+    /// Most tokens of all its answers.
+    pub(crate) output: u64,
+    /// Tokens of its images and sounds.
+    pub(crate) media: u64,
+}
 
 /// Most tokens that prompt and answers may have, as far as the body of the request tells: of each prompt as many answers as are
 /// asked for, each as long as it may be. What the gateway has read itself (`max_tokens`, `choices`) counts if it is more.
@@ -22,15 +36,19 @@ pub(crate) fn of(
     body: &[u8],
     max_tokens: Option<u32>,
     choices: Option<u32>,
-) -> (u64, u64) {
-    let input = body.len() as u64 / BYTES_PER_TOKEN;
+) -> Needs {
     let known = max_tokens.map(u64::from);
     let answers = match operation {
         Operation::Chat | Operation::TextCompletion | Operation::Responses => {
             serde_json::from_slice::<Said>(body).unwrap_or_default()
         }
-        Operation::Embeddings | Operation::Other => return (input, known.unwrap_or_default()),
+        Operation::Embeddings | Operation::Other => {
+            let input = body.len() as u64 / BYTES_PER_TOKEN;
+            return Needs { input, output: known.unwrap_or_default(), media: 0 };
+        }
     };
+    let written = (body.len() as u64).saturating_sub(answers.media.bytes) / BYTES_PER_TOKEN;
+    let media = answers.media.many.saturating_mul(PER_MEDIUM);
     let longest = answers.longest.max(known).unwrap_or(USUAL_ANSWER);
     let many = match operation {
         Operation::Chat | Operation::TextCompletion => {
@@ -39,7 +57,8 @@ pub(crate) fn of(
         }
         _ => 1,
     };
-    (input, longest.saturating_mul(many))
+    let output = longest.saturating_mul(many);
+    Needs { input: written.saturating_add(media), output, media }
 }
 
 /// What a body says of its answers.
@@ -51,6 +70,8 @@ struct Said {
     choices: Option<u64>,
     /// Prompts of their own, where there is a list of them.
     prompts: u64,
+    /// Images and sounds of the prompt.
+    media: Media,
 }
 
 impl<'de> Deserialize<'de> for Said {
@@ -76,6 +97,9 @@ impl<'de> Deserialize<'de> for Said {
                         }
                         "prompt" => {
                             said.prompts = said.prompts.max(fields.next_value::<Prompts>()?.0);
+                        }
+                        "messages" | "input" => {
+                            fields.next_value_seed(Within::Anything(&mut said.media))?;
                         }
                         _ => {
                             fields.next_value::<IgnoredAny>()?;
@@ -103,6 +127,116 @@ fn count(said: &RawValue) -> Option<u64> {
     )]
     let count = number as u64;
     Some(count)
+}
+
+/// Images and sounds.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Media {
+    many: u64,
+    /// Of those that are in the request itself.
+    bytes: u64,
+}
+
+/// What is looked for images and sounds. Only where a server takes one for an image is it none of the text.
+enum Within<'a> {
+    Anything(&'a mut Media),
+    /// The value of `image_url` or `audio_url`: a URL or an object that has one.
+    Place(&'a mut Media),
+    /// The value of `input_audio`.
+    Sound(&'a mut Media),
+    /// The bytes themselves, as a `data:` URL or bare.
+    Bytes(&'a mut Media, &'static str),
+}
+
+impl<'de> DeserializeSeed<'de> for Within<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Within<'_> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("anything")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
+        match self {
+            Self::Anything(media) => {
+                while let Some(name) = fields.next_key::<Cow<'de, str>>()? {
+                    fields.next_value_seed(match name.as_ref() {
+                        "image_url" | "audio_url" => {
+                            media.many += 1;
+                            Within::Place(&mut *media)
+                        }
+                        "input_audio" => {
+                            media.many += 1;
+                            Within::Sound(&mut *media)
+                        }
+                        _ => Within::Anything(&mut *media),
+                    })?;
+                }
+            }
+            Self::Place(media) | Self::Sound(media) => {
+                while let Some(name) = fields.next_key::<Cow<'de, str>>()? {
+                    match name.as_ref() {
+                        "url" => fields.next_value_seed(Within::Bytes(&mut *media, "data:"))?,
+                        "data" => fields.next_value_seed(Within::Bytes(&mut *media, ""))?,
+                        _ => {
+                            fields.next_value::<IgnoredAny>()?;
+                        }
+                    }
+                }
+            }
+            Self::Bytes(..) => while fields.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {},
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut all: A) -> Result<(), A::Error> {
+        match self {
+            Self::Anything(media) => {
+                while all.next_element_seed(Within::Anything(&mut *media))?.is_some() {}
+            }
+            _ => while all.next_element::<IgnoredAny>()?.is_some() {},
+        }
+        Ok(())
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<(), E> {
+        let (media, begin) = match self {
+            Self::Place(media) => (media, "data:"),
+            Self::Bytes(media, begin) => (media, begin),
+            Self::Anything(_) | Self::Sound(_) => return Ok(()),
+        };
+        if text.starts_with(begin) {
+            media.bytes = media.bytes.saturating_add(text.len() as u64);
+        }
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
 }
 
 /// How many prompts there are: a list of texts or of lists of tokens has several.
@@ -144,7 +278,7 @@ mod tests {
     use super::*;
 
     fn output(operation: Operation, body: &str) -> u64 {
-        of(operation, body.as_bytes(), None, None).1
+        of(operation, body.as_bytes(), None, None).output
     }
 
     #[test]
@@ -174,7 +308,47 @@ mod tests {
             assert_eq!(output(operation, body), expected, "{body}");
         }
         // What was read before counts where it is more.
-        assert_eq!(of(Chat, b"{}", Some(7), Some(3)), (0, 21));
-        assert_eq!(of(Other, b"12345678", Some(7), None), (2, 7));
+        assert_eq!(of(Chat, b"{}", Some(7), Some(3)).output, 21);
+        let other = of(Other, b"12345678", Some(7), None);
+        assert_eq!((other.input, other.output, other.media), (2, 7, 0));
+    }
+
+    #[test]
+    fn images_and_sounds_are_not_text() {
+        let data = "A".repeat(900_000);
+        let part = |part: &str| {
+            let body = format!(r#"{{"messages":[{{"role":"user","content":[{part}]}}]}}"#);
+            let needs = of(Chat, body.as_bytes(), None, None);
+            (needs.media, needs.input - needs.media)
+        };
+        let image = format!(r#"{{"image_url":{{"url":"data:image/png;base64,{data}"}}}}"#);
+        let short = format!(r#"{{"image_url":"data:image/png;base64,{data}"}}"#);
+        let sound = format!(r#"{{"input_audio":{{"data":"{data}","format":"wav"}}}}"#);
+        let away = r#"{"type":"image_url","image_url":{"url":"https://example.org/a.png"}}"#;
+        for (parts, many) in [
+            (image.clone(), 1),
+            (short.clone(), 1),
+            (sound.clone(), 1),
+            (away.to_owned(), 1),
+            (format!("{image},{sound},{away}"), 3),
+        ] {
+            let (media, text) = part(&parts);
+            assert_eq!(media, many * PER_MEDIUM);
+            assert!(text < 80, "{text} tokens of text");
+        }
+        // What only looks like an image is text, and so is what no server takes for one.
+        for text in [
+            format!(r#"{{"type":"text","text":"data:image/png;base64,{data}"}}"#),
+            format!(r#"{{"input_audio":"{data}"}}"#),
+            format!(r#"{{"image_url":{{"url":"{data}"}}}}"#),
+            format!(r#"{{"image_url":{{"url":["data:{data}"]}}}}"#),
+        ] {
+            assert!(part(&text).1 > 225_000, "{}", &text[..60]);
+        }
+        let answered = of(Responses, format!(r#"{{"input":[{short}]}}"#).as_bytes(), None, None);
+        assert_eq!((answered.media, answered.input - PER_MEDIUM < 20), (PER_MEDIUM, true));
+        // Deeper than anything is read: by its length, as what cannot be read.
+        let deep = format!(r#"{{"messages":{}{image}{}}}"#, "[".repeat(200), "]".repeat(200));
+        assert!(of(Chat, deep.as_bytes(), None, None).input > 225_000);
     }
 }

@@ -27,13 +27,15 @@ pub(crate) struct Question {
     pub(crate) forward: Forward,
     /// Tokens of the prompt, roughly.
     pub(crate) prompt_tokens: u64,
+    /// Those of its images and sounds, which no tokenizer counts.
+    pub(crate) media_tokens: u64,
 }
 
 impl Question {
     /// Tokens of the prompt, by the tokenizer that is closest.
     fn count(&self) -> u64 {
         let prompt = forward::prompt(self.operation, &self.forward.body);
-        forward::estimated_tokens(&self.model, &prompt)
+        forward::estimated_tokens(&self.model, &prompt).saturating_add(self.media_tokens)
     }
 }
 
