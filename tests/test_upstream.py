@@ -207,6 +207,60 @@ def test_a_request_takes_from_its_limits_once_whoever_answers(front, tmp_path):
     assert [answer.status_code for answer in answers] == [200, 200, 429]
 
 
+def raw(answer):
+    def script(connection, _):
+        connection.sendall(answer)
+        connection.shutdown(socket.SHUT_RDWR)
+
+    return script
+
+
+def head(status="200 OK", length=None, more="content-type: application/json"):
+    length = "" if length is None else f"content-length: {length}\r\n"
+    return f"HTTP/1.1 {status}\r\n{more}\r\nconnection: close\r\n{length}\r\n".encode()
+
+
+FAILED = json.dumps({"error": {"message": "out of memory", "type": "server_error", "param": None, "code": None}}).encode()
+NO_ANSWERS = {
+    "garbage": (head() + b'{"id": nope', 502),
+    "cut": (head(length=5000) + json.dumps(ANSWER).encode()[:200], 502),
+    "empty": (head(length=0), 502),
+    "no object": (head(length=2) + b"[]", 502),
+    "page": (head(length=6, more="content-type: text/html") + b"<html>", 502),
+    "redirect": (head("307 Temporary Redirect", 2, "location: /elsewhere\r\ncontent-type: application/json") + b"{}", 502),
+    "failed": (head("500 Internal Server Error", len(FAILED)) + FAILED, 500),
+    # In the words of the server, which no status of ours could be truer to.
+    "error": (head(length=len(FAILED)) + FAILED, 200),
+}
+
+
+@pytest.mark.parametrize("kind", NO_ANSWERS)
+def test_what_is_no_answer_costs_nothing_and_has_the_status_that_was_sent(front, scripted, kind):
+    sent, status = NO_ANSWERS[kind]
+    gateway = front(to(scripted(raw(sent)), retries=0))
+    answer = gateway.http.post(ROUTE, json=CHAT)
+    assert answer.status_code == status and "error" in answer.json(), answer.text
+    attributes = gateway.root_span(answer.headers["x-tollgate-trace-id"])["attributes"]
+    assert attributes["http.response.status_code"] == status
+    assert attributes["tollgate.outcome"] == "failed" and attributes["tollgate.cost.reason"] == "not_served"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_a_failed_answer_reports_is_billed(front, scripted, stream):
+    failed = json.loads(FAILED) | {"usage": USAGE}
+
+    def script(connection, _):
+        if not stream:
+            return send_json(connection, failed)
+        return stream_of(connection, chunk(usage=USAGE), b"data: " + FAILED + b"\n\n")
+
+    gateway = front(to(scripted(script), retries=0))
+    answer = gateway.http.post(ROUTE, json=CHAT | {"stream": stream})
+    assert answer.status_code == 200 and "out of memory" in answer.text
+    attributes = gateway.root_span(answer.headers["x-tollgate-trace-id"])["attributes"]
+    assert attributes["tollgate.outcome"] == "failed" and amount(attributes) == cost_of("mistral-7b", 100, 20)
+
+
 BUDGET = '[[tenant]]\nname = "acme"\n[[tenant.budget]]\namount = "0.001"\ncurrency = "USD"\nper = "day"\n'
 
 
@@ -272,6 +326,7 @@ def test_without_any_backend_there_is_an_error_and_a_record(front, stream):
     root, client = root_and_client(gateway, answer.headers["x-tollgate-trace-id"])
     assert root["status"] == "ERROR" and client["status"] == "ERROR"
     assert root["attributes"]["tollgate.cost.reason"] == "not_served"
+    assert root["attributes"]["http.response.status_code"] == 502, "nothing of a stream has gone out"
 
 
 def test_what_breaks_off_is_billed_as_far_as_it_came(front, scripted):

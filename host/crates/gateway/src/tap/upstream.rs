@@ -43,7 +43,7 @@ impl Question {
 /// backend, by which it learns that nobody wants the rest.
 pub(crate) async fn run(mut exchange: Exchange, question: &Question, tap: Tap<'_>) -> Tapped {
     let mut rest = BytesMut::new();
-    let (mut client_is_here, mut failure) = (true, None);
+    let (mut client_is_here, mut failure, mut passed) = (true, None, false);
     while client_is_here {
         let piece = tokio::select! {
             piece = exchange.next() => piece,
@@ -59,6 +59,7 @@ pub(crate) async fn run(mut exchange: Exchange, question: &Question, tap: Tap<'_
                 let output = exchange.account().output_chars / CHARS_PER_TOKEN;
                 tap.ticket.progress(question.prompt_tokens, output);
                 client_is_here = tap.pass(AnswerEvent::Bytes(bytes)).await;
+                passed |= client_is_here;
             }
             Some(Err(error)) => {
                 failure = Some(broken(&error));
@@ -67,7 +68,8 @@ pub(crate) async fn run(mut exchange: Exchange, question: &Question, tap: Tap<'_
         }
     }
     let ended = Instant::now();
-    let (status, streamed) = (exchange.head().status, exchange.form() == Form::Events);
+    let (status, form) = (exchange.head().status, exchange.form());
+    let streamed = form == Form::Events;
     let account = exchange.into_account();
     if let Some(content) = tap.content {
         content.answered(0, &account.output_text);
@@ -75,7 +77,15 @@ pub(crate) async fn run(mut exchange: Exchange, question: &Question, tap: Tap<'_
     if failure.is_none() {
         failure = reported(&account, status);
     }
-    let served = forward::refused_by(status).is_none();
+    let known = question.operation != Operation::Other;
+    if failure.is_none() && client_is_here && form == Form::Whole && known && !is_object(&rest) {
+        failure = Some(Refusal::new(ErrorKind::Backend, "The backend's answer is no JSON object."));
+        rest.clear();
+    }
+    // What failed before any of it had reached the client is no answer, and costs nothing unless the backend says that it
+    // has used something.
+    let nothing = failure.is_some() && !passed && account.usage.is_none();
+    let served = forward::refused_by(status).is_none() && !nothing;
     let (tokens, source) = match served {
         true => tokens(&account, question),
         false => (TokenUsage::default(), UsageSource::Reported),
@@ -165,6 +175,11 @@ fn reported(account: &Account, status: u16) -> Option<Refusal> {
     };
     let said = said.filter(|said| !said.is_empty()).unwrap_or("no reason given");
     Some(Refusal::new(kind, format!("The backend answered {status}: {said}")))
+}
+
+/// Whether a plain answer is an object, as all are that mean anything here.
+fn is_object(answer: &[u8]) -> bool {
+    answer.trim_ascii_start().first() == Some(&b'{')
 }
 
 /// How an answer broke off.
