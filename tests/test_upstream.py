@@ -1,6 +1,7 @@
 """Requests that other servers answer: a second gateway with the demo model, servers of MLX and llama.cpp, which are not ours, and
 servers that misbehave on purpose."""
 
+import collections
 import json
 import socket
 import sqlite3
@@ -22,6 +23,9 @@ CHAT = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "What d
 ROUTE = "/v1/chat/completions"
 # Of a token in and one out, in the price list that comes with the gateway.
 PRICES = {"gpt-4o-mini": ("0.00000015", "0.0000006"), "mistral-7b": ("0.0000001", "0.0000002"), "llama-3-8b": ("0.0000001", "0.0000002")}
+
+
+LATER = {"models": [{"as": "gpt-4o-mini", "name": "llama-3-8b"}], "provider": "elsewhere"}
 
 
 def cost_of(model, tokens_in, tokens_out):
@@ -261,6 +265,50 @@ def test_what_a_failed_answer_reports_is_billed(front, scripted, stream):
     assert attributes["tollgate.outcome"] == "failed" and amount(attributes) == cost_of("mistral-7b", 100, 20)
 
 
+def in_ledger(gateway):
+    """How often a request has begun and ended, by its trace."""
+    found = collections.Counter()
+    for path in (gateway.data / "ledger").glob("*.sqlite"):
+        with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as db:
+            found.update(db.execute("SELECT trace_id, kind = 'started' FROM entry").fetchall())
+        db.close()
+    return found
+
+
+BETTER_ELSEWHERE = {
+    "key": head("401 Unauthorized", 2) + b"{}",
+    "forbidden": head("403 Forbidden", 2) + b"{}",
+    "unknown": head("404 Not Found", 2) + b"{}",
+    "slow": head("408 Request Timeout", 2) + b"{}",
+    "failed": NO_ANSWERS["failed"][0],
+    "edge": head("520 Web Server Returned an Unknown Error", 2) + b"{}",
+    "cut": NO_ANSWERS["cut"][0],
+    "no stream": head(more="content-type: text/event-stream"),
+}
+
+
+@pytest.mark.parametrize("next_is", ["another", "here"])
+@pytest.mark.parametrize("kind", BETTER_ELSEWHERE)
+def test_who_may_do_better_is_asked_once_and_on_record_once(front, scripted, kind, next_is):
+    bad, good = scripted(raw(BETTER_ELSEWHERE[kind])), scripted(lambda connection, _: send_json(connection, ANSWER))
+    tables = [to(bad, "bad", weight=9, retries=0)] + ([to(good, **LATER)] if next_is == "another" else [])
+    gateway = front(*tables, arguments=["--model", "demo"] if next_is == "here" else [])
+    traces = set()
+    for _ in range(3):
+        answer = gateway.http.post(ROUTE, json=CHAT)
+        assert answer.status_code == 200 and answer.json()["choices"], answer.text
+        traces.add(answer.headers["x-tollgate-trace-id"])
+    assert len(bad.heads) >= 1 and len(good.heads) == (3 if next_is == "another" else 0)
+    for trace in traces:
+        root = gateway.root_span(trace)
+        assert root["attributes"]["tollgate.cost.status"] == "priced"
+        served = {"another": "elsewhere", "here": "tollgate"}[next_is]
+        assert root["attributes"]["gen_ai.provider.name"] == served
+        roots = [span for span in gateway.spans(trace) if span["name"] == root["name"]]
+        assert len(roots) == 1, "one root span for each"
+    assert in_ledger(gateway) == {(trace, started): 1 for trace in traces for started in (0, 1)}
+
+
 BUDGET = '[[tenant]]\nname = "acme"\n[[tenant.budget]]\namount = "0.001"\ncurrency = "USD"\nper = "day"\n'
 
 
@@ -428,9 +476,6 @@ def test_a_killed_gateway_bills_what_was_forwarded(front, scripted, tmp_path):
     attributes = again.root_span(trace_id)["attributes"]
     assert attributes["tollgate.outcome"] == "aborted" and attributes["tollgate.cost.status"] == "estimated"
     assert attributes["llm.completion_tokens"] > 0
-
-
-LATER = {"models": [{"as": "gpt-4o-mini", "name": "llama-3-8b"}], "provider": "elsewhere"}
 
 
 def names_the_second(gateway, trace_id, status="client_gone"):

@@ -201,13 +201,11 @@ impl Inner {
         });
         let refusal = match answered {
             Ok(Some(exchange)) if forward::turns_us_away(exchange.head().status) => {
-                let head = exchange.head();
-                tracing::error!(
-                    backend = head.candidate.backend(),
-                    status = head.status,
-                    "a backend does not take the gateway's own key"
-                );
                 Some(forward::turned_away())
+            }
+            Ok(Some(exchange)) if fallback.is_some() && may_be_better(&exchange) => {
+                let status = exchange.head().status;
+                Some(Refusal::new(ErrorKind::Backend, format!("The backend answered {status}.")))
             }
             Ok(Some(exchange)) => {
                 let work = Work::Elsewhere { exchange: Box::new(exchange), question };
@@ -325,6 +323,11 @@ fn prepare(
     let usage = request.usage_base(IN_PROCESS, &card.root);
     plugins.admits(request.tenant(), &usage).map_err(|refused| unpriceable(&refused))?;
     Ok((usage, local.prepare(call, request, prompt)?))
+}
+
+/// Whether an answer is an error that the model here may do better.
+fn may_be_better(exchange: &Exchange) -> bool {
+    tollgate_upstream::another_may_do_better(exchange.head().status)
 }
 
 /// Who serves what the model here answers.

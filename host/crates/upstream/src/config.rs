@@ -27,7 +27,8 @@
 //! proxy = "http://proxy:3128"     # or https://, with USER:PASSWORD@ too; or "none"; default: HTTPS_PROXY, HTTP_PROXY,
 //!                                 # ALL_PROXY and NO_PROXY of the environment, but for what is loopback
 //! health = { path = "/health", every-ms = 5000, timeout-ms = 2000 }  # path: from the root of the server
-//! retries = 1                     # 0 to 10: further attempts at this backend, once all others have been tried
+//! retries = 1                     # 0 to 10: further attempts at this backend, once all others have been tried; none after an
+//!                                 # answer that would come out the same (401, 403, 404, 407, a redirect)
 //! inject-usage = true             # false for a server that refuses `stream_options`
 //! max-event-mib = 16              # 1 to 1024: of one event of a stream
 //! max-answer-mib = 64             # 1 to 4096: of an answer that is not streamed
