@@ -438,6 +438,18 @@ def test_models_of_all_places_are_listed(front, second):
     assert models["gpt-4o-mini"].owned_by == "other" and models["llama-3-8b"].owned_by == "tollgate"
 
 
+def test_models_of_backends_for_others_are_not_listed(front, scripted, tmp_path):
+    server = scripted(lambda connection, _: send_json(connection, ANSWER))
+    ours = to(server, "ours", models=["ours", "both"], tenants=["acme-*"], provider="ours")
+    theirs = to(server, "theirs", models=["theirs", "both"], tenants=["globex"], provider="theirs")
+    env = {"TOLLGATE_KEYS": "acme-eu:a-secret-of-the-environment"}
+    gateway = front(theirs, ours, to(server, "all", models=["all"]), env=env)
+    listed = gateway.openai.with_options(api_key="a-secret-of-the-environment").models.list()
+    assert {model.id: model.owned_by for model in listed} == {"ours": "ours", "both": "ours", "all": "other"}
+    refused = gateway.http.get("/v1/models/theirs", headers={"authorization": "Bearer a-secret-of-the-environment"})
+    assert refused.status_code == 404
+
+
 def test_embeddings_and_unknown_paths_are_passed_through(front, scripted):
     def script(connection, body):
         value = json.loads(body) if body else {}
