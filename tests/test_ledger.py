@@ -228,9 +228,9 @@ def test_another_servers_answer_that_cannot_be_recorded_has_no_good_end(front, s
         assert isinstance(answer, httpx.RemoteProtocolError), "what is cut off is no whole answer"
     switch.unlink()
     until(lambda: gateway.http.get("/ready").status_code == 200, 60, "recovery")
-    # The end is owed, and put on record as it was.
+    # The end is owed, and put on record as the client was told of it.
     (entry,) = until(lambda: list(ends(gateway).values()), what="the end")
-    assert entry["outcome"] == "completed"
+    assert entry["outcome"] == "failed"
     gateway.stop()
     assert audit(gateway).returncode == 0
 

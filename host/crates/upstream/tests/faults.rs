@@ -10,7 +10,7 @@ use support::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tollgate_domain::TokenUsage;
 use tollgate_domain::record::Operation;
-use tollgate_upstream::{AttemptOutcome, Candidate, FailedKind, Trail, UpstreamErrorKind};
+use tollgate_upstream::{Candidate, FailedKind, Trail, UpstreamErrorKind};
 
 const ANSWER: &str = r#"{"id":"c1","model":"m-1","choices":[{"index":0,"message":{"content":"hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":1,"total_tokens":4}}"#;
 const TEXT: &str = "data: {\"id\":\"c1\",\"model\":\"m-1\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"hi\"}}],\"usage\":null}\n\n";
@@ -23,18 +23,6 @@ const FAST: &str =
 
 fn used() -> Option<TokenUsage> {
     Some(TokenUsage { input: 3, output: 1, ..TokenUsage::default() })
-}
-
-fn kinds(attempts: &[tollgate_upstream::Attempt]) -> Vec<String> {
-    let kind = |outcome: &AttemptOutcome| match outcome {
-        AttemptOutcome::Answered { status } => status.to_string(),
-        AttemptOutcome::Refused { status, .. } => format!("refused {status}"),
-        AttemptOutcome::Failed { kind, .. } => kind.name().to_owned(),
-    };
-    attempts
-        .iter()
-        .map(|attempt| format!("{} {}", attempt.candidate.backend(), kind(&attempt.outcome)))
-        .collect()
 }
 
 #[tokio::test]
@@ -144,50 +132,6 @@ async fn before_the_first_byte_another_backend_takes_over() {
         let broken = upstreams.status().iter().map(|status| status.broken).sum::<u64>();
         assert_eq!(broken, 0, "a failed attempt, and no answer that broke off");
     }
-}
-
-#[tokio::test]
-async fn whoever_would_say_the_same_again_is_not_asked_again() {
-    for (first, second, expected) in [
-        (500, 404, vec!["a 500", "b 404", "a 500"]),
-        (404, 500, vec!["a 404", "b 500", "b 500"]),
-        (401, 403, vec!["a 401", "b 403"]),
-    ] {
-        let a = Server::answering(plain(first, "", &format!("{{\"error\":\"{first}\"}}"))).await;
-        let b = Server::answering(plain(second, "", &format!("{{\"error\":\"{second}\"}}"))).await;
-        let folder = file("", &[("a", a.address, ""), ("b", b.address, "")]);
-        let upstreams = load(&folder);
-        let route = upstreams.route("m", None).unwrap();
-        let trail = Trail::default();
-        let exchange = upstreams.send(&route, &simple(false), &trail).await.unwrap();
-        let tried = trail.ended();
-        assert_eq!(kinds(&tried.attempts), expected);
-        // The last one's words, under its name.
-        let status = exchange.head().status;
-        assert_eq!(expected.last().unwrap()[2..], status.to_string());
-        assert_eq!(exchange.head().candidate.place(), tried.last().unwrap().place());
-        assert_eq!(upstreams.status().iter().map(|status| status.in_flight).sum::<u32>(), 0);
-        assert_eq!(drain(exchange).await.text(), format!("{{\"error\":\"{status}\"}}"));
-    }
-}
-
-#[tokio::test]
-async fn errors_that_another_may_do_better_are_paid_from_the_budget() {
-    let bad = Server::answering(plain(404, "", "{}")).await;
-    let good = Server::answering(plain(200, "", ANSWER)).await;
-    let head = "retry-budget = 0.0\nbalance = \"round-robin\"\n";
-    let folder = file(head, &[("bad", bad.address, "weight = 1000"), ("good", good.address, "")]);
-    let upstreams = load(&folder);
-    let began = Instant::now();
-    let mut answered = 0;
-    for _ in 0..30 {
-        let route = upstreams.route("m", None).unwrap();
-        let exchange = send(&upstreams, &route, &simple(false)).await.unwrap();
-        answered += usize::from(exchange.head().status == 200);
-    }
-    let earned = usize::try_from(began.elapsed().as_secs()).unwrap() + 1;
-    assert!((10..=10 + earned).contains(&answered), "{answered} of 30");
-    assert_eq!((good.requests(), bad.requests()), (answered, 30));
 }
 
 #[tokio::test]
