@@ -30,9 +30,9 @@ def front(tmp_path):
     """Starts a gateway in front of these backends."""
     started = []
 
-    def start(*tables, head="", arguments=(), env=()):
+    def start(*tables, head="", arguments=(), **more):
         path = backends(tmp_path, *tables, head=head)
-        gateway = Gateway(tmp_path, arguments=["--backends", path, "--console", "off", *arguments], env=env)
+        gateway = Gateway(tmp_path, arguments=["--backends", path, "--console", "off", *arguments], **more)
         started.append(gateway)
         return gateway.wait_until_ready()
 

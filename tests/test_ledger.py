@@ -3,10 +3,12 @@
 import json
 import shutil
 import subprocess
+import threading
 
 import httpx
 import pytest
 
+from backends import ANSWER, USAGE, begin_events, chunk, front, scripted, send_json, to
 from conftest import PROGRAM, exact, read_events, until
 from receivers import GrpcReceiver
 from test_crash import ledger
@@ -165,14 +167,77 @@ def test_a_full_disk_refuses_requests_and_recovers(start_gateway, small_disk, tm
     assert audit(gateway).returncode == 0
 
 
-def test_a_failing_fsync_acknowledges_nothing(start_gateway, tmp_path):
+@pytest.fixture
+def failing_fsync(tmp_path):
+    """An environment in which fsync fails as long as the file is there."""
     compiler = shutil.which("cc")
     if compiler is None:
         pytest.skip("there is no C compiler")
     (tmp_path / "shim.c").write_text(FSYNC_FAILS)
     shim, switch = tmp_path / "shim.so", tmp_path / "fails"
     subprocess.run([compiler, "-shared", "-fPIC", "-o", shim, tmp_path / "shim.c", "-ldl"], check=True)
-    gateway = start_gateway(env={"LD_PRELOAD": shim, "FSYNC_FAILS": switch})
+    return {"LD_PRELOAD": shim, "FSYNC_FAILS": switch}, switch
+
+
+@pytest.mark.parametrize("form", ["plain", "streamed", "unknown"])
+def test_another_servers_answer_that_cannot_be_recorded_has_no_good_end(front, scripted, failing_fsync, form):
+    env, switch = failing_fsync
+    asked, broken = threading.Event(), threading.Event()
+
+    def script(connection, _):
+        if form == "streamed":
+            begin_events(connection)
+            connection.sendall(chunk("Hello"))
+        if form == "unknown":
+            connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-type: audio/mpeg\r\ncontent-length: 20\r\n\r\n" + b"x" * 10)
+        asked.set()
+        broken.wait(60)
+        if form == "streamed":
+            connection.sendall(chunk(".", "stop") + chunk(usage=USAGE) + b"data: [DONE]\n\n")
+        elif form == "unknown":
+            connection.sendall(b"y" * 10)
+        else:
+            send_json(connection, ANSWER)
+
+    gateway = front(to(scripted(script), models=["*"]), env=env)
+    body = {"model": "mistral-7b", "messages": [{"role": "user", "content": "Hi"}], "stream": form == "streamed"}
+    answers = []
+
+    def ask():
+        path = "/v1/audio/speech" if form == "unknown" else "/v1/chat/completions"
+        try:
+            answers.append(gateway.http.post(path, json=body))
+        except httpx.TransportError as torn:
+            answers.append(torn)
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    assert asked.wait(30)
+    until(lambda: ledger(gateway), what="the start on record")
+    switch.touch()
+    broken.set()
+    asking.join(60)
+    (answer,) = answers
+    if form == "plain":
+        assert answer.status_code == 503 and answer.json()["error"]["code"] == "record_unavailable", answer.text
+        assert "choices" not in answer.json()
+    elif form == "streamed":
+        assert "[DONE]" not in answer.text and '"code":"record_unavailable"' in answer.text, answer.text
+        assert '"finish_reason": "stop"' not in answer.text.partition('"error"')[2]
+    else:
+        assert isinstance(answer, httpx.RemoteProtocolError), "what is cut off is no whole answer"
+    switch.unlink()
+    until(lambda: gateway.http.get("/ready").status_code == 200, 60, "recovery")
+    # The end is owed, and put on record as the client was told of it.
+    (entry,) = until(lambda: list(ends(gateway).values()), what="the end")
+    assert entry["outcome"] == "failed"
+    gateway.stop()
+    assert audit(gateway).returncode == 0
+
+
+def test_a_failing_fsync_acknowledges_nothing(start_gateway, failing_fsync):
+    env, switch = failing_fsync
+    gateway = start_gateway(env=env)
     told = {gateway.complete()["trace_id"]}
     switch.touch()
     assert ask(gateway).status_code == 503

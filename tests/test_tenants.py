@@ -184,6 +184,18 @@ def budget(path, amount, **more):
     replace_file(path, f'{text}\n[[tenant]]\nname = "acme"\n[[tenant.budget]]\namount = "{amount}"\ncurrency = "USD"\n{words}')
 
 
+def test_each_budget_that_is_nearly_spent_warns(start, tmp_path):
+    path = tmp_path / "keys.toml"
+    _, secret = new_key(path, "acme")
+    of = '[[tenant.budget]]\namount = "{}"\ncurrency = "USD"\nper = "{}"\nsoft = 0.0001\n'
+    replace_file(path, f'{path.read_text()}\n[[tenant]]\nname = "acme"\n{of.format("0.001", "day")}{of.format("0.002", "month")}')
+    gateway = start(keys=path)
+    ask(gateway, secret)
+    warned = ask(gateway, secret).headers.multi_items()
+    told = [value.split(";")[1:3] for name, value in warned if name == "x-tollgate-budget-warning"]
+    assert told == [["per=day", "amount=0.001"], ["per=month", "amount=0.002"]]
+
+
 def test_a_budget_warns_stops_and_survives_a_restart(start, tmp_path):
     path = tmp_path / "keys.toml"
     _, secret = new_key(path, "acme")

@@ -19,6 +19,20 @@ from conftest import ROOT, Gateway, environment, free_port, replace_file, until
 
 CHAT = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "What does a plugin do?"}], "max_tokens": 12, "seed": 7}
 ROUTE = "/v1/chat/completions"
+# Of a token in and one out, in the price list that comes with the gateway.
+PRICES = {"gpt-4o-mini": ("0.00000015", "0.0000006"), "mistral-7b": ("0.0000001", "0.0000002"), "llama-3-8b": ("0.0000001", "0.0000002")}
+
+
+LATER = {"models": [{"as": "gpt-4o-mini", "name": "llama-3-8b"}], "provider": "elsewhere"}
+
+
+def cost_of(model, tokens_in, tokens_out):
+    of_input, of_output = map(Decimal, PRICES[model])
+    return of_input * tokens_in + of_output * tokens_out
+
+
+def amount(attributes):
+    return Decimal(attributes["tollgate.cost.amount"])
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +67,9 @@ def test_a_request_is_forwarded_priced_and_traced_as_one(front, second):
     assert attributes["gen_ai.provider.name"] == "other" and attributes["gen_ai.response.id"] == told["id"]
     assert attributes["llm.prompt_tokens"] == told["usage"]["prompt_tokens"]
     assert attributes["tollgate.cost.amount"] == told["cost"]["amount"] and attributes["tollgate.tenant"] == "acme"
+    # By the model that was asked there, not by what the client calls it.
+    used = told["usage"]
+    assert amount(attributes) == cost_of("mistral-7b", used["prompt_tokens"], used["completion_tokens"])
     # The other server's own spans join the tree below the call.
     theirs = second.root_span(root["trace_id"])
     assert theirs["parent_span_id"] == client["span_id"]
@@ -140,7 +157,9 @@ def test_the_next_backend_answers_when_the_first_does_not(front, second, stream)
             break
     (event,) = client["events"]
     assert event["name"] == "tollgate.upstream.retry" and event["attributes"]["tollgate.upstream.retry.backend"] == "away"
-    assert root["attributes"]["tollgate.cost.status"] == "priced"
+    attributes = root["attributes"]
+    assert attributes["tollgate.cost.status"] == "priced"
+    assert amount(attributes) == cost_of("mistral-7b", attributes["llm.prompt_tokens"], attributes["llm.completion_tokens"])
 
 
 def test_the_model_here_answers_when_no_backend_does(front):
@@ -149,8 +168,10 @@ def test_the_model_here_answers_when_no_backend_does(front):
     answer = gateway.http.post(ROUTE, json=CHAT)
     assert answer.status_code == 200 and answer.json()["text"].strip()
     root = gateway.root_span(answer.headers["x-tollgate-trace-id"])
-    assert root["attributes"]["gen_ai.provider.name"] == "tollgate"
-    assert root["attributes"]["tollgate.cost.status"] == "priced"
+    attributes = root["attributes"]
+    assert attributes["gen_ai.provider.name"] == "tollgate" and attributes["tollgate.cost.status"] == "priced"
+    # By the name that it answers to, as the tutorial prices it.
+    assert amount(attributes) == cost_of("gpt-4o-mini", attributes["llm.prompt_tokens"], attributes["llm.completion_tokens"])
 
 
 def test_a_request_takes_from_its_limits_once_whoever_answers(front, tmp_path):
@@ -170,6 +191,7 @@ def test_without_any_backend_there_is_an_error_and_a_record(front, stream):
     root, client = root_and_client(gateway, answer.headers["x-tollgate-trace-id"])
     assert root["status"] == "ERROR" and client["status"] == "ERROR"
     assert root["attributes"]["tollgate.cost.reason"] == "not_served"
+    assert root["attributes"]["http.response.status_code"] == 502, "nothing of a stream has gone out"
 
 
 def test_what_breaks_off_is_billed_as_far_as_it_came(front, scripted):
@@ -233,6 +255,18 @@ def test_models_of_all_places_are_listed(front, second):
     assert models["gpt-4o-mini"].owned_by == "other" and models["llama-3-8b"].owned_by == "tollgate"
 
 
+def test_models_of_backends_for_others_are_not_listed(front, scripted, tmp_path):
+    server = scripted(lambda connection, _: send_json(connection, ANSWER))
+    ours = to(server, "ours", models=["ours", "both"], tenants=["acme-*"], provider="ours")
+    theirs = to(server, "theirs", models=["theirs", "both"], tenants=["globex"], provider="theirs")
+    env = {"TOLLGATE_KEYS": "acme-eu:a-secret-of-the-environment"}
+    gateway = front(theirs, ours, to(server, "all", models=["all"]), env=env)
+    listed = gateway.openai.with_options(api_key="a-secret-of-the-environment").models.list()
+    assert {model.id: model.owned_by for model in listed} == {"ours": "ours", "both": "ours", "all": "other"}
+    refused = gateway.http.get("/v1/models/theirs", headers={"authorization": "Bearer a-secret-of-the-environment"})
+    assert refused.status_code == 404
+
+
 def test_embeddings_and_unknown_paths_are_passed_through(front, scripted):
     def script(connection, body):
         value = json.loads(body) if body else {}
@@ -273,9 +307,6 @@ def test_a_killed_gateway_bills_what_was_forwarded(front, scripted, tmp_path):
     assert attributes["llm.completion_tokens"] > 0
 
 
-LATER = {"models": [{"as": "gpt-4o-mini", "name": "llama-3-8b"}], "provider": "elsewhere"}
-
-
 def names_the_second(gateway, trace_id, status="client_gone"):
     """What is on record of a request that the first backend did not take names the second, in each place."""
     root, client = root_and_client(gateway, trace_id)
@@ -297,7 +328,12 @@ def test_a_client_that_leaves_while_the_second_backend_works_leaves_its_name(fro
     assert client["attributes"]["server.port"] == int(server.url.rsplit(":", 1)[1])
     (event,) = client["events"]
     assert event["attributes"]["tollgate.upstream.retry.backend"] == "away"
-    assert root["attributes"]["tollgate.cost.reason"] == "not_served"
+    # It reads the prompt, and bills it, whether anybody waits or not.
+    attributes = root["attributes"]
+    assert attributes["tollgate.usage.source"] == attributes["tollgate.cost.status"] == "estimated"
+    # By the tokenizer of the model there: "What does a plugin do?", and what a template puts around it.
+    assert (attributes["llm.prompt_tokens"], attributes["llm.completion_tokens"]) == (13, 0)
+    assert amount(attributes) == cost_of("llama-3-8b", 13, 0)
 
 
 def test_a_request_that_times_out_at_the_second_backend_names_it(front, scripted):
@@ -350,6 +386,9 @@ def test_a_killed_gateway_bills_the_backend_that_was_asked_last(front, scripted,
     root, _ = names_the_second(again, trace, "aborted")
     attributes = root["attributes"]
     assert attributes["tollgate.cost.status"] == "estimated" and (attributes["llm.completion_tokens"] > 0) == speaks
+    # The prompt is read before the first byte comes.
+    tokens = attributes["llm.prompt_tokens"], attributes["llm.completion_tokens"]
+    assert tokens[0] > 0 and amount(attributes) == cost_of("llama-3-8b", *tokens)
 
 
 @pytest.fixture(scope="module")

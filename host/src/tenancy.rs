@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tollgate_domain::UnixNanos;
 use tollgate_gateway::Tenancy;
-use tollgate_ledger::{LedgerReader, Query};
+use tollgate_ledger::{LedgerError, LedgerReader, Query, Stored};
 use tollgate_settings::{RedisAway, Settings};
 use tollgate_tenancy::{Keys, Limiter, RedisPolicy, RedisSettings, Spent};
 
@@ -66,7 +66,7 @@ pub(crate) async fn follow(tenancy: Tenancy, ledger: PathBuf) {
         let (tenancy, ledger) = (tenancy.clone(), ledger.clone());
         let restored = tokio::task::spawn_blocking(move || restore(&tenancy, &ledger)).await;
         if let Ok(Err(error)) = restored {
-            tracing::error!(%error, "what was spent could not be read; new budgets begin at zero");
+            tracing::error!(%error, "what was spent could not be read; new budgets begin with what could");
         }
     }
 }
@@ -77,23 +77,81 @@ pub(crate) fn restore(tenancy: &Tenancy, ledger: &Path) -> Result<(), StartError
     let Some(since) = tenancy.keys.spending_since(now) else { return Ok(()) };
     let began = Instant::now();
     let query = Query { since: Some(since), ..Query::default() };
-    let mut spent = Vec::new();
-    for stored in LedgerReader::open(ledger)?.records(query) {
-        let record = stored?.record;
-        if let Some(cost) = record.cost.cost() {
-            spent.push(Spent {
-                tenant: record.tenant,
-                key_id: record.admission.and_then(|admission| admission.key),
-                at: record.phases.request.start,
-                cost: cost.total,
-            });
-        }
-    }
-    let records = spent.len();
-    tenancy.limiter.restore(&tenancy.keys, spent, now);
+    let ledger = LedgerReader::open(ledger)?;
+    let mut reading = Reading::of(ledger.records(query));
+    tenancy.limiter.restore(&tenancy.keys, &mut reading, now);
     let took = began.elapsed();
     if took > LONG {
+        let records = reading.priced;
         tracing::info!(records, seconds = took.as_secs(), "budgets were read from the ledger");
     }
-    Ok(())
+    reading.failed.map_or(Ok(()), |error| Err(error.into()))
+}
+
+/// What was spent, as it is read: a ledger may have more records than there is memory. Ends at the first that cannot be read.
+struct Reading<I> {
+    records: I,
+    /// Records that had a price, so far.
+    priced: u64,
+    failed: Option<LedgerError>,
+}
+
+impl<I> Reading<I> {
+    fn of(records: I) -> Self {
+        Self { records, priced: 0, failed: None }
+    }
+}
+
+impl<I: Iterator<Item = Result<Stored, LedgerError>>> Iterator for Reading<I> {
+    type Item = Spent;
+
+    fn next(&mut self) -> Option<Spent> {
+        while self.failed.is_none() {
+            let record = match self.records.next()? {
+                Ok(stored) => stored.record,
+                Err(error) => {
+                    self.failed = Some(error);
+                    return None;
+                }
+            };
+            if let Some(cost) = record.cost.cost() {
+                self.priced += 1;
+                return Some(Spent {
+                    cost: cost.total,
+                    tenant: record.tenant,
+                    key_id: record.admission.and_then(|admission| admission.key),
+                    at: record.phases.request.start,
+                });
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tollgate_domain::UnpricedReason;
+    use tollgate_ledger::Seq;
+    use tollgate_summary::testing::{priced, record, unpriced};
+
+    use super::*;
+
+    #[test]
+    fn the_ledger_is_read_no_further_than_it_is_summed() {
+        let pulled = std::cell::Cell::new(0);
+        let costs = [priced(1), unpriced(UnpricedReason::NotServed), priced(2), priced(3)];
+        let stored = costs.into_iter().enumerate().map(|(at, cost)| {
+            pulled.set(at + 1);
+            let number = at as u64;
+            Ok(Stored { seq: Seq(number), number, record: record("acme", "m", number, cost) })
+        });
+        let torn = std::iter::once_with(|| Err(LedgerError::Closed));
+        let mut reading = Reading::of(stored.chain(torn).chain(std::iter::from_fn(|| panic!())));
+        for (pico, read) in [(1, 1), (2, 3), (3, 4)] {
+            assert_eq!(reading.next().unwrap().cost.pico, pico);
+            assert_eq!(pulled.get(), read);
+        }
+        assert_eq!((reading.next(), reading.next(), reading.priced), (None, None, 3));
+        assert!(reading.failed.is_some());
+    }
 }

@@ -8,6 +8,9 @@ class Usage:
         self.provider = _text(arena, raw.provider)
         self.request_model = _text(arena, raw.request_model)
         self.response_model = _text(arena, raw.response_model)
+        # The one to look up in a price list. Of another server it is the one that was asked there: what clients call it is
+        # an alias. A model in the gateway's own process has no price but that of the name it was asked for by.
+        self.model = self.request_model if self.provider == "tollgate" else self.response_model
         self.operation = _text(arena, raw.operation)
         self.service_tier = raw.service_tier and _text(arena, raw.service_tier)
         self.phase, self.source, self.start = raw.phase, raw.source, raw.start

@@ -4,13 +4,14 @@
 //! key means and how an entry is chosen, `rates` what is charged. With an empty configuration the table is
 //! `tutorial.json`, the price list that comes with the gateway.
 
+mod dated;
 mod instant;
 mod rates;
 mod table;
 #[cfg(test)]
 mod tests;
 
-use table::{PriceBy, Table};
+use table::Table;
 use tollgate_plugin::{
     Config, ConfigError, Context, Cost, CostModel, Phase, Plugin, PluginInfo, Priced,
     UnpricedReason, Usage, money::Currency,
@@ -38,11 +39,7 @@ impl CostModel for CostPerToken {
     }
 
     fn price(&self, ctx: &Context<'_>, usage: &Usage<'_>) -> Priced {
-        let model = match self.0.price_by {
-            PriceBy::Request => usage.request_model,
-            PriceBy::Response => usage.response_model,
-        };
-        let Some(entry) = self.0.entry(ctx.tenant(), model, usage) else {
+        let Some(entry) = self.0.entry(ctx.tenant(), usage) else {
             return UnpricedReason::UnknownModel.into();
         };
         if usage.tokens.input == 0 && usage.tokens.output == 0 {

@@ -2,10 +2,11 @@
 //!
 //! Entries are tried in the order they stand in, those that name a tenant before those that do not, and the first one
 //! whose every condition holds is used. So an exception for one tenant needs no regard for the order of the rest, and a
-//! service tier or a date range stands before the entry it is an exception to. When nothing matches, `default` is used;
-//! without one the request is `unpriced`, which is told apart from free everywhere.
+//! service tier, a date range or one dated snapshot of a model stands before the entry it is an exception to. When nothing
+//! matches, `default` is used; without one the request is `unpriced`, which is told apart from free everywhere.
 
 use crate::{
+    dated::undated,
     instant::Instant,
     rates::{Rates, Tier},
 };
@@ -36,10 +37,13 @@ fn dollars() -> Currency {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum PriceBy {
-    /// The model that was asked for. An alias has its own price then, whatever stands behind it.
+    /// The model that another server was asked for: what clients call it is an alias, whose price would be another model's.
+    /// Of a model in the gateway's own process the name it was asked for by.
     #[default]
+    Resolved,
+    /// The model that the client asked for. An alias has its own price then, whatever stands behind it.
     Request,
-    /// The model that answered, as the backend names it.
+    /// The model that served.
     Response,
 }
 
@@ -141,14 +145,15 @@ impl Table {
     }
 
     /// The entry for a request, if any applies.
-    pub(crate) fn entry(
-        &self,
-        tenant: Option<&str>,
-        model: &str,
-        usage: &Usage<'_>,
-    ) -> Option<&Entry> {
+    pub(crate) fn entry(&self, tenant: Option<&str>, usage: &Usage<'_>) -> Option<&Entry> {
+        let model = match self.price_by {
+            PriceBy::Resolved => usage.model(),
+            PriceBy::Request => usage.request_model,
+            PriceBy::Response => usage.response_model,
+        };
+        let names = (model, undated(model, usage.request_model));
         let mut entries = self.models.iter().flatten();
-        entries.find(|entry| entry.applies(tenant, model, usage)).or(self.default.as_ref())
+        entries.find(|entry| entry.applies(tenant, names, usage)).or(self.default.as_ref())
     }
 }
 
@@ -169,11 +174,17 @@ impl Entry {
         }
     }
 
-    fn applies(&self, tenant: Option<&str>, model: &str, usage: &Usage<'_>) -> bool {
+    fn applies(
+        &self,
+        tenant: Option<&str>,
+        (model, undated): (&str, Option<&str>),
+        usage: &Usage<'_>,
+    ) -> bool {
         let holds = |condition: &Option<Pattern>, value: &str| {
             condition.as_ref().is_none_or(|p| p.matches(value))
         };
-        holds(&self.row.model, model)
+        // One pass over both names, so that what stands first still is the exception to what stands after it.
+        (holds(&self.row.model, model) || undated.is_some_and(|name| holds(&self.row.model, name)))
             // A request of nobody is not one of a tenant whose name happens to match `*`.
             && self.row.tenant.as_ref().is_none_or(|pattern| tenant.is_some_and(|tenant| pattern.matches(tenant)))
             && holds(&self.row.provider, usage.provider)

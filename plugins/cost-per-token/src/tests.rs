@@ -124,13 +124,66 @@ fn first_match_wins_and_tenants_come_first() {
     assert_eq!(price(Case::usage("embed-1")), Err("UnknownModel".into()));
 }
 
+/// What stands behind an alias sets the price, and never the alias.
+#[test]
+fn another_server_is_priced_by_the_model_it_was_asked_for() {
+    let case = |provider: &str, asked: &str, resolved: &str| {
+        Case::usage(asked).tokens(1000, 1000).with(|usage| {
+            (usage.provider, usage.response_model) = (provider.into(), resolved.into());
+        })
+    };
+    let table = plugin("{}");
+    let alias = || case("vllm", "gpt-4o-mini", "mistral-7b");
+    assert_eq!(table.price(alias()), Ok("0.0003".into()));
+    assert_eq!(plugin(r#"{"price_by":"response"}"#).price(alias()), Ok("0.0003".into()));
+    assert_eq!(plugin(r#"{"price_by":"request"}"#).price(alias()), Ok("0.00075".into()));
+    // The model in the gateway's own process is priced as the tutorial does it.
+    assert_eq!(table.price(case("tollgate", "gpt-4o-mini", "tollgate-demo")), Ok("0.00075".into()));
+    let known = plugin(r#"{"models":[{"match":"gpt-4o-mini","input":"$1/M","output":"$1/M"}]}"#);
+    assert_eq!(known.price(alias()), Err("UnknownModel".into()));
+}
+
+#[test]
+fn a_dated_snapshot_is_its_model_unless_a_row_before_is_its_own() {
+    let rows = r#"{"models":[
+        {"match":"gpt-4o-2024-05-13","input":"$5/M","output":"$1/M"},
+        {"match":"gpt-4o","input":"$2/M","output":"$1/M"},
+        {"match":"gpt-3.5-turbo","input":"$3/M","output":"$1/M"},
+        {"match":"claude-sonnet","input":"$4/M","output":"$1/M"}]}"#;
+    let price = |asked: &str, resolved: &str| {
+        let case = Case::usage(asked).tokens(1_000_000, 0);
+        plugin(rows).price(case.with(|usage| {
+            (usage.provider, usage.response_model) = ("openai".into(), resolved.into());
+        }))
+    };
+    assert_eq!(price("x", "gpt-4o-2024-08-06"), Ok("2".into()));
+    assert_eq!(price("x", "gpt-4o-2024-05-13"), Ok("5".into()));
+    assert_eq!(price("x", "claude-sonnet-20241022"), Ok("4".into()));
+    assert_eq!(price("x", "claude-sonnet@20241022"), Ok("4".into()));
+    // A month and a day alone are a date only of what was asked for.
+    assert_eq!(price("gpt-3.5-turbo", "gpt-3.5-turbo-0125"), Ok("3".into()));
+    for (asked, other) in [
+        ("x", "gpt-3.5-turbo-0125"),
+        ("gpt-4o", "gpt-4o-mini"),
+        ("gpt-4o", "gpt-4o-mini-2024-07-18"),
+        ("x", "gpt-4o-2024-13-01"),
+        ("x", "gpt-4o-12345678"),
+        ("gpt-4o", "gpt-4o-1024x"),
+        ("x", "-2024-08-06"),
+    ] {
+        assert_eq!(price(asked, other), Err("UnknownModel".into()), "{asked} {other}");
+    }
+    let dated = Case::usage("gpt-4o-mini-2024-07-18").tokens(1000, 0);
+    assert_eq!(plugin("{}").price(dated), Ok("0.00015".into()));
+}
+
 #[test]
 fn names_dates_and_long_contexts() {
     let by_response = plugin(r#"{"price_by":"response"}"#);
     let alias =
         Case::usage("alias").tokens(1000, 0).with(|u| u.response_model = "gpt-4o-mini".into());
     assert_eq!(by_response.price(alias.clone()), Ok("0.00015".into()));
-    assert_eq!(plugin("").price(alias), Ok("0.0002".into()));
+    assert_eq!(plugin(r#"{"price_by":"request"}"#).price(alias), Ok("0.0002".into()));
 
     let dated = plugin(
         r#"{"models":[

@@ -38,8 +38,8 @@ export const costModel = {
   price: (ctx, usage, arena) => priced(readUsage(usage, arena)),
 };
 
-function priced({ requestModel, tokens, phase }) {
-  const row = rows.get(requestModel) ?? fallback;
+function priced({ model, tokens, phase }) {
+  const row = rows.get(model) ?? fallback;
   if (!row) return { tag: "unpriced", val: "unknown-model" };
   if (!tokens.input && !tokens.output && phase === "final") {
     // A request that ended normally read at least one token, so nobody counted.

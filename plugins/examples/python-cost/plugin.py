@@ -71,7 +71,7 @@ class CostModel(exports.CostModel):
 
 
 def priced(usage):
-    row = ROWS.get(usage.request_model, DEFAULT)
+    row = ROWS.get(usage.model, DEFAULT)
     if row is None:
         return Priced_Unpriced(UnpricedReason.UNKNOWN_MODEL)
     if not (usage.tokens.input or usage.tokens.output) and usage.phase == Phase.FINAL:

@@ -8,6 +8,9 @@ use crate::{
     },
 };
 
+/// Provider of models that run in the gateway's own process.
+const IN_PROCESS: &str = "tollgate";
+
 /// What one request used, read where it lies: nothing is copied.
 #[derive(Debug, Clone, Copy)]
 pub struct Usage<'a> {
@@ -89,6 +92,13 @@ impl<'a> Usage<'a> {
             units,
             texts,
         })
+    }
+
+    /// The model to look up in a price list. Of another server it is the one that was asked there: what clients call it
+    /// is an alias, whose price would be another model's. A model in the gateway's own process has no price but that of
+    /// the name it was asked for by.
+    pub fn model(&self) -> &'a str {
+        if self.provider == IN_PROCESS { self.request_model } else { self.response_model }
     }
 
     /// What it used beside tokens and devices.

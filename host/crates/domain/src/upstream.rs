@@ -4,6 +4,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::record::{Record, ServedBy};
 use crate::time::{Interval, UnixNanos};
+use crate::usage::{TokenUsage, UsageSource};
 
 /// The call that answered, or the last one that did not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,10 +55,23 @@ pub struct FailedAttempt {
 pub struct PlannedCall {
     /// The backend.
     pub backend: String,
-    /// Its server.
+    /// Its server; without a host it is the gateway itself.
     pub server: Server,
     /// Who serves by it, and as which model.
     pub by: ServedBy,
+}
+
+impl PlannedCall {
+    /// That a model in the gateway's own process steps in, where no backend answers.
+    #[must_use]
+    pub fn here(by: ServedBy) -> Self {
+        let server = Server { host: String::new(), port: 0 };
+        Self { backend: String::new(), server, by }
+    }
+
+    fn is_here(&self) -> bool {
+        self.server.host.is_empty()
+    }
 }
 
 impl Record {
@@ -66,12 +80,19 @@ impl Record {
     pub fn asks_planned(&mut self, place: u16) {
         let Some(call) = &mut self.upstream else { return };
         let planned = std::mem::take(&mut call.planned);
-        let Some(PlannedCall { backend, server, by }) = planned.into_iter().nth(place.into())
-        else {
-            return;
-        };
-        (call.backend, call.server) = (backend, Some(server));
+        let Some(planned) = planned.into_iter().nth(place.into()) else { return };
+        let here = planned.is_here();
+        let PlannedCall { backend, server, by } = planned;
+        match here {
+            false => (call.backend, call.server) = (backend, Some(server)),
+            // All who were asked before have failed, and which of them was the last is not known.
+            true => self.upstream = None,
+        }
         if let Some(usage) = &mut self.usage {
+            if here {
+                // What was estimated is of another's tokenizer, and is not read here before the engine says so.
+                (usage.tokens, usage.source) = (TokenUsage::default(), UsageSource::Reported);
+            }
             usage.provider.clone_from(&by.provider);
             usage.response_model.clone_from(&by.model);
         }

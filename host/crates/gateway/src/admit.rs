@@ -4,11 +4,11 @@
 use std::time::Instant;
 
 use tokio::sync::watch;
-use tollgate_domain::record::{Asked, Operation, Record};
+use tollgate_domain::record::{Asked, Operation, Record, ServedBy};
 use tollgate_domain::time::Interval;
 use tollgate_domain::upstream::UpstreamCall;
 use tollgate_domain::usage::UsageSource;
-use tollgate_domain::{ErrorKind, Usage};
+use tollgate_domain::{ErrorKind, TokenUsage, Usage};
 use tollgate_ledger::Ticket;
 use tollgate_plugin_host::{NotAdmitted, PluginSet};
 use tollgate_upstream::{Candidate, Exchange, Route, Trail, Tried, Upstreams};
@@ -17,13 +17,13 @@ use crate::admission::Terms;
 use crate::call::{Call, Form, Forward, Moment, Prompt, Refusal};
 use crate::content::Captured;
 use crate::forward;
-use crate::local::{Local, Working};
+use crate::local::{Local, Prepared, Working};
 use crate::models::ModelCard;
 use crate::request::{IN_PROCESS, Request};
 use crate::serve::{Reply, unrecorded};
 use crate::tap::upstream::{Question, unanswered};
 use crate::tap::{self, Tap, Tapped};
-use crate::{Inner, pricing};
+use crate::{Inner, needs, pricing};
 
 /// An admitted request: a backend has it, or none would, and it is on record as started.
 pub(crate) struct Admitted {
@@ -44,8 +44,9 @@ pub(crate) enum Work {
     Here { working: Box<Working> },
     /// Another server answers it.
     Elsewhere { exchange: Box<Exchange>, question: Box<Question> },
-    /// No server answered, or none in a way that can be passed on, or the client did not wait.
-    Nowhere { refusal: Option<Refusal> },
+    /// No server answered, or none in a way that can be passed on, or the client did not wait. `asked`: what a server was at
+    /// work on then.
+    Nowhere { refusal: Option<Refusal>, asked: Option<Box<Question>> },
 }
 
 /// Who answers in this process, what it is asked, and as which of its models.
@@ -84,7 +85,7 @@ impl Work {
             Self::Elsewhere { exchange, question } => {
                 tap::upstream::run(*exchange, &question, tap).await
             }
-            Self::Nowhere { refusal } => unanswered(refusal),
+            Self::Nowhere { refusal, asked } => unanswered(refusal, asked.as_deref()),
         }
     }
 }
@@ -111,34 +112,23 @@ impl Inner {
             Some(leaving) => self.admit_elsewhere(leaving, &call, request, plugins, reply).await,
             None => {
                 let here = self.here(&call, model).ok_or_else(|| self.unknown_model(model))?;
-                self.admit_here(here, &call, request, plugins, None).await
+                self.admit_here(here, &call, request, plugins).await
             }
         }
     }
 
-    /// Admits what the model in this process is to answer. `held` is what was taken of the limits
-    /// before, to ask other servers: a request takes once.
+    /// Admits what the model in this process is to answer.
     async fn admit_here(
         &self,
-        (local, prompt, card): Here<'_>,
+        here: Here<'_>,
         call: &Call,
         request: &Request,
         plugins: &PluginSet,
-        held: Option<Terms>,
     ) -> Result<Admitted, Refusal> {
-        let usage = request.usage_base(IN_PROCESS, &card.root);
-        let admits = plugins.admits(request.tenant(), &usage);
-        let prepared = admits
-            .map_err(|refused| unpriceable(&refused))
-            .and_then(|()| local.prepare(call, request, prompt));
-        let (terms, prepared) = match held {
-            Some(terms) => terms.kept_for(prepared)?,
-            None => {
-                let prepared = prepared?;
-                let most = (u64::from(prepared.prompt_tokens), prepared.most_output_tokens());
-                (self.reserve(request, plugins, &usage, most).await?, prepared)
-            }
-        };
+        let (local, prompt, _) = here;
+        let (usage, prepared) = prepare(here, call, request, plugins)?;
+        let most = (u64::from(prepared.prompt_tokens), prepared.most_output_tokens());
+        let terms = self.reserve(request, plugins, &usage, most).await?;
         let tokenize = Some(prepared.tokenize);
         let submitted = Instant::now();
         let (terms, working) = terms.kept_for(local.submit(prepared))?;
@@ -168,12 +158,13 @@ impl Inner {
         if request.operation != Operation::Other {
             plugins.admits(request.tenant(), &usage).map_err(|refused| unpriceable(&refused))?;
         }
-        let most = forward::reserved_tokens(request, &forward);
-        let terms = self.reserve(request, plugins, &usage, most).await?;
+        let (longest, choices) = (request.asked.max_tokens, request.asked.choices);
+        let needs = needs::of(request.operation, &forward.body, longest, choices);
+        let terms = self.reserve(request, plugins, &usage, (needs.input, needs.output)).await?;
         let said = || forward::prompt(request.operation, &forward.body);
         let content = self.capture.begin(request.tenant(), said);
         let outgoing = forward::outgoing(request, &forward, content.is_some());
-        let submitted = Instant::now();
+        let mut submitted = Instant::now();
         let trail = Trail::default();
         let mut seen = trail.follow();
         let asking = async {
@@ -185,65 +176,91 @@ impl Inner {
             (answered, trail.ended())
         };
         let fallback = self.here(call, &request.asked.model);
-        let ((answered, tried), started) = match fallback {
-            // The backend works meanwhile; nothing of it goes out before this commit.
-            None => {
-                let planned = forward::planned_call(&route, &request.arrived);
-                let record = request.aborted(&usage, None, planned);
-                let starting = async {
-                    let ticket = self.started(record, plugins).await?;
-                    note_who_is_asked(&ticket, &mut seen).await;
-                    Ok(ticket)
-                };
-                let (asked, started) = tokio::join!(asking, starting);
-                (asked, Some(started))
-            }
-            // Who serves it, and so what it will cost, is to be seen.
-            Some(_) => (asking.await, None),
+        let planned = forward::planned_call(&route, fallback.map(by_here), &request.arrived);
+        // What the server reads is used, also if it is the last that is heard of it.
+        let tokens = TokenUsage { input: needs.input, ..TokenUsage::default() };
+        let record = request.aborted(&Usage { tokens, ..usage.clone() }, None, planned);
+        // The backend works meanwhile; nothing of it goes out before this commit.
+        let starting = async {
+            let ticket = self.started(record, plugins).await?;
+            note_who_is_asked(&ticket, &mut seen).await;
+            Ok(ticket)
         };
+        let ((answered, tried), started) = tokio::join!(asking, starting);
+        let (terms, ticket) = terms.kept_for(started)?;
         if let Some(last) = tried.last() {
             (usage.provider, usage.response_model) =
                 (last.provider().to_owned(), last.model().to_owned());
         }
-        let work = match (answered, fallback) {
-            (Ok(Some(exchange)), _) if forward::turns_us_away(exchange.head().status) => {
-                let head = exchange.head();
-                tracing::error!(
-                    backend = head.candidate.backend(),
-                    status = head.status,
-                    "a backend does not take the gateway's own key"
-                );
-                Work::Nowhere { refusal: Some(forward::turned_away()) }
+        let question = Box::new(Question {
+            operation: request.operation,
+            model: usage.response_model.clone(),
+            forward,
+            prompt_tokens: needs.input,
+            media_tokens: needs.media,
+        });
+        let refusal = match answered {
+            Ok(Some(exchange)) if forward::turns_us_away(exchange.head().status) => {
+                Some(forward::turned_away())
             }
-            (Ok(Some(exchange)), _) => {
-                let question = Question {
-                    operation: request.operation,
-                    model: usage.response_model.clone(),
-                    forward,
-                    prompt_tokens: most.0,
-                };
-                Work::Elsewhere { exchange: Box::new(exchange), question: Box::new(question) }
+            Ok(Some(exchange)) if fallback.is_some() && may_be_better(&exchange) => {
+                let status = exchange.head().status;
+                Some(Refusal::new(ErrorKind::Backend, format!("The backend answered {status}.")))
             }
-            (Ok(None), _) => Work::Nowhere { refusal: None },
-            (Err(failed), Some(here)) => {
-                tracing::warn!(reason = failed.message, "no backend answered; the model here does");
-                let admitted = self.admit_here(here, call, request, plugins, Some(terms)).await?;
-                return Ok(Admitted { tried, ..admitted });
+            Ok(Some(exchange)) => {
+                let work = Work::Elsewhere { exchange: Box::new(exchange), question };
+                let tokenize = None;
+                return Ok(Admitted {
+                    work,
+                    tried,
+                    usage,
+                    tokenize,
+                    submitted,
+                    ticket,
+                    terms,
+                    content,
+                });
             }
-            (Err(failed), None) => {
+            Ok(None) => None,
+            Err(failed) => {
                 tracing::warn!(reason = failed.message, "no backend answered");
-                Work::Nowhere { refusal: Some(forward::refusal(&failed)) }
+                Some(forward::refusal(&failed))
             }
         };
-        let started = match started {
-            Some(started) => started,
-            None => {
-                let upstream = work.upstream(&tried, &request.arrived);
-                self.started(request.aborted(&usage, None, upstream), plugins).await
+        let mut tokenize = None;
+        let work = match (refusal, fallback) {
+            (Some(_), Some(here)) => match self.step_in(here, call, request, plugins) {
+                Ok((own, read, working)) => {
+                    // Behind all servers of the plan.
+                    let place = route.candidates().len();
+                    ticket.asks(u16::try_from(place).unwrap_or(u16::MAX));
+                    (usage, tokenize, submitted) = (own, Some(read), Instant::now());
+                    Work::Here { working: Box::new(working) }
+                }
+                Err(refusal) => Work::Nowhere { refusal: Some(refusal), asked: None },
+            },
+            (None, _) => {
+                let asked = tried.asking.is_some().then_some(question);
+                Work::Nowhere { refusal: None, asked }
             }
+            (refusal, None) => Work::Nowhere { refusal, asked: None },
         };
-        let (terms, ticket) = terms.kept_for(started)?;
-        Ok(Admitted { work, tried, usage, tokenize: None, submitted, ticket, terms, content })
+        Ok(Admitted { work, tried, usage, tokenize, submitted, ticket, terms, content })
+    }
+
+    /// Has the model here answer what no other server does. The request is on record, and has taken from its limits.
+    fn step_in(
+        &self,
+        here: Here<'_>,
+        call: &Call,
+        request: &Request,
+        plugins: &PluginSet,
+    ) -> Result<(Usage, Interval, Working), Refusal> {
+        let (usage, prepared) = prepare(here, call, request, plugins)?;
+        let tokenize = prepared.tokenize;
+        let working = here.0.submit(prepared)?;
+        tracing::warn!("no backend answered; the model here does");
+        Ok((usage, tokenize, working))
     }
 
     /// The way of a call to other servers, if any may answer it.
@@ -294,6 +311,28 @@ impl Inner {
         let started = self.ledger.start(&record, plugins.fingerprint()).await;
         started.map_err(|error| unrecorded(&error))
     }
+}
+
+/// What the model here is to do, and the usage that it will be billed by.
+fn prepare(
+    (local, prompt, card): Here<'_>,
+    call: &Call,
+    request: &Request,
+    plugins: &PluginSet,
+) -> Result<(Usage, Prepared), Refusal> {
+    let usage = request.usage_base(IN_PROCESS, &card.root);
+    plugins.admits(request.tenant(), &usage).map_err(|refused| unpriceable(&refused))?;
+    Ok((usage, local.prepare(call, request, prompt)?))
+}
+
+/// Whether an answer is an error that the model here may do better.
+fn may_be_better(exchange: &Exchange) -> bool {
+    tollgate_upstream::another_may_do_better(exchange.head().status)
+}
+
+/// Who serves what the model here answers.
+fn by_here((_, _, card): Here<'_>) -> ServedBy {
+    ServedBy { provider: IN_PROCESS.to_owned(), model: card.root.clone() }
 }
 
 /// Notes where it will be found if this process dies who is asked, as long as somebody is.

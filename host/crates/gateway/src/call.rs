@@ -310,10 +310,11 @@ impl Ending {
         Self { result, tokens: usage.tokens, source: usage.source, cost: cost.clone(), rest }
     }
 
-    /// The same, unless it could not be put on record, which the client is told instead.
+    /// The same, unless it could not be put on record, which the client is told instead: what was held back is a good end,
+    /// and stays here.
     pub(crate) fn if_recorded(mut self, recorded: Result<(), Refusal>) -> Self {
         if let Err(refusal) = recorded {
-            self.result = Err(refusal);
+            (self.result, self.rest) = (Err(refusal), Bytes::new());
         }
         self
     }

@@ -25,10 +25,6 @@ const BUSY_RETRY: Duration = Duration::from_secs(1);
 /// templates of OpenAI's models.
 const PER_MESSAGE: u64 = 4;
 const PER_CHAT: u64 = 3;
-/// Bytes of JSON that are a token, to reserve by.
-const BYTES_PER_TOKEN: u64 = 4;
-/// Tokens of an answer whose client names no limit, to reserve by.
-const USUAL_ANSWER: u64 = 256;
 
 /// The request as it is sent.
 pub(crate) fn outgoing(request: &Request, forward: &Forward, keep_output: bool) -> Outgoing {
@@ -55,21 +51,6 @@ pub(crate) fn outgoing(request: &Request, forward: &Forward, keep_output: bool) 
     }
 }
 
-/// Tokens that a request may use, to reserve by: cheap, and too much rather than too little.
-pub(crate) fn reserved_tokens(request: &Request, forward: &Forward) -> (u64, u64) {
-    let input = forward.body.len() as u64 / BYTES_PER_TOKEN;
-    let answers = matches!(
-        request.operation,
-        Operation::Chat | Operation::TextCompletion | Operation::Responses
-    );
-    let output = match request.asked.max_tokens {
-        Some(most) => u64::from(most),
-        None if answers => USUAL_ANSWER,
-        None => 0,
-    };
-    (input, output)
-}
-
 /// The head of an answer, for the client.
 pub(crate) fn head(exchange: &Exchange) -> ForwardedHead {
     let head = exchange.head();
@@ -85,8 +66,12 @@ pub(crate) fn head(exchange: &Exchange) -> ForwardedHead {
 }
 
 /// The call as it goes on record with the start: of the first who is asked, and who may be asked after
-/// it.
-pub(crate) fn planned_call(route: &Route, arrived: &Moment) -> Option<UpstreamCall> {
+/// it, the model here (`fallback`) as the last.
+pub(crate) fn planned_call(
+    route: &Route,
+    fallback: Option<ServedBy>,
+    arrived: &Moment,
+) -> Option<UpstreamCall> {
     let planned = |candidate: &Candidate| PlannedCall {
         backend: candidate.backend().to_owned(),
         server: server(candidate),
@@ -97,7 +82,9 @@ pub(crate) fn planned_call(route: &Route, arrived: &Moment) -> Option<UpstreamCa
     };
     let candidates = route.candidates();
     let first = candidates.first()?;
-    let several = Some(candidates).filter(|candidates| candidates.len() > 1).unwrap_or_default();
+    let here = fallback.map(PlannedCall::here);
+    let several = candidates.len() > 1 || here.is_some();
+    let several = Some(candidates).filter(|_| several).unwrap_or_default();
     Some(UpstreamCall {
         backend: first.backend().to_owned(),
         server: Some(server(first)),
@@ -105,7 +92,7 @@ pub(crate) fn planned_call(route: &Route, arrived: &Moment) -> Option<UpstreamCa
         status: None,
         response_id: None,
         failed: Vec::new(),
-        planned: several.iter().map(planned).collect(),
+        planned: several.iter().map(planned).chain(here).collect(),
     })
 }
 

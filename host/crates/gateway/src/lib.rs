@@ -20,6 +20,7 @@ mod locals;
 mod log;
 mod metrics;
 mod models;
+mod needs;
 mod piece;
 mod pricing;
 mod progress;
@@ -214,7 +215,9 @@ impl Gateway {
     /// The models that `caller` can ask for by name, each once.
     #[must_use]
     pub fn models(&self, caller: &Caller) -> Vec<ModelCard> {
-        let served = self.0.upstreams.as_ref().map(Upstreams::models).unwrap_or_default();
+        let upstreams = self.0.upstreams.as_ref();
+        let tenant = caller.0.tenant.as_deref();
+        let served = upstreams.map(|all| all.models(tenant)).unwrap_or_default();
         let mut cards: Vec<ModelCard> =
             served.into_iter().map(|model| ModelCard::of(model, self.0.began)).collect();
         let known: HashSet<String> = cards.iter().map(|card| card.id.clone()).collect();

@@ -1,6 +1,7 @@
 //! What the last process left behind: requests that were in flight when it ended are priced by
 //! what they had used and end as `aborted`, before the first new one is served.
 
+use tollgate_domain::record::Operation;
 use tollgate_domain::{CostOutcome, UnpricedReason};
 use tollgate_ledger::{Interrupted, Ledger, LedgerError};
 use tollgate_plugin_host::PluginHost;
@@ -23,6 +24,9 @@ pub(crate) async fn end_interrupted(
         let log = log::span(record.trace.trace_id, &record.id);
         // Only by the prices that the request was admitted under.
         record.cost = match &record.usage {
+            Some(_) if record.operation == Operation::Other => {
+                CostOutcome::Unpriced { reason: UnpricedReason::UnknownOperation }
+            }
             Some(usage) if plugin_set == set.fingerprint() => {
                 let price = || set.price(record.tenant.as_deref(), usage);
                 log.in_scope(|| tokio::task::block_in_place(price))

@@ -47,6 +47,8 @@ pub(crate) struct End {
     pub(crate) engine: Option<EngineFacts>,
     /// The model that has answered, by its own word.
     pub(crate) response_model: Option<String>,
+    /// The status that the client is told, where it does not follow from the outcome.
+    pub(crate) status: Option<u16>,
 }
 
 impl Request {
@@ -136,7 +138,7 @@ impl Request {
     /// The record of a request that was served, whole or in part.
     pub(crate) fn served(&self, end: End) -> Record {
         let mut record = self.record(end.phases, end.outcome, Some(end.usage), end.cost);
-        if let Some(status) = end.upstream.as_ref().and_then(|call| call.status) {
+        if let Some(status) = end.status {
             record.http.status = status;
         }
         if let (Some(by), Some(model)) = (&mut record.served_by, end.response_model) {

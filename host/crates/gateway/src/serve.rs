@@ -79,8 +79,10 @@ async fn live(gateway: Arc<Inner>, call: Call, request: Request, mut reply: Repl
     };
     let Admitted { work, tried, usage, tokenize, submitted, ticket, terms, mut content } = admitted;
     let (pieces, events) = mpsc::channel(PIECES_WAITING);
+    let form = work.form();
+    let told = Told::of(form.as_ref());
     // A client that is gone by now is found out by the tap.
-    let reply = match work.form() {
+    let reply = match form {
         Some(form) => {
             let _ = reply.send(Ok(answer(&request, form, terms.headers.clone(), events)));
             None
@@ -110,6 +112,7 @@ async fn live(gateway: Arc<Inner>, call: Call, request: Request, mut reply: Repl
         upstream: upstream.map(|call| tapped.complete(call, &request.arrived)),
         engine: tapped.engine,
         response_model: tapped.response.model.take(),
+        status: told.status(&ending),
     }));
     let recorded = gateway.finished(ticket, Arc::clone(&record)).await;
     let overhead = tapped.times.overhead(&request.arrived, submitted);
@@ -119,6 +122,40 @@ async fn live(gateway: Arc<Inner>, call: Call, request: Request, mut reply: Repl
     }
     tell(ending.if_recorded(recorded), reply, &pieces, &request).await;
     gateway.price_in_the_shadow(&record, &plugins);
+}
+
+/// Where the status of an answer comes from.
+enum Told {
+    /// It follows from the outcome, and is out before a stream fails.
+    Ours,
+    /// From another server, if anything of its answer is passed on, and if `at_once` in any case.
+    Passed { status: u16, at_once: bool },
+    /// From the failure, since there is no answer.
+    Failure,
+}
+
+impl Told {
+    fn of(form: Option<&Form>) -> Self {
+        match form {
+            Some(Form::Pieces { .. }) => Self::Ours,
+            Some(Form::Forwarded(head)) => {
+                let at_once = head.form != tollgate_upstream::Form::Whole;
+                Self::Passed { status: head.status, at_once }
+            }
+            None => Self::Failure,
+        }
+    }
+
+    /// The status, where it does not follow from the outcome; none, too, where nobody is told any.
+    fn status(&self, ending: &Ending) -> Option<u16> {
+        let failed = ending.result.as_ref().err().map(|failure| failure.kind.http_status());
+        match *self {
+            Self::Ours => None,
+            Self::Passed { status, at_once } if at_once || !ending.rest.is_empty() => Some(status),
+            Self::Passed { status, .. } => failed.or(Some(status)),
+            Self::Failure => failed,
+        }
+    }
 }
 
 /// Tells the client of the end. One that is gone does not hear it; that is already on record.

@@ -4,7 +4,7 @@
 //! them in its usage chunk, if its client asked for one, else in a comment before its end, which
 //! clients skip: `: tollgate {..}`. Whatever ends an answer was held back until it was on record.
 
-use std::convert::Infallible;
+use std::io;
 
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
@@ -78,27 +78,39 @@ fn respond(forwarded: &ForwardedHead, body: Body) -> Response {
     response
 }
 
+/// The pieces of an answer that does not come whole. One whose bytes nobody understands has no words for a failure: there the
+/// connection breaks, so that nobody takes what came for all of it.
 fn pieces(
     answer: Answer,
     head: Head,
     form: ForwardedForm,
-) -> impl Stream<Item = Result<Bytes, Infallible>> {
+) -> impl Stream<Item = io::Result<Bytes>> {
     stream::unfold((Some(answer), head), move |(mut answer, head)| async move {
         let piece = match answer.as_mut()?.next().await {
-            Some(AnswerEvent::Bytes(bytes)) => bytes,
+            Some(AnswerEvent::Bytes(bytes)) => Ok(bytes),
             // Only answers of the model here have any.
-            Some(AnswerEvent::Piece(piece)) => piece.text.into(),
+            Some(AnswerEvent::Piece(piece)) => Ok(piece.text.into()),
             Some(AnswerEvent::Ended(ending)) => {
                 answer = None;
-                // Of what is not known nothing but itself goes out.
-                if form == ForwardedForm::Events { end(&head, &ending) } else { ending.rest }
+                match (form, &ending.result) {
+                    (ForwardedForm::Events, _) => Ok(end(&head, &ending)),
+                    // Of what is not known nothing but itself goes out.
+                    (_, Err(failure)) if ending.rest.is_empty() => {
+                        Err(io::Error::other(failure.message.clone()))
+                    }
+                    _ => Ok(ending.rest),
+                }
             }
             None => {
                 answer = None;
-                event(&error::body(&head.cut_off(), None))
+                let failure = head.cut_off();
+                match form {
+                    ForwardedForm::Events => Ok(event(&error::body(&failure, None))),
+                    _ => Err(io::Error::other(failure.message)),
+                }
             }
         };
-        Some((Ok(piece), (answer, head)))
+        Some((piece, (answer, head)))
     })
 }
 

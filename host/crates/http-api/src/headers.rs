@@ -39,10 +39,18 @@ pub(crate) fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     }
 }
 
-/// Sets headers of our own names.
+/// Sets headers of our own names, one for each value.
 pub(crate) fn set_all(headers: &mut HeaderMap, pairs: &[(&'static str, String)]) {
+    for (name, _) in pairs {
+        headers.remove(*name);
+    }
     for (name, value) in pairs {
-        set(headers, HeaderName::from_static(name), value);
+        match HeaderValue::from_str(value) {
+            Ok(value) => {
+                headers.append(HeaderName::from_static(name), value);
+            }
+            Err(error) => tracing::warn!(%name, %error, "a header was left out"),
+        }
     }
 }
 
@@ -76,6 +84,19 @@ pub(crate) fn tracestate(headers: &HeaderMap) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_has_several_values_keeps_each() {
+        let mut headers = HeaderMap::new();
+        headers.append("b", HeaderValue::from_static("of another"));
+        let pairs = [("a", "1"), ("b", "2"), ("a", "3"), ("c", "\n")];
+        set_all(&mut headers, &pairs.map(|(name, value)| (name, value.to_owned())));
+        let all = |name: &str| headers.get_all(name).iter().cloned().collect::<Vec<_>>();
+        assert_eq!(
+            (all("a"), all("b"), all("c")),
+            (vec!["1".parse().unwrap(), "3".parse().unwrap()], vec!["2".parse().unwrap()], vec![])
+        );
+    }
 
     #[test]
     fn trace_context_is_read_as_w3c_says() {

@@ -185,7 +185,10 @@ impl Shared {
             record.phases.request.end = record.phases.request.end.max(progress.at);
             if let Some(usage) = &mut record.usage {
                 usage.phase = Phase::Interrupted;
-                (usage.tokens.input, usage.tokens.output) = (progress.input, progress.output);
+                // A slot that only tells who is asked leaves what the start says that they read.
+                if (progress.input, progress.output) != (0, 0) {
+                    (usage.tokens.input, usage.tokens.output) = (progress.input, progress.output);
+                }
             }
         }
         if let Some(call) = &mut record.upstream {

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use support::{crash_image, found, open, planned, record, serve, settings, started, until, usage};
+use tollgate_domain::record::ServedBy;
+use tollgate_domain::upstream::PlannedCall;
 use tollgate_domain::{CostOutcome, Currency, Money, Outcome, Record, TokenUsage, UnixNanos};
 use tollgate_ledger::{
     Cursor, Ledger, LedgerError, LedgerReader, LedgerSettings, LedgerWriter, Query, Seq, Stored,
@@ -98,8 +100,11 @@ async fn what_was_in_flight_elsewhere_is_of_who_was_asked_last() {
     let folder = tempfile::tempdir().unwrap();
     let ledger = open(folder.path()).ledger;
     let mut record = started(0);
-    record.upstream = Some(planned(&["a", "b", "c"]));
-    let asks: [&[u16]; 4] = [&[], &[0, 1], &[1, 2], &[7]];
+    let mut call = planned(&["a", "b", "c"]);
+    let here = ServedBy { provider: "tollgate".to_owned(), model: "here-model".to_owned() };
+    call.planned.push(PlannedCall::here(here));
+    record.upstream = Some(call);
+    let asks: [&[u16]; 5] = [&[], &[0, 1], &[1, 2], &[7], &[2, 3]];
     let mut tickets = Vec::new();
     for places in asks {
         let ticket = ledger.start(&record, "set").await.unwrap();
@@ -112,20 +117,49 @@ async fn what_was_in_flight_elsewhere_is_of_who_was_asked_last() {
     let interrupted = open(image.path()).interrupted;
     let found = interrupted.iter().map(|found| &found.record);
     // What is no place of the plan leaves the record as it was.
-    for (record, expected) in found.zip(["a", "b", "c", "-"]) {
+    for (record, expected) in found.zip(["a", "b", "c", "-", "here"]) {
         let usage = record.usage.as_ref().unwrap();
-        let (by, call) = (record.served_by.as_ref().unwrap(), record.upstream.as_ref().unwrap());
+        let by = record.served_by.as_ref().unwrap();
+        assert_eq!((usage.tokens.input, usage.tokens.output), (7, 21));
+        if expected == "here" {
+            assert_eq!((&usage.provider, by.model.as_str()), (&by.provider, "here-model"));
+            assert_eq!((by.provider.as_str(), &record.upstream), ("tollgate", &None));
+            continue;
+        }
+        let call = record.upstream.as_ref().unwrap();
         let (model, backend) = match expected {
             "-" => ("demo".to_owned(), "a".to_owned()),
             name => (format!("{name}-model"), name.to_owned()),
         };
         assert_eq!((&usage.response_model, &by.model, &call.backend), (&model, &model, &backend));
-        assert_eq!((usage.tokens.input, usage.tokens.output), (7, 21));
         assert!(call.planned.is_empty() && call.interval.end == record.phases.request.end);
     }
-    let now =
-        under_way.iter().rev().map(|way| way.record.upstream.as_ref().unwrap().backend.as_str());
-    assert_eq!(now.collect::<Vec<_>>(), ["a", "b", "c", "a"]);
+    let calls = under_way.iter().rev().map(|way| way.record.upstream.as_ref());
+    let now = calls.map(|call| call.map_or("here", |call| call.backend.as_str()));
+    assert_eq!(now.collect::<Vec<_>>(), ["a", "b", "c", "a", "here"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_start_says_is_read_counts_until_more_is_known() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = open(folder.path()).ledger;
+    let mut record = started(0);
+    record.usage.as_mut().unwrap().tokens.input = 9;
+    let mut call = planned(&["a", "b"]);
+    let here = ServedBy { provider: "tollgate".to_owned(), model: "here-model".to_owned() };
+    call.planned.push(PlannedCall::here(here));
+    record.upstream = Some(call);
+    let mut tickets = Vec::new();
+    for place in [None, Some(1), Some(2)] {
+        let ticket = ledger.start(&record, "set").await.unwrap();
+        place.into_iter().for_each(|place| ticket.asks(place));
+        tickets.push(ticket);
+    }
+    let image = crash_image(folder.path());
+    let interrupted = open(image.path()).interrupted;
+    let input = interrupted.iter().map(|found| found.record.usage.as_ref().unwrap().tokens.input);
+    // The model here tells itself what it has read, by its own tokenizer.
+    assert_eq!(input.collect::<Vec<_>>(), [9, 9, 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

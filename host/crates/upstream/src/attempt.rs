@@ -26,6 +26,23 @@ const REFUSAL: usize = 64 << 10;
 const REFUSAL_TIME: Duration = Duration::from_secs(2);
 /// Statuses that may go better elsewhere or later: 429, 502, 503, 504, and what Anthropic says when it is overloaded.
 const NOT_NOW: [u16; 5] = [429, 502, 503, 504, 529];
+/// Whether an answer of this status is about one backend rather than about the request, so that another may do better: it does
+/// not take the gateway's key, does not have the model, or is not well.
+#[must_use]
+pub fn another_may_do_better(status: u16) -> bool {
+    says_the_same_again(status) || status == 408 || status >= 500
+}
+
+/// Whether the same backend would say the same again.
+pub(crate) fn says_the_same_again(status: u16) -> bool {
+    refuses_our_key(status) || status == 404
+}
+
+/// Whether it does not take the gateway's own key, or its proxy does not.
+pub(crate) fn refuses_our_key(status: u16) -> bool {
+    matches!(status, 401 | 403 | 407)
+}
+
 /// Headers of an answer that the client gets.
 const PASSED_ON: [&str; 6] = [
     "x-request-id",
@@ -96,7 +113,7 @@ pub(crate) fn prepare(outgoing: &Outgoing, candidate: &Candidate) -> Result<Read
     }
 }
 
-/// Sends it and waits for the first byte of the answer.
+/// Sends it and waits for what there is to tell of an answer.
 pub(crate) async fn attempt(
     candidate: &Candidate,
     ready: &Ready,
@@ -121,6 +138,10 @@ pub(crate) async fn attempt(
     if NOT_NOW.contains(&response.status().as_u16()) {
         return Err(refusal(response, backend.settings.kind).await);
     }
+    // It would lead past the gateway. Where nobody knows what is asked, it may be the answer.
+    if response.status().is_redirection() && outgoing.operation != Operation::Other {
+        return Err(Missed::reached(UpstreamError::Status(response.status().as_u16())));
+    }
     let source = source(candidate, ready, outgoing, &response).map_err(Missed::reached)?;
     let (parts, mut body) = response.into_parts();
     let first = timeout_at(deadline, frame(&mut body, patience)).await;
@@ -133,7 +154,18 @@ pub(crate) async fn attempt(
         first_byte_at: Instant::now(),
     };
     let body = first.is_some().then_some(body);
-    Ok(Exchange::new(head, slot, body, first, source, outgoing.keep_output))
+    let (status, opaque) = (head.status, matches!(source, Source::Opaque { .. }));
+    let mut exchange = Exchange::new(head, slot, body, first, source, outgoing.keep_output);
+    let begun = match status {
+        // An error that is told only if nobody does better is there whole by then, and holds no place.
+        _ if another_may_do_better(status) => {
+            let begun = tokio::time::timeout(REFUSAL_TIME, exchange.begin()).await;
+            begun.unwrap_or(Err(UpstreamError::Status(status)))
+        }
+        ..400 if !opaque => exchange.begin().await,
+        _ => return Ok(exchange.begun()),
+    };
+    begun.map(|()| exchange).map_err(Missed::reached)
 }
 
 fn request(
@@ -267,7 +299,7 @@ fn passed_on(headers: &HeaderMap, source: &Source) -> HeaderMap {
 }
 
 /// Seconds or a date.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let said = text(headers, &header::RETRY_AFTER)?;
     if let Ok(seconds) = said.trim().parse() {
         return Some(Duration::from_secs(seconds));

@@ -14,7 +14,7 @@
 //! name = "vllm-a"                 # must be there
 //! url = "http://127.0.0.1:8000/v1" # must be there
 //! kind = "openai"                 # or "anthropic"
-//! provider = "vllm"               # gen_ai.provider.name; default: the kind
+//! provider = "vllm"               # gen_ai.provider.name; default: the kind; never "tollgate", which is this process
 //! key-env = "VLLM_KEY"            # or key-file; default: no key is sent
 //! models = ["small", { as = "gpt-4o", name = "meta-llama/Llama-3.3-70B-Instruct" }, "qwen*"]  # default: ["*"]
 //! tenants = ["acme-*"]            # default: all
@@ -27,13 +27,15 @@
 //! proxy = "http://proxy:3128"     # or https://, with USER:PASSWORD@ too; or "none"; default: HTTPS_PROXY, HTTP_PROXY,
 //!                                 # ALL_PROXY and NO_PROXY of the environment, but for what is loopback
 //! health = { path = "/health", every-ms = 5000, timeout-ms = 2000 }  # path: from the root of the server
-//! retries = 1                     # 0 to 10: further attempts at this backend, once all others have been tried
+//! retries = 1                     # 0 to 10: further attempts at this backend, once all others have been tried; none after an
+//!                                 # answer that would come out the same (401, 403, 404, 407, a redirect)
 //! inject-usage = true             # false for a server that refuses `stream_options`
 //! max-event-mib = 16              # 1 to 1024: of one event of a stream
 //! max-answer-mib = 64             # 1 to 4096: of an answer that is not streamed
 //! ```
 //!
-//! A model is served by the backends that name it, else by those with a pattern for it. Relative paths start at the file's
+//! A model is served by the backends that name it, else by those with a pattern for it. `as` is what clients ask for, `name` what
+//! the server is asked for, and what the price is looked up by. Relative paths start at the file's
 //! folder.
 
 use std::fmt;

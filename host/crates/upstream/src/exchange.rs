@@ -53,7 +53,8 @@ pub enum Form {
 pub struct Head {
     /// Who answers.
     pub candidate: Candidate,
-    /// HTTP status; from 400 on the answer is the upstream's error.
+    /// HTTP status; from 400 on the answer is the upstream's error. Of those that another may do better
+    /// ([`another_may_do_better`](crate::another_may_do_better)) it is that of the last who was asked.
     pub status: u16,
     /// `content-type` for the client.
     pub content_type: Option<String>,
@@ -78,6 +79,8 @@ pub struct Exchange {
     ready: VecDeque<Piece>,
     failure: Option<UpstreamError>,
     finished: bool,
+    /// Whether somebody is told what comes. What fails before is a failed attempt, and counted as one.
+    begun: bool,
 }
 
 impl Exchange {
@@ -99,7 +102,32 @@ impl Exchange {
             ready: VecDeque::new(),
             failure: None,
             finished: false,
+            begun: false,
         }
+    }
+
+    /// Waits until there is something for the client: the first of a stream, all of a plain answer. What fails before is no
+    /// answer, and somebody else may be asked.
+    pub(crate) async fn begin(&mut self) -> Result<(), UpstreamError> {
+        while self.ready.is_empty() && !self.finished {
+            self.advance().await;
+        }
+        if self.ready.is_empty()
+            && let Some(error) = self.failure.take()
+        {
+            return Err(error);
+        }
+        self.begun = true;
+        if let Some(error) = &self.failure {
+            self.broke(error);
+        }
+        Ok(())
+    }
+
+    /// The same, whatever comes.
+    pub(crate) fn begun(mut self) -> Self {
+        self.begun = true;
+        self
     }
 
     /// What is known from its start.
@@ -151,16 +179,20 @@ impl Exchange {
             if self.finished {
                 return None;
             }
-            if let Some(first) = self.first.take() {
-                let at = self.head.first_byte_at;
-                self.take(&first, at);
-                continue;
-            }
-            match self.receive().await {
-                Ok(Some(bytes)) => self.take(&bytes, Instant::now()),
-                Ok(None) => self.end(),
-                Err(error) => self.fail(error),
-            }
+            self.advance().await;
+        }
+    }
+
+    /// Takes what comes next. Whoever drops the future in between loses nothing.
+    async fn advance(&mut self) {
+        if let Some(first) = self.first.take() {
+            let at = self.head.first_byte_at;
+            return self.take(&first, at);
+        }
+        match self.receive().await {
+            Ok(Some(bytes)) => self.take(&bytes, Instant::now()),
+            Ok(None) => self.end(),
+            Err(error) => self.fail(error),
         }
     }
 
@@ -196,15 +228,22 @@ impl Exchange {
         if self.finished {
             return;
         }
-        let backend = &self.head.candidate.backend;
-        backend.state.totals.broken.fetch_add(1, Relaxed);
-        if backend.state.breaker.failed_later() {
-            tracing::warn!(backend = %backend.name, %error, "answers break off; the backend rests");
+        if self.begun {
+            self.broke(&error);
         }
         self.failure = Some(error);
         // What comes after an error is nobody's; the connection goes.
         self.body = None;
         self.finish();
+    }
+
+    /// Counts an answer that broke off under the client's eyes.
+    fn broke(&self, error: &UpstreamError) {
+        let backend = &self.head.candidate.backend;
+        backend.state.totals.broken.fetch_add(1, Relaxed);
+        if backend.state.breaker.failed_later() {
+            tracing::warn!(backend = %backend.name, %error, "answers break off; the backend rests");
+        }
     }
 
     fn finish(&mut self) {

@@ -1,6 +1,5 @@
 //! Which backends a request may go to, in which order. A route holds on to the configuration it was made from.
 
-use std::cmp::Reverse;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -149,11 +148,9 @@ impl Snapshot {
             (open, state.is_unhealthy(), candidate.backend.is_full())
         };
         match self.configuration.balance {
-            // Equals stay in the order of their turns.
-            Balance::LeastLoaded => candidates.sort_by_cached_key(|candidate| {
-                let backend = &candidate.backend;
-                (unwell(candidate), backend.load(), Reverse(backend.settings.weight))
-            }),
+            // Equals stay in the order of their turns, of which each has as many as its weight.
+            Balance::LeastLoaded => candidates
+                .sort_by_cached_key(|candidate| (unwell(candidate), candidate.backend.load())),
             Balance::RoundRobin => candidates.sort_by_cached_key(unwell),
         }
         candidates.truncate(MOST);
@@ -247,6 +244,18 @@ mod tests {
             *first.entry(candidates[0].backend.name.to_string()).or_insert(0) += 1;
         }
         assert_eq!((first["a"], first["b"]), (300, 100));
+    }
+
+    #[test]
+    fn the_equally_loaded_have_turns_by_their_weights() {
+        let text = [backend("a", "weight = 1"), backend("b", "weight = 9"), backend("c", "")];
+        let (snapshot, turns) = (snapshot(&text.concat(), None), Turns::new());
+        let mut first = HashMap::new();
+        for _ in 0..110 {
+            let candidates = snapshot.candidates("m", None, &turns);
+            *first.entry(candidates[0].backend.name.to_string()).or_insert(0) += 1;
+        }
+        assert_eq!((first["a"], first["b"], first["c"]), (10, 90, 10));
     }
 
     #[test]

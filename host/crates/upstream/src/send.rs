@@ -1,9 +1,11 @@
 //! Getting an answer: candidates in turn, and again within limits, as long as no byte of an answer has come.
 //!
 //! Tried again is what may go better elsewhere or later: no connection, a lost one, too slow a first byte, an answer that is
-//! not the protocol's, and the statuses 429, 502, 503, 504 and 529. Any other answer is the upstream's answer. First every
-//! candidate is tried once, then, after a pause, those that may be tried again. A retry of what a server may have worked on
-//! is paid from the budget; one of what never reached a server is free.
+//! not the protocol's or breaks off before there is anything to tell, a redirect, and the statuses 401, 403, 404, 407, 408, 429
+//! and 5xx. Any other answer is the upstream's answer. First every candidate is tried once, then, after a pause, those that may
+//! be tried again: who does not have the model, or does not take our key, will not next time. A retry of what a server may
+//! have worked on is paid from the budget; one of what never reached a server is free. If nobody does better, the last
+//! error is the answer.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,7 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::attempt::{self, Missed, Ready};
+use crate::attempt::{self, Missed, Ready, another_may_do_better, refuses_our_key};
 use crate::config::Kind;
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::exchange::Exchange;
@@ -72,8 +74,12 @@ struct Run<'a> {
     trail: &'a Trail,
     /// Requests as candidates get them, by kind and model; what cannot be sent to a kind is remembered too.
     ready: HashMap<(Kind, Arc<str>, bool), Ready>,
-    /// The last attempt that failed.
+    /// The last attempt, if it brought no answer.
     missed: Option<Missed>,
+    /// What the last attempt brought, if it is an error that another may do better.
+    answer: Option<Box<Exchange>>,
+    /// Whether a server may have worked on the last attempt.
+    reached: bool,
     refused: Option<UpstreamError>,
     full: bool,
     resting: Option<Duration>,
@@ -93,6 +99,13 @@ enum Step {
     Broke,
 }
 
+impl Step {
+    /// The candidate may be tried again, if that is of any use and it does not ask for more patience than there is.
+    fn missed(again: bool, after: Option<Duration>) -> Self {
+        Self::Missed { again: again && after.is_none_or(|a| a <= LONGEST_RETRY_AFTER), after }
+    }
+}
+
 impl Upstreams {
     /// Sends a request along its route and leaves a trail. Dropping the future gives the request up, also at the upstream.
     pub async fn send(
@@ -107,6 +120,8 @@ impl Upstreams {
             trail,
             ready: HashMap::new(),
             missed: None,
+            answer: None,
+            reached: false,
             refused: None,
             full: false,
             resting: None,
@@ -120,7 +135,7 @@ impl Upstreams {
             for (candidate, retries) in left {
                 match Box::pin(run.step(self, candidate)).await {
                     Step::Answered(exchange) => return Ok(*exchange),
-                    Step::Broke => return Err(run.failed()),
+                    Step::Broke => return run.ended(),
                     Step::Missed { again: true, after } if retries > 0 => {
                         again.push((candidate, retries - 1));
                         let after = after.unwrap_or_default();
@@ -129,7 +144,7 @@ impl Upstreams {
                     Step::Missed { .. } | Step::Skipped => {}
                 }
             }
-            let Some(soonest) = soonest else { return Err(run.failed()) };
+            let Some(soonest) = soonest else { return run.ended() };
             tokio::time::sleep(soonest.max(jittered(pause))).await;
             pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
             left = again;
@@ -159,10 +174,10 @@ impl Run<'_> {
             }
         };
         let retries = !self.trail.is_empty();
-        if retries && self.missed.as_ref().is_some_and(|m| m.reached) && !upstreams.budget().retry()
-        {
+        if retries && self.reached && !upstreams.budget().retry() {
             return Step::Broke;
         }
+        (self.missed, self.answer) = (None, None);
         let totals = &backend.state.totals;
         totals.attempts.fetch_add(1, Relaxed);
         self.trail.asks(candidate);
@@ -170,17 +185,35 @@ impl Run<'_> {
             Ok(exchange) => {
                 let status = exchange.head().status;
                 totals.answered.fetch_add(1, Relaxed);
-                // 500 is an answer, but not one of a server that is well.
-                if status < 500 {
+                // 500 is an answer, but not one of a server that is well, and 401 is one for nobody.
+                if status < 500 && !refuses_our_key(status) {
                     permit.succeeded();
                 } else {
                     opened(permit.failed(), &backend.name, status);
                 }
+                if refuses_our_key(status) {
+                    let backend = &*backend.name;
+                    tracing::error!(
+                        backend,
+                        status,
+                        "a backend does not take the gateway's own key"
+                    );
+                }
                 self.trail.brought(AttemptOutcome::Answered { status });
-                Step::Answered(Box::new(exchange))
+                if !another_may_do_better(status) {
+                    return Step::Answered(Box::new(exchange));
+                }
+                let after = attempt::retry_after(&exchange.head().headers);
+                (self.answer, self.reached) = (Some(Box::new(exchange)), true);
+                Step::missed(!attempt::says_the_same_again(status), after)
             }
             Err(missed) => {
                 let after = missed.retry_after;
+                let again = match missed.error {
+                    UpstreamError::TooLarge { .. } => false,
+                    UpstreamError::Status(status) => status >= 400,
+                    _ => true,
+                };
                 match missed.error {
                     UpstreamError::Status(status) => {
                         totals.refused.fetch_add(1, Relaxed);
@@ -199,8 +232,9 @@ impl Run<'_> {
                         opened(permit.failed(), &backend.name, error);
                     }
                 }
+                self.reached = missed.reached;
                 self.missed = Some(missed);
-                Step::Missed { again: after.is_none_or(|a| a <= LONGEST_RETRY_AFTER), after }
+                Step::missed(again, after)
             }
         }
     }
@@ -215,6 +249,14 @@ impl Run<'_> {
         let ready = attempt::prepare(self.outgoing, candidate)?;
         self.ready.insert(key, ready.clone());
         Ok(ready)
+    }
+
+    /// What there is to tell, if nobody has answered: the last one's error.
+    fn ended(mut self) -> Result<Exchange, Failed> {
+        match self.answer.take() {
+            Some(answer) => Ok(*answer),
+            None => Err(self.failed()),
+        }
     }
 
     fn failed(self) -> Failed {

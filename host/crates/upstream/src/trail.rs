@@ -48,14 +48,14 @@ pub struct Attempt {
 /// What came of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AttemptOutcome {
-    /// An answer, if only an error that is the client's.
+    /// An answer, if only an error.
     Answered {
         /// HTTP status.
         status: u16,
     },
-    /// "Not now".
+    /// "Not now", or "not here".
     Refused {
-        /// 429, 502, 503, 504 or 529.
+        /// 429, 502, 503, 504, 529, or that of a redirect.
         status: u16,
         /// When to come again, if it says so.
         retry_after: Option<Duration>,

@@ -29,7 +29,7 @@ struct Inner {
 pub struct ServedModel {
     /// Its name for clients.
     pub name: String,
-    /// The first backend of the file that has it.
+    /// The first backend of the file that has it, and serves whoever asks.
     pub backend: Arc<str>,
     /// `gen_ai.provider.name` of that backend.
     pub provider: String,
@@ -48,13 +48,15 @@ impl Upstreams {
         })))
     }
 
-    /// The models that have names, each once, in the order of the file. What only a pattern matches is not among them.
+    /// The models that have names, each once, in the order of the file, of backends that serve this tenant. What only a pattern
+    /// matches is not among them.
     #[must_use]
-    pub fn models(&self) -> Vec<ServedModel> {
+    pub fn models(&self, tenant: Option<&str>) -> Vec<ServedModel> {
         let snapshot = self.0.snapshot.load();
         let mut seen = HashSet::new();
         let mut models = Vec::new();
-        for backend in &snapshot.backends {
+        let serve = snapshot.backends.iter().filter(|b| b.settings.tenants.admit(tenant));
+        for backend in serve {
             for name in backend.settings.models.names() {
                 if seen.insert(name.as_str()) {
                     models.push(ServedModel {

@@ -24,6 +24,8 @@ const LIMIT: u64 = 4 << 20;
 const BACKENDS: usize = 1024;
 const MODELS: usize = 4096;
 const NAME: usize = 256;
+/// The provider of models in the gateway's own process.
+const IN_PROCESS: &str = "tollgate";
 
 /// What is wrong.
 #[derive(Debug)]
@@ -214,6 +216,13 @@ impl WrittenBackend {
         name_of("name", &self.name)?;
         let provider = self.provider.unwrap_or_else(|| self.kind.name().to_owned());
         name_of("provider", &provider)?;
+        if provider == IN_PROCESS {
+            return Err(format!(
+                "provider: `{IN_PROCESS}` is that of models in this process, which are priced by the name they are asked \
+                 for by; say whose server this is"
+            )
+            .into());
+        }
         let url = url(&self.url)?;
         let proxy = Proxy::of(&url, self.proxy.as_deref(), &environment)?;
         let key = match (self.key_env, self.key_file) {
@@ -416,6 +425,7 @@ mod tests {
             (format!("{ONE}models = [\"m\", \"m\"]\n"), "models[1]: \"m\" stands in it twice"),
             (format!("{ONE}models = [{{ as = \"x*\", name = \"y\" }}]\n"), "models[0].as"),
             (format!("{ONE}{ONE}"), "backend[1] (a): name: another backend has it"),
+            (format!("{ONE}provider = \"tollgate\"\n"), "backend[0] (a): provider: `tollgate` is"),
             (format!("{ONE}weight = 0\n"), "weight: it must be from 1 to 1000"),
             (format!("{ONE}key-env = \"NO\"\n"), "key-env: the environment has no NO"),
             (format!("{ONE}key-file = \"no\"\n"), "cannot read /nowhere/no"),

@@ -10,7 +10,7 @@ use support::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tollgate_domain::TokenUsage;
 use tollgate_domain::record::Operation;
-use tollgate_upstream::{AttemptOutcome, Candidate, FailedKind, Trail, UpstreamErrorKind};
+use tollgate_upstream::{Candidate, FailedKind, Trail, UpstreamErrorKind};
 
 const ANSWER: &str = r#"{"id":"c1","model":"m-1","choices":[{"index":0,"message":{"content":"hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":3,"completion_tokens":1,"total_tokens":4}}"#;
 const TEXT: &str = "data: {\"id\":\"c1\",\"model\":\"m-1\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"hi\"}}],\"usage\":null}\n\n";
@@ -23,18 +23,6 @@ const FAST: &str =
 
 fn used() -> Option<TokenUsage> {
     Some(TokenUsage { input: 3, output: 1, ..TokenUsage::default() })
-}
-
-fn kinds(attempts: &[tollgate_upstream::Attempt]) -> Vec<String> {
-    let kind = |outcome: &AttemptOutcome| match outcome {
-        AttemptOutcome::Answered { status } => status.to_string(),
-        AttemptOutcome::Refused { status, .. } => format!("refused {status}"),
-        AttemptOutcome::Failed { kind, .. } => kind.name().to_owned(),
-    };
-    attempts
-        .iter()
-        .map(|attempt| format!("{} {}", attempt.candidate.backend(), kind(&attempt.outcome)))
-        .collect()
 }
 
 #[tokio::test]
@@ -90,6 +78,8 @@ async fn before_the_first_byte_another_backend_takes_over() {
     let garbage = b"SSH-2.0-OpenSSH_9.2\r\n\r\n".to_vec();
     let html =
         b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 6\r\n\r\n<html>".to_vec();
+    let half = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{";
+    let half = half.to_vec();
     let cases: Vec<(&str, Option<Vec<Act>>)> = vec![
         ("connect", None),
         ("timeout", Some(vec![Act::Hang])),
@@ -102,6 +92,23 @@ async fn before_the_first_byte_another_backend_takes_over() {
         ("refused 502", Some(plain(502, "", "{}"))),
         ("refused 503", Some(plain(503, "", "{}"))),
         ("refused 504", Some(plain(504, "", "{}"))),
+        ("refused 307", Some(plain(307, "location: /elsewhere\r\n", "{}"))),
+        ("401", Some(plain(401, "", "{}"))),
+        ("403", Some(plain(403, "", "{}"))),
+        ("404", Some(plain(404, "", "{}"))),
+        ("408", Some(plain(408, "", "{}"))),
+        ("500", Some(plain(500, "", "{}"))),
+        ("520", Some(plain(520, "", "{}"))),
+        // A stream without an event, or whose first one is nonsense or is cut off.
+        ("connection_lost", Some(vec![stream_head(), stream_end()])),
+        ("protocol", Some(vec![stream_head(), chunk(b"data: <html>\n\n"), stream_end()])),
+        ("protocol", Some(vec![stream_head(), chunk(b"data: {\"choi"), stream_end()])),
+        ("connection_lost", Some(vec![stream_head(), chunk(b"data: {\"choi"), Act::Reset])),
+        ("timeout", Some(vec![stream_head(), chunk(b"data: {\"choi"), Act::Hang])),
+        // A plain answer that is not whole, or not JSON.
+        ("connection_lost", Some(vec![Act::Write(half), Act::Close])),
+        ("protocol", Some(plain(200, "", "{\"id\": nope"))),
+        ("protocol", Some(plain(200, "", ""))),
     ];
     for (expected, acts) in cases {
         let good = Server::answering(stream(&[TEXT, STOP, USAGE, DONE])).await;
@@ -122,6 +129,8 @@ async fn before_the_first_byte_another_backend_takes_over() {
         assert_eq!(kinds(&tried.attempts), [format!("bad {expected}"), "good 200".to_owned()]);
         assert_eq!(drain(exchange).await.account.usage, used());
         assert_eq!(good.requests(), 1, "one answer, no duplicate");
+        let broken = upstreams.status().iter().map(|status| status.broken).sum::<u64>();
+        assert_eq!(broken, 0, "a failed attempt, and no answer that broke off");
     }
 }
 
@@ -129,7 +138,7 @@ async fn before_the_first_byte_another_backend_takes_over() {
 async fn other_answers_are_the_upstreams() {
     let error =
         r#"{"error":{"message":"no such thing","type":"invalid_request_error","code":"x"}}"#;
-    for status in [400, 401, 404, 422, 500] {
+    for status in [400, 401, 404, 409, 413, 422, 500] {
         let server = Server::answering(plain(
             status,
             "x-request-id: r1\r\nx-ratelimit-limit-requests: 1\r\n",
@@ -145,7 +154,7 @@ async fn other_answers_are_the_upstreams() {
         let whole = drain(exchange).await;
         assert_eq!(whole.text(), error);
         assert_eq!(whole.account.error.unwrap().code.as_deref(), Some("x"));
-        assert_eq!(server.requests(), 1);
+        assert_eq!(server.requests(), if status == 500 { 2 } else { 1 }, "{status}");
     }
 }
 
@@ -211,14 +220,20 @@ async fn events_of_ten_megabytes_pass_and_larger_ones_do_not() {
         let folder = file("", &[("a", server.address, "")]);
         let upstreams = load(&folder);
         let route = upstreams.route("m", None).unwrap();
-        let whole = drain(send(&upstreams, &route, &simple(true)).await.unwrap()).await;
-        assert_eq!(whole.error.is_none(), fits, "{size}: {:?}", whole.error);
-        if fits {
-            assert_eq!(whole.account.output_chars, size as u64);
-            assert!(whole.account.output_truncated && whole.account.ended);
-            assert_eq!(whole.body.len(), large.len() + STOP.len() - ",\"usage\":null".len());
-        } else {
-            assert!(whole.body.is_empty());
+        let sent = send(&upstreams, &route, &simple(true)).await;
+        assert_eq!(sent.is_ok(), fits, "{size}");
+        match sent {
+            Ok(exchange) => {
+                let whole = drain(exchange).await;
+                assert!(whole.error.is_none());
+                assert_eq!(whole.account.output_chars, size as u64);
+                assert!(whole.account.output_truncated && whole.account.ended);
+                assert_eq!(whole.body.len(), large.len() + STOP.len() - ",\"usage\":null".len());
+            }
+            Err(failed) => {
+                assert_eq!(failed.kind, FailedKind::Upstream(UpstreamErrorKind::Protocol));
+                assert_eq!(server.requests(), 1, "it would be as large again");
+            }
         }
     }
 }
@@ -230,9 +245,9 @@ async fn answers_larger_than_the_limit_are_refused() {
     let folder = file("", &[("a", server.address, "max-answer-mib = 1")]);
     let upstreams = load(&folder);
     let route = upstreams.route("m", None).unwrap();
-    let whole = drain(send(&upstreams, &route, &simple(false)).await.unwrap()).await;
-    assert_eq!(whole.error.unwrap().kind(), UpstreamErrorKind::Protocol);
-    assert!(whole.body.is_empty() && whole.last.is_empty());
+    let failed = send(&upstreams, &route, &simple(false)).await.unwrap_err();
+    assert_eq!(failed.kind, FailedKind::Upstream(UpstreamErrorKind::Protocol));
+    assert_eq!(server.requests(), 1, "it would be as large again");
 }
 
 #[tokio::test]

@@ -158,7 +158,7 @@ async fn the_configuration_changes_while_requests_are_under_way() {
     let mut exchange = send(&upstreams, &route, &simple(true)).await.unwrap();
     exchange.next().await.unwrap().unwrap();
     let names = || -> Vec<String> {
-        upstreams.models().into_iter().map(|m| format!("{} {}", m.name, m.backend)).collect()
+        upstreams.models(None).into_iter().map(|m| format!("{} {}", m.name, m.backend)).collect()
     };
     assert_eq!(names(), ["m a"]);
     // A bad file changes nothing.

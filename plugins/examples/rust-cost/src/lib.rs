@@ -57,7 +57,7 @@ impl CostModel for PriceList {
     }
 
     fn price(&self, _: &Context<'_>, usage: &Usage<'_>) -> Priced {
-        let row = self.models.iter().find(|row| row.model == usage.request_model);
+        let row = self.models.iter().find(|row| row.model == usage.model());
         let Some(row) = row.or(self.default.as_ref()) else {
             return UnpricedReason::UnknownModel.into();
         };

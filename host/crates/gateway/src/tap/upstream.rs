@@ -27,13 +27,23 @@ pub(crate) struct Question {
     pub(crate) forward: Forward,
     /// Tokens of the prompt, roughly.
     pub(crate) prompt_tokens: u64,
+    /// Those of its images and sounds, which no tokenizer counts.
+    pub(crate) media_tokens: u64,
+}
+
+impl Question {
+    /// Tokens of the prompt, by the tokenizer that is closest.
+    fn count(&self) -> u64 {
+        let prompt = forward::prompt(self.operation, &self.forward.body);
+        forward::estimated_tokens(&self.model, &prompt).saturating_add(self.media_tokens)
+    }
 }
 
 /// Passes the answer on until it ends or the client is gone, which closes the connection to the
 /// backend, by which it learns that nobody wants the rest.
 pub(crate) async fn run(mut exchange: Exchange, question: &Question, tap: Tap<'_>) -> Tapped {
     let mut rest = BytesMut::new();
-    let (mut client_is_here, mut failure) = (true, None);
+    let (mut client_is_here, mut failure, mut passed) = (true, None, false);
     while client_is_here {
         let piece = tokio::select! {
             piece = exchange.next() => piece,
@@ -49,6 +59,7 @@ pub(crate) async fn run(mut exchange: Exchange, question: &Question, tap: Tap<'_
                 let output = exchange.account().output_chars / CHARS_PER_TOKEN;
                 tap.ticket.progress(question.prompt_tokens, output);
                 client_is_here = tap.pass(AnswerEvent::Bytes(bytes)).await;
+                passed |= client_is_here;
             }
             Some(Err(error)) => {
                 failure = Some(broken(&error));
@@ -57,7 +68,8 @@ pub(crate) async fn run(mut exchange: Exchange, question: &Question, tap: Tap<'_
         }
     }
     let ended = Instant::now();
-    let (status, streamed) = (exchange.head().status, exchange.form() == Form::Events);
+    let (status, form) = (exchange.head().status, exchange.form());
+    let streamed = form == Form::Events;
     let account = exchange.into_account();
     if let Some(content) = tap.content {
         content.answered(0, &account.output_text);
@@ -65,7 +77,15 @@ pub(crate) async fn run(mut exchange: Exchange, question: &Question, tap: Tap<'_
     if failure.is_none() {
         failure = reported(&account, status);
     }
-    let served = forward::refused_by(status).is_none();
+    let known = question.operation != Operation::Other;
+    if failure.is_none() && client_is_here && form == Form::Whole && known && !is_object(&rest) {
+        failure = Some(Refusal::new(ErrorKind::Backend, "The backend's answer is no JSON object."));
+        rest.clear();
+    }
+    // What failed before any of it had reached the client is no answer, and costs nothing unless the backend says that it
+    // has used something.
+    let nothing = failure.is_some() && !passed && account.usage.is_none();
+    let served = forward::refused_by(status).is_none() && !nothing;
     let (tokens, source) = match served {
         true => tokens(&account, question),
         false => (TokenUsage::default(), UsageSource::Reported),
@@ -107,9 +127,7 @@ fn count(account: &Account, question: &Question, reported: Option<TokenUsage>) -
     if let Some(usage) = reported {
         return TokenUsage { output: usage.output.max(output), ..usage };
     }
-    let prompt = forward::prompt(question.operation, &question.forward.body);
-    let input = forward::estimated_tokens(&question.model, &prompt);
-    TokenUsage { input, output, ..TokenUsage::default() }
+    TokenUsage { input: question.count(), output, ..TokenUsage::default() }
 }
 
 /// The phases that the backend reports, or that can be seen from here.
@@ -159,6 +177,11 @@ fn reported(account: &Account, status: u16) -> Option<Refusal> {
     Some(Refusal::new(kind, format!("The backend answered {status}: {said}")))
 }
 
+/// Whether a plain answer is an object, as all are that mean anything here.
+fn is_object(answer: &[u8]) -> bool {
+    answer.trim_ascii_start().first() == Some(&b'{')
+}
+
 /// How an answer broke off.
 fn broken(error: &UpstreamError) -> Refusal {
     tracing::warn!(%error, "an answer broke off");
@@ -171,15 +194,17 @@ fn broken(error: &UpstreamError) -> Refusal {
     Refusal::new(kind, message)
 }
 
-/// What came of a request that no backend answered.
-pub(crate) fn unanswered(failure: Option<Refusal>) -> Tapped {
+/// What came of a request that no backend answered. `asked`: what one was at work on when the client left. It has read the
+/// prompt, or soon will have, and bills it.
+pub(crate) fn unanswered(failure: Option<Refusal>, asked: Option<&Question>) -> Tapped {
+    let input = asked.map_or(0, |question| block_in_place(|| question.count()));
     Tapped {
         whole: false,
-        served: false,
+        served: asked.is_some(),
         reasons: Vec::new(),
         failure,
-        tokens: TokenUsage::default(),
-        source: UsageSource::Reported,
+        tokens: TokenUsage { input, ..TokenUsage::default() },
+        source: UsageSource::Estimated,
         compute: None,
         engine: None,
         times: Times { ended: Some(Instant::now()), ..Times::default() },

@@ -20,7 +20,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 use tollgate_domain::record::Operation;
 use tollgate_upstream::{
-    Account, Exchange, Failed, Outgoing, PieceKind, Route, Trail, UpstreamError, Upstreams,
+    Account, Attempt, AttemptOutcome, Exchange, Failed, Outgoing, PieceKind, Route, Trail,
+    UpstreamError, Upstreams,
 };
 
 /// What a server does with a request.
@@ -279,4 +280,17 @@ pub async fn until(what: impl Fn() -> bool) {
         sleep(Duration::from_millis(10)).await;
     }
     panic!("it never came to be");
+}
+
+/// Who was asked, and what came of it.
+pub fn kinds(attempts: &[Attempt]) -> Vec<String> {
+    let kind = |outcome: &AttemptOutcome| match outcome {
+        AttemptOutcome::Answered { status } => status.to_string(),
+        AttemptOutcome::Refused { status, .. } => format!("refused {status}"),
+        AttemptOutcome::Failed { kind, .. } => kind.name().to_owned(),
+    };
+    attempts
+        .iter()
+        .map(|attempt| format!("{} {}", attempt.candidate.backend(), kind(&attempt.outcome)))
+        .collect()
 }
