@@ -110,7 +110,7 @@ impl Inner {
         match self.elsewhere(&call, request) {
             Some(leaving) => self.admit_elsewhere(leaving, &call, request, plugins, reply).await,
             None => {
-                let here = self.here(&call, model).ok_or_else(|| self.unknown_model(model))?;
+                let here = self.here(&call, model).ok_or_else(|| self.unserved(&call, request))?;
                 self.admit_here(here, &call, request, plugins, None).await
             }
         }
@@ -251,6 +251,10 @@ impl Inner {
         let forward = call.forward.clone()?;
         let upstreams = self.upstreams.as_ref()?;
         let route = upstreams.route(&request.asked.model, request.tenant())?;
+        let route = match request.operation {
+            Operation::Other => route.passing(&forward.path)?,
+            _ => route,
+        };
         Some(Leaving { upstreams, route, forward })
     }
 
@@ -263,6 +267,25 @@ impl Inner {
     /// The name of the model that is asked for.
     pub(crate) fn model_of<'a>(&'a self, asked: &'a Asked) -> &'a str {
         if asked.model.is_empty() { self.locals.default_name() } else { &asked.model }
+    }
+
+    /// Why nobody answers a call.
+    fn unserved(&self, call: &Call, request: &Request) -> Refusal {
+        let model = request.asked.model.as_str();
+        let has = |upstreams: &Upstreams| upstreams.serves(model, request.tenant());
+        let has_backend = self.upstreams.as_ref().is_some_and(has);
+        match &call.forward {
+            Some(forward) if request.operation == Operation::Other && has_backend => {
+                // Its path may be anything, so no more of it is repeated than fits a line.
+                let path: String = forward.path.chars().take(100).collect();
+                let message = format!(
+                    "/v1{path} is not passed on to the backend. Its operator can name the path in \
+                     `pass-through`."
+                );
+                Refusal::new(ErrorKind::NotFound, message)
+            }
+            _ => self.unknown_model(model),
+        }
     }
 
     fn unknown_model(&self, name: &str) -> Refusal {

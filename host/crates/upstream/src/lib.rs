@@ -26,6 +26,7 @@ mod json;
 mod matching;
 mod openai;
 mod outgoing;
+mod passing;
 mod probe;
 mod proxy;
 mod reach;
