@@ -23,7 +23,7 @@ use crate::request::{IN_PROCESS, Request};
 use crate::serve::{Reply, unrecorded};
 use crate::tap::upstream::{Question, unanswered};
 use crate::tap::{self, Tap, Tapped};
-use crate::{Inner, pricing};
+use crate::{Inner, pricing, prompt};
 
 /// An admitted request: a backend has it, or none would, and it is on record as started.
 pub(crate) struct Admitted {
@@ -170,7 +170,7 @@ impl Inner {
         }
         let most = forward::reserved_tokens(request, &forward);
         let terms = self.reserve(request, plugins, &usage, most).await?;
-        let said = || forward::prompt(request.operation, &forward.body);
+        let said = || prompt::prompt(request.operation, &forward.body);
         let content = self.capture.begin(request.tenant(), said);
         let outgoing = forward::outgoing(request, &forward, content.is_some());
         let submitted = Instant::now();

@@ -23,6 +23,7 @@ mod models;
 mod piece;
 mod pricing;
 mod progress;
+mod prompt;
 mod recover;
 mod request;
 mod serve;

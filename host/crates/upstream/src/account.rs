@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use tollgate_domain::TokenUsage;
 
 use crate::json;
-use crate::usage::ReportedPhases;
+use crate::usage::{ReportedPhases, Told};
 
 /// Most bytes of output that are kept for counting.
 const KEPT_OUTPUT: usize = 4 << 20;
@@ -41,8 +41,10 @@ pub struct Account {
     /// All text, reasoning, refusals and tool calls so far, in the order of arrival. Empty once the upstream has reported what
     /// they are in tokens, unless the request asked to keep it. At most 4 MiB.
     pub output_text: String,
-    /// Whether there was more text than `output_text` has.
-    pub output_truncated: bool,
+    /// Characters that came after those of `output_text`, for which there was no room.
+    pub output_beyond: u64,
+    /// Tokens of output that have been reported and are not in `output_text` any more.
+    pub output_covered: u64,
     /// Characters of output, all of them.
     pub output_chars: u64,
     /// Choices that the answer has.
@@ -115,19 +117,22 @@ impl Account {
         self.output_chars = self.output_chars.saturating_add(characters);
         self.output_reported = false;
         let room = KEPT_OUTPUT.saturating_sub(self.output_text.len());
-        if text.len() <= room && !self.output_truncated {
+        if text.len() <= room && self.output_beyond == 0 {
             self.output_text.push_str(text);
         } else {
-            self.output_truncated = true;
+            self.output_beyond = self.output_beyond.saturating_add(characters);
         }
     }
 
-    /// What the upstream reported of everything that has come so far.
-    pub(crate) fn reported(&mut self, usage: TokenUsage) {
-        self.usage = Some(usage);
-        self.output_reported = true;
-        if !self.keep_output {
+    /// What the upstream reported of everything that has come so far. Of an answer that has no choices, as embeddings have
+    /// none, there is no output to be told.
+    pub(crate) fn reported(&mut self, told: Told) {
+        self.usage = Some(told.usage);
+        self.output_reported = told.output || self.choices == 0;
+        if self.output_reported && !self.keep_output {
             self.output_text = String::new();
+            self.output_beyond = 0;
+            self.output_covered = told.usage.output;
         }
     }
 
@@ -189,13 +194,21 @@ mod tests {
         assert_eq!(account.first_token_at, None);
         account.output("né", now);
         assert_eq!((account.output_chars, account.output_text.as_str()), (2, "né"));
-        account.reported(TokenUsage { input: 1, output: 1, ..TokenUsage::default() });
+        let usage = TokenUsage { input: 1, output: 1, ..TokenUsage::default() };
+        account.choices = 1;
+        account.reported(Told { usage, output: false });
+        assert!(!account.output_reported && account.output_text == "né", "it tells no output");
+        account.reported(Told { usage, output: true });
         assert!(account.output_reported && account.output_text.is_empty());
         account.output("x", now);
         assert!(!account.output_reported, "the report does not cover it");
         account.output(&"y".repeat(KEPT_OUTPUT), now);
-        assert!(account.output_truncated && account.output_text == "x");
-        assert_eq!(account.output_chars, 3 + KEPT_OUTPUT as u64);
+        assert_eq!((account.output_text.as_str(), account.output_covered), ("x", 1));
+        account.output("ü", now);
+        assert_eq!(account.output_beyond, KEPT_OUTPUT as u64 + 1, "no hole in what is kept");
+        assert_eq!(account.output_chars, 4 + KEPT_OUTPUT as u64);
+        account.reported(Told { usage, output: true });
+        assert_eq!(account.output_beyond, 0);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use crate::account::{Account, ReportedError};
 use crate::json;
-use crate::usage::{self, Timings};
+use crate::usage::{self, Timings, Told};
 
 /// What an upstream sent is not what it said it would be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,18 +183,20 @@ impl Chunk<'_> {
             None => reported,
             Some(timings) => {
                 account.phases = timings.phases().or(account.phases);
-                timings.complete(reported.or(account.usage))
+                let before = account.usage;
+                let before = before.map(|usage| Told { usage, output: account.output_reported });
+                timings.complete(reported.or(before))
             }
         };
-        if let Some(mut usage) = reported {
+        if let Some(mut told) = reported {
             // What only `timings` told before is still so.
             if let Some(before) = account.usage
-                && usage.input_cache_read == 0
-                && before.input == usage.input
+                && told.usage.input_cache_read == 0
+                && before.input == told.usage.input
             {
-                usage.input_cache_read = before.input_cache_read;
+                told.usage.input_cache_read = before.input_cache_read;
             }
-            account.reported(usage);
+            account.reported(told);
         }
     }
 }

@@ -168,8 +168,8 @@ fn note_response(
         }
         _ => {}
     }
-    if let Some(usage) = response.usage.and_then(usage::openai) {
-        account.reported(usage);
+    if let Some(told) = response.usage.and_then(usage::openai) {
+        account.reported(told);
     }
     Ok(())
 }

@@ -158,8 +158,8 @@ pub(crate) fn translate(body: &[u8], account: &mut Account, at: Instant) -> Resu
     if let Some(usage) = message.usage {
         counts.merge(usage);
     }
-    if let Some(usage) = counts.usage() {
-        account.reported(usage);
+    if let Some(told) = counts.told() {
+        account.reported(told);
     }
     account.ended = true;
     let silent = text.is_empty() && !calls.is_empty();

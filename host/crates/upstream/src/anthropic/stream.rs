@@ -163,8 +163,8 @@ impl Translator {
             Some("message_delta") => {
                 if let Some(usage) = event.usage {
                     self.counts.merge(usage);
-                    if let Some(usage) = self.counts.usage() {
-                        account.reported(usage);
+                    if let Some(told) = self.counts.told() {
+                        account.reported(told);
                     }
                 }
                 let stopped = event.delta.and_then(|delta| json::string(delta.stop_reason?));
@@ -206,7 +206,7 @@ impl Translator {
         if let Some(usage) = message.usage {
             self.counts.merge(usage);
             // The input is known; of the output it says nothing yet.
-            account.usage = self.counts.usage();
+            account.usage = self.counts.told().map(|told| told.usage);
         }
         let said =
             Said { role: Some("assistant"), content: Some(Cow::Borrowed("")), ..Said::default() };
