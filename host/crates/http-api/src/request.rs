@@ -70,17 +70,24 @@ pub(crate) fn parse(
     let model = parameters::model(&fields).ok().flatten().unwrap_or_default();
     let user = parameters::user(&fields).ok().flatten();
     let places = places(&model, user.as_deref());
-    let here = (places.here || !places.elsewhere).then(|| read(operation, &fields));
+    // What the model in this process never answers is read no further, wherever its model may be.
+    let never = matches!(operation, Operation::Responses | Operation::Other);
+    let reads = places.here || !(places.elsewhere || never);
+    let here = reads.then(|| read(operation, &fields));
+    let malformed = |invalid: Invalid| {
+        let Parameters { asked, user, .. } = Parameters::glance(operation, &fields);
+        Err(Box::new(Malformed { refusal: invalid.into(), asked, user }))
+    };
     match here {
         Some(Ok(Here { parameters, prompt, tuning, wire })) => {
             let prompt = Some(prompt);
             Ok(Request { parameters, prompt, tuning, wire, forward: places.elsewhere })
         }
-        Some(Err(invalid)) if !places.elsewhere => {
-            let Parameters { asked, user, .. } = Parameters::glance(operation, &fields);
-            Err(Box::new(Malformed { refusal: invalid.into(), asked, user }))
-        }
+        Some(Err(invalid)) if !places.elsewhere => malformed(invalid),
         _ => {
+            if let Err(invalid) = parameters::certain(operation, &fields) {
+                return malformed(invalid);
+            }
             let parameters = Parameters::glance(operation, &fields);
             let (tuning, wire) = (Tuning::default(), Wire::default());
             Ok(Request { parameters, prompt: None, tuning, wire, forward: true })
@@ -259,6 +266,25 @@ mod tests {
         let deep =
             format!("{{\"x\":{}0{},\"prompt\":\"Hi\"}}", "[".repeat(100_000), "]".repeat(100_000));
         assert!(parse(Operation::TextCompletion, deep.as_bytes(), here).is_ok());
+    }
+
+    #[test]
+    fn what_must_be_certain_is_refused_wherever_it_goes() {
+        let body = br#"{"model":"m","messages":[{"role":"user","content":"Hi"}],"stream":"true"}"#;
+        for places in [here, elsewhere] {
+            let malformed = parse(Operation::Chat, body, places).unwrap_err();
+            assert_eq!(malformed.refusal.param.as_deref(), Some("stream"));
+            assert_eq!(malformed.asked.model, "m");
+        }
+        let body = br#"{"model":"m","input":"Hi","background":true}"#;
+        let malformed = parse(Operation::Responses, body, elsewhere).unwrap_err();
+        assert_eq!(malformed.refusal.param.as_deref(), Some("background"));
+        // Who has no such model says so, as for a chat.
+        let nowhere = |_: &str, _: Option<&str>| Places { here: false, elsewhere: false };
+        let body = br#"{"model":"m","input":"Hi"}"#;
+        assert!(parse(Operation::Responses, body, nowhere).is_ok_and(|request| request.forward));
+        let malformed = parse(Operation::Responses, body, here).unwrap_err();
+        assert!(malformed.refusal.message.contains("chats, completions and embeddings only"));
     }
 
     #[test]
