@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use tollgate_domain::TokenUsage;
 
 use crate::account::{Account, ReportedError};
-use crate::anthropic::finish_reason;
+use crate::anthropic::{CALLS, finish_reason};
 use crate::json;
 use crate::openai::Garbage;
 use crate::reading::read_error;
@@ -22,7 +22,7 @@ struct Message<'a> {
     #[serde(borrow)]
     model: Option<&'a RawValue>,
     #[serde(borrow)]
-    content: Vec<Block<'a>>,
+    content: &'a RawValue,
     #[serde(borrow)]
     stop_reason: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -123,9 +123,11 @@ pub(crate) fn translate(body: &[u8], account: &mut Account, at: Instant) -> Resu
     account.identity(message.id, message.model, message.usage.and_then(service_tier));
     account.choices = 1;
     let (mut text, mut reasoning, mut calls) = (String::new(), String::new(), Vec::new());
-    for block in &message.content {
-        let said =
-            |raw: Option<&'_ RawValue>| raw.and_then(json::string).unwrap_or_default().into_owned();
+    let mut too_many = false;
+    let read = json::each::<Block<'_>>(message.content, |block| {
+        let said = |raw: Option<&RawValue>| {
+            raw.and_then(json::string).unwrap_or_default().into_owned()
+        };
         match block.kind.and_then(json::string).as_deref() {
             Some("text") => {
                 let piece = said(block.text);
@@ -137,6 +139,7 @@ pub(crate) fn translate(body: &[u8], account: &mut Account, at: Instant) -> Resu
                 account.output(&piece, at);
                 reasoning.push_str(&piece);
             }
+            Some("tool_use") if calls.len() >= CALLS => too_many = true,
             Some("tool_use") => {
                 let name = block.name.and_then(json::string).unwrap_or_default();
                 let arguments = block.input.map_or("{}", RawValue::get);
@@ -150,6 +153,9 @@ pub(crate) fn translate(body: &[u8], account: &mut Account, at: Instant) -> Resu
             }
             _ => {}
         }
+    });
+    if read.is_err() || too_many {
+        return Err(Garbage);
     }
     let stopped = message.stop_reason.and_then(json::string);
     let reason = finish_reason(stopped.as_deref().unwrap_or_default());

@@ -8,13 +8,10 @@ use serde_json::value::RawValue;
 
 use crate::account::{Account, ReportedError};
 use crate::anthropic::answer::{Block, Usage, now, service_tier, written_error};
-use crate::anthropic::finish_reason;
+use crate::anthropic::{CALLS, finish_reason};
 use crate::json;
 use crate::openai::{Garbage, unread};
 use crate::usage::AnthropicCounts;
-
-/// Most tools that one answer may call.
-const CALLS: usize = 1024;
 
 /// What it knows of the stream so far.
 #[derive(Debug)]
