@@ -26,7 +26,9 @@ const USUAL_ANSWER: u64 = 256;
 /// The request as it is sent.
 pub(crate) fn outgoing(request: &Request, forward: &Forward, keep_output: bool) -> Outgoing {
     let context = upstream_context(&request.trace);
-    let mut headers = HeaderMap::new();
+    let mut headers = forward.headers.clone();
+    // This trace's context takes the place of the client's, which it continues.
+    headers.remove("tracestate");
     let mut set = |name: &'static str, value: Option<&str>| {
         if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
             headers.insert(HeaderName::from_static(name), value);
@@ -34,8 +36,9 @@ pub(crate) fn outgoing(request: &Request, forward: &Forward, keep_output: bool) 
     };
     set("traceparent", Some(&propagation::traceparent(&context)));
     set("tracestate", context.trace_state.as_deref());
-    set("x-request-id", Some(&request.id.0));
-    set("content-type", forward.content_type.as_deref());
+    if !forward.headers.contains_key("x-request-id") {
+        set("x-request-id", Some(&request.id.0));
+    }
     Outgoing {
         path: forward.path.clone().into(),
         method: request.http.method.parse().unwrap_or(Method::POST),

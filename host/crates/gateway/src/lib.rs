@@ -47,7 +47,7 @@ use tollgate_ledger::{Ledger, LedgerError, Opened};
 use tollgate_plugin_host::PluginHost;
 use tollgate_telemetry::Exporter;
 use tollgate_upstream::Upstreams;
-pub use tollgate_upstream::{BackendStatus, Form as ForwardedForm, HealthState};
+pub use tollgate_upstream::{BackendStatus, Form as ForwardedForm, HealthState, form_field};
 
 pub use admin::Admin;
 pub use admission::Tenancy;

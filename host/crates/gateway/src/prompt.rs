@@ -184,7 +184,11 @@ mod tests {
             (Operation::Embeddings, json!({"input": [5, 6, 7]}), 3),
             (Operation::Embeddings, json!({"input": [[5], [6, 7]]}), 3),
             (Operation::Embeddings, json!({"input": [words]}), count(words)),
-            (Operation::Chat, chat(json!({"role": "user", "content": words})), whole + count(words)),
+            (
+                Operation::Chat,
+                chat(json!({"role": "user", "content": words})),
+                whole + count(words),
+            ),
             (
                 Operation::Chat,
                 chat(json!({"role": "user", "content": [{"type": "text", "text": words},

@@ -228,7 +228,18 @@ mod tests {
     fn spelled() -> impl Strategy<Value = String> {
         let paths = prop::sample::select(OPERATIONS.map(|(path, _)| path).to_vec());
         let between = prop::sample::select(vec![
-            "", "", "", "", "/", "/.", "/x/..", "/%2e", "/x/%2E%2e", "%2F", "%5C", ";a=b",
+            "",
+            "",
+            "",
+            "",
+            "/",
+            "/.",
+            "/x/..",
+            "/%2e",
+            "/x/%2E%2e",
+            "%2F",
+            "%5C",
+            ";a=b",
         ]);
         let end = prop::sample::select(vec!["", "", "/", "%0A", "%2f", ";x", "?", "%00", "/."]);
         (paths, prop::collection::vec((0..8_u8, between), 32), end).prop_map(|(path, how, end)| {
@@ -264,7 +275,11 @@ mod tests {
             resolves(&decodes(&decodes(goes_out))),
         ] {
             let there = known(&there);
-            assert_eq!(there, here.map(|(operation, _)| operation), "{path} goes out as {goes_out}");
+            assert_eq!(
+                there,
+                here.map(|(operation, _)| operation),
+                "{path} goes out as {goes_out}"
+            );
         }
     }
 

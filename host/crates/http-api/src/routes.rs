@@ -152,7 +152,7 @@ async fn infer(
     });
     let places = |model: &str, user: Option<&str>| api.gateway.places(model, &arrival.caller, user);
     let parsed = match &body {
-        Ok(body) => requests::parse(operation, body, places),
+        Ok(body) => requests::parse(operation, content_type(&head.headers), body, places),
         Err(error) => Err(Box::new(Malformed::from(Refusal::from(*error)))),
     };
     let request = match parsed {
@@ -175,12 +175,15 @@ async fn infer(
 /// The request as another server gets it.
 fn forward(head: &request::Parts, path: &str, body: Bytes) -> Forward {
     let path = path.strip_prefix("/v1").unwrap_or(path);
-    let content_type = head.headers.get(header::CONTENT_TYPE);
     Forward {
         path: head.uri.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}")),
-        content_type: content_type.and_then(|value| value.to_str().ok()).map(str::to_owned),
+        headers: head.headers.clone(),
         body,
     }
+}
+
+fn content_type(headers: &HeaderMap) -> Option<&str> {
+    headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok())
 }
 
 /// An answer as its client reads it.

@@ -15,6 +15,7 @@ use crate::backend::Slot;
 use crate::config::Kind;
 use crate::error::{UpstreamError, chain};
 use crate::exchange::{Exchange, Head, frame};
+use crate::headers::hold_back;
 use crate::openai::ChunkReader;
 use crate::outgoing::Outgoing;
 use crate::reading::{EventReader, Source, WholeReader};
@@ -35,25 +36,6 @@ const PASSED_ON: [&str; 6] = [
     "retry-after",
     "content-disposition",
 ];
-/// Headers of a request that are the client's own affair, or one connection's.
-const HELD_BACK: [HeaderName; 15] = [
-    header::AUTHORIZATION,
-    header::PROXY_AUTHORIZATION,
-    header::COOKIE,
-    header::HOST,
-    header::CONTENT_LENGTH,
-    header::TRANSFER_ENCODING,
-    header::CONNECTION,
-    header::UPGRADE,
-    header::TE,
-    header::TRAILER,
-    header::ACCEPT_ENCODING,
-    header::EXPECT,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    HeaderName::from_static("x-api-key"),
-];
-
 /// A request as a backend gets it.
 #[derive(Clone, Debug)]
 pub(crate) struct Ready {
@@ -150,9 +132,7 @@ fn request(
     *request.uri_mut() = url;
     let headers = request.headers_mut();
     *headers = outgoing.headers.clone();
-    for name in &HELD_BACK {
-        headers.remove(name);
-    }
+    hold_back(headers);
     let anthropic = backend.settings.kind == Kind::Anthropic;
     if anthropic || (!ready.body.is_empty() && !headers.contains_key(header::CONTENT_TYPE)) {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -353,7 +353,10 @@ mod tests {
                 r#"{"prompt_tokens":5,"completion_tokens":3,"total_tokens":108,"completion_tokens_details":{"reasoning_tokens":90}}"#,
                 Some(tokens(5, 0, 0, 103, 90)),
             ),
-            (r#"{"prompt_tokens":5,"completion_tokens":3,"total_tokens":6}"#, Some(tokens(5, 0, 0, 3, 0))),
+            (
+                r#"{"prompt_tokens":5,"completion_tokens":3,"total_tokens":6}"#,
+                Some(tokens(5, 0, 0, 3, 0)),
+            ),
             // Cached beside the prompt, as the total tells.
             (
                 r#"{"prompt_tokens":10,"completion_tokens":4,"total_tokens":19,"prompt_tokens_details":{"cached_tokens":5}}"#,

@@ -107,11 +107,8 @@ fn count(account: &Account, question: &Question, reported: Option<TokenUsage>) -
     if let Some(usage) = reported {
         return TokenUsage { output: usage.output.max(output), ..usage };
     }
-    let input = prompt::estimated_tokens(
-        &question.model,
-        question.operation,
-        &question.forward.body,
-    );
+    let input =
+        prompt::estimated_tokens(&question.model, question.operation, &question.forward.body);
     TokenUsage { input, output, ..TokenUsage::default() }
 }
 

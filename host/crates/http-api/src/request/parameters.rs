@@ -106,6 +106,11 @@ pub(super) fn stream(fields: &Fields<'_>) -> Result<bool, Invalid> {
     fields.get("stream").map_or(Ok(false), |field| field.boolean())
 }
 
+/// Whether a text may be the name of a model.
+pub(super) fn is_name(text: &str) -> bool {
+    (1..=LONGEST_NAME).contains(&text.len()) && !text.chars().any(char::is_control)
+}
+
 fn name(field: &Field<'_>) -> Result<String, Invalid> {
     let name = field.text()?;
     if name.len() > LONGEST_NAME {

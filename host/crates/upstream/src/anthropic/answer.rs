@@ -125,9 +125,8 @@ pub(crate) fn translate(body: &[u8], account: &mut Account, at: Instant) -> Resu
     let (mut text, mut reasoning, mut calls) = (String::new(), String::new(), Vec::new());
     let mut too_many = false;
     let read = json::each::<Block<'_>>(message.content, |block| {
-        let said = |raw: Option<&RawValue>| {
-            raw.and_then(json::string).unwrap_or_default().into_owned()
-        };
+        let said =
+            |raw: Option<&RawValue>| raw.and_then(json::string).unwrap_or_default().into_owned();
         match block.kind.and_then(json::string).as_deref() {
             Some("text") => {
                 let piece = said(block.text);
