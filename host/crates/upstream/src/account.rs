@@ -89,13 +89,19 @@ impl ReportedError {
             let raw = raw.filter(|raw| !json::is_null(raw))?;
             Some(shortened(&json::string(raw).unwrap_or(Cow::Borrowed(raw.get())), most))
         };
+        let said = |message: &str| Self {
+            message: shortened(message.trim(), KEPT_MESSAGE),
+            ..Self::default()
+        };
+        // What is no object, as a list is none, has no fields.
+        let object = value.trim_start().starts_with('{');
         match serde_json::from_str::<WrittenError<'_>>(value) {
-            Ok(WrittenError { message, kind, code }) => Self {
+            Ok(WrittenError { message, kind, code }) if object => Self {
                 message: text(message, KEPT_MESSAGE).unwrap_or_default(),
                 kind: text(kind, KEPT_NAME),
                 code: text(code, KEPT_NAME),
             },
-            Err(_) => Self { message: shortened(value, KEPT_MESSAGE), ..Self::default() },
+            _ => said(&serde_json::from_str::<String>(value).unwrap_or_else(|_| value.to_owned())),
         }
     }
 }
@@ -221,7 +227,9 @@ mod tests {
         let cases = [
             (r#"{"message":"m","type":"t","code":"c"}"#, error("m", Some("t"), Some("c"))),
             (r#"{"message":"m","code":400,"type":null}"#, error("m", None, Some("400"))),
-            (r#""just text""#, error("\"just text\"", None, None)),
+            (r#""just text""#, error("just text", None, None)),
+            (r#"["a"]"#, error("[\"a\"]", None, None)),
+            ("<html>\n", error("<html>", None, None)),
             ("{}", error("", None, None)),
         ];
         for (text, expected) in cases {

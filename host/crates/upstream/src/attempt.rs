@@ -188,7 +188,9 @@ fn source(
     let status = response.status();
     let whole = |reader| Source::whole(reader, settings.max_answer);
     if status.is_client_error() || status.is_server_error() {
-        return Ok(whole(WholeReader::Error { anthropic }));
+        let known = outgoing.operation != Operation::Other;
+        let told_as = known.then_some(status.as_u16());
+        return Ok(whole(WholeReader::Error { anthropic, told_as }));
     }
     let said = text(response.headers(), &header::CONTENT_TYPE).map(|s| s.to_ascii_lowercase());
     let kind = said.as_deref().map(|said| said.split(';').next().unwrap_or_default().trim());
@@ -225,7 +227,10 @@ fn content_type(headers: &HeaderMap, source: &Source) -> Option<String> {
     match source {
         Source::Events { .. } => Some("text/event-stream; charset=utf-8".to_owned()),
         Source::Whole {
-            reader: WholeReader::Anthropic | WholeReader::Error { anthropic: true },
+            reader:
+                WholeReader::Anthropic
+                | WholeReader::Error { anthropic: true, .. }
+                | WholeReader::Error { told_as: Some(_), .. },
             ..
         } => Some("application/json".to_owned()),
         Source::Whole { .. } | Source::Opaque { .. } => text(headers, &header::CONTENT_TYPE),

@@ -55,7 +55,7 @@ fn source(which: u8) -> Source {
         4 => whole(WholeReader::OpenAi(Operation::Chat)),
         5 => whole(WholeReader::OpenAi(Operation::Responses)),
         6 => whole(WholeReader::Anthropic),
-        _ => whole(WholeReader::Error { anthropic: strip_usage }),
+        _ => whole(WholeReader::Error { anthropic: strip_usage, told_as: Some(404) }),
     }
 }
 

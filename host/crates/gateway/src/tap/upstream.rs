@@ -166,12 +166,21 @@ fn reason_of(reason: &str) -> FinishReason {
 fn reported(account: &Account, status: u16) -> Option<Refusal> {
     let said = account.error.as_ref().map(|error| error.message.as_str());
     let kind = match (forward::refused_by(status), said) {
+        (Some(ErrorKind::ModelNotFound), _) if !misses_the_model(account) => ErrorKind::NotFound,
         (Some(kind), _) => kind,
         (None, Some(_)) => ErrorKind::Backend,
         (None, None) => return None,
     };
     let said = said.filter(|said| !said.is_empty()).unwrap_or("no reason given");
     Some(Refusal::new(kind, format!("The backend answered {status}: {said}")))
+}
+
+/// Whether what the backend does not find is the model: it may be an answer that it was to go on with, or the path.
+fn misses_the_model(account: &Account) -> bool {
+    account.error.as_ref().is_some_and(|error| {
+        let code = error.code.as_deref().is_some_and(|code| code == "model_not_found");
+        code || error.message.to_lowercase().contains("model")
+    })
 }
 
 /// How an answer broke off.

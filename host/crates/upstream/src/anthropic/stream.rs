@@ -180,7 +180,7 @@ impl Translator {
             }
             Some("error") => {
                 let error = ReportedError::read(event.error.map_or(text, RawValue::get));
-                let written = written_error(&error);
+                let written = written_error(&error, "api_error");
                 out.last.extend_from_slice(format!("data: {written}\n\n").as_bytes());
                 account.error = Some(error);
             }
