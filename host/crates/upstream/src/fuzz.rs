@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn recorded_exchanges_pass_whoever_reads_them() {
+    fn exchanges_pass_whoever_reads_them() {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/exchanges");
         for entry in std::fs::read_dir(folder).unwrap() {
             let exchange = std::fs::read(entry.unwrap().path()).unwrap();

@@ -1,5 +1,6 @@
-//! Recorded exchanges, plain and streamed: that both come to the same, however the network cut them, and what is known when
-//! they are cut off, fail, or say nothing of usage. The files are in `tests/exchanges`.
+//! Exchanges as servers have them, plain and streamed: that both come to the same, however the network cut them, and what is
+//! known when they are cut off, fail, or say nothing of usage. The files in `tests/exchanges` are written by hand after the
+//! servers' sources and documentation; what real servers answer is looked at in `tests/test_upstream.py`.
 
 use super::*;
 use proptest::prelude::*;
