@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderName, HeaderValue, Method};
 use tollgate_domain::ErrorKind;
 use tollgate_domain::record::{Operation, ServedBy};
 use tollgate_domain::upstream::{FailedAttempt, PlannedCall, Server, UpstreamCall};
