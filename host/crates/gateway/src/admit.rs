@@ -23,7 +23,7 @@ use crate::request::{IN_PROCESS, Request};
 use crate::serve::{Reply, unrecorded};
 use crate::tap::upstream::{Question, unanswered};
 use crate::tap::{self, Tap, Tapped};
-use crate::{Inner, needs, pricing};
+use crate::{Inner, needs, pricing, prompt};
 
 /// An admitted request: a backend has it, or none would, and it is on record as started.
 pub(crate) struct Admitted {
@@ -111,7 +111,7 @@ impl Inner {
         match self.elsewhere(&call, request) {
             Some(leaving) => self.admit_elsewhere(leaving, &call, request, plugins, reply).await,
             None => {
-                let here = self.here(&call, model).ok_or_else(|| self.unknown_model(model))?;
+                let here = self.here(&call, model).ok_or_else(|| self.unserved(&call, request))?;
                 self.admit_here(here, &call, request, plugins).await
             }
         }
@@ -161,7 +161,7 @@ impl Inner {
         let (longest, choices) = (request.asked.max_tokens, request.asked.choices);
         let needs = needs::of(request.operation, &forward.body, longest, choices);
         let terms = self.reserve(request, plugins, &usage, (needs.input, needs.output)).await?;
-        let said = || forward::prompt(request.operation, &forward.body);
+        let said = || prompt::prompt(request.operation, &forward.body);
         let content = self.capture.begin(request.tenant(), said);
         let outgoing = forward::outgoing(request, &forward, content.is_some());
         let mut submitted = Instant::now();
@@ -268,6 +268,10 @@ impl Inner {
         let forward = call.forward.clone()?;
         let upstreams = self.upstreams.as_ref()?;
         let route = upstreams.route(&request.asked.model, request.tenant())?;
+        let route = match request.operation {
+            Operation::Other => route.passing(&forward.path)?,
+            _ => route,
+        };
         Some(Leaving { upstreams, route, forward })
     }
 
@@ -280,6 +284,25 @@ impl Inner {
     /// The name of the model that is asked for.
     pub(crate) fn model_of<'a>(&'a self, asked: &'a Asked) -> &'a str {
         if asked.model.is_empty() { self.locals.default_name() } else { &asked.model }
+    }
+
+    /// Why nobody answers a call.
+    fn unserved(&self, call: &Call, request: &Request) -> Refusal {
+        let model = request.asked.model.as_str();
+        let has = |upstreams: &Upstreams| upstreams.serves(model, request.tenant());
+        let has_backend = self.upstreams.as_ref().is_some_and(has);
+        match &call.forward {
+            Some(forward) if request.operation == Operation::Other && has_backend => {
+                // Its path may be anything, so no more of it is repeated than fits a line.
+                let path: String = forward.path.chars().take(100).collect();
+                let message = format!(
+                    "/v1{path} is not passed on to the backend. Its operator can name the path in \
+                     `pass-through`."
+                );
+                Refusal::new(ErrorKind::NotFound, message)
+            }
+            _ => self.unknown_model(model),
+        }
     }
 
     fn unknown_model(&self, name: &str) -> Refusal {

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use tokio::sync::mpsc;
 use tollgate_domain::admission::LimitApplied;
 use tollgate_domain::record::{Asked, Operation};
@@ -213,8 +214,8 @@ impl Default for Tuning {
 pub struct Forward {
     /// What comes after `/v1`, its query included: `/chat/completions`.
     pub path: String,
-    /// What the body is, where it is not JSON.
-    pub content_type: Option<String>,
+    /// The client's headers, all of them. What is no other server's affair does not go on.
+    pub headers: HeaderMap,
     /// The body as it came.
     pub body: Bytes,
 }

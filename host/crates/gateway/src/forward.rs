@@ -3,33 +3,28 @@
 
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use serde_json::Value;
+use http::{HeaderName, HeaderValue, Method};
 use tollgate_domain::ErrorKind;
-use tollgate_domain::record::{Operation, ServedBy};
+use tollgate_domain::record::ServedBy;
 use tollgate_domain::upstream::{FailedAttempt, PlannedCall, Server, UpstreamCall};
-use tollgate_model::ChatMessage;
-use tollgate_model::estimate::count_tokens;
 use tollgate_telemetry::{propagation, upstream_context};
 use tollgate_upstream::{
     Attempt, AttemptOutcome, Candidate, Exchange, Failed, FailedKind, Head, Outgoing, Route, Tried,
     UpstreamErrorKind,
 };
 
-use crate::call::{Forward, ForwardedHead, Input, Moment, Prompt, Refusal};
+use crate::call::{Forward, ForwardedHead, Moment, Refusal};
 use crate::request::Request;
 
 /// When a client may try again that found all backends busy.
 const BUSY_RETRY: Duration = Duration::from_secs(1);
-/// Tokens that a message of a chat takes besides its text, and a chat besides its messages, in the
-/// templates of OpenAI's models.
-const PER_MESSAGE: u64 = 4;
-const PER_CHAT: u64 = 3;
 
 /// The request as it is sent.
 pub(crate) fn outgoing(request: &Request, forward: &Forward, keep_output: bool) -> Outgoing {
     let context = upstream_context(&request.trace);
-    let mut headers = HeaderMap::new();
+    let mut headers = forward.headers.clone();
+    // This trace's context takes the place of the client's, which it continues.
+    headers.remove("tracestate");
     let mut set = |name: &'static str, value: Option<&str>| {
         if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
             headers.insert(HeaderName::from_static(name), value);
@@ -37,8 +32,9 @@ pub(crate) fn outgoing(request: &Request, forward: &Forward, keep_output: bool) 
     };
     set("traceparent", Some(&propagation::traceparent(&context)));
     set("tracestate", context.trace_state.as_deref());
-    set("x-request-id", Some(&request.id.0));
-    set("content-type", forward.content_type.as_deref());
+    if !forward.headers.contains_key("x-request-id") {
+        set("x-request-id", Some(&request.id.0));
+    }
     Outgoing {
         path: forward.path.clone().into(),
         method: request.http.method.parse().unwrap_or(Method::POST),
@@ -196,61 +192,5 @@ pub(crate) fn refused_by(status: u16) -> Option<ErrorKind> {
         429 => Some(ErrorKind::Overloaded),
         500.. => Some(ErrorKind::Backend),
         _ => Some(ErrorKind::InvalidRequest),
-    }
-}
-
-/// What is said in a request, as far as it can be read: a text where it is no chat.
-pub(crate) fn prompt(operation: Operation, body: &[u8]) -> Prompt {
-    let body: Value = serde_json::from_slice(body).unwrap_or_default();
-    let field = match operation {
-        Operation::Chat => "messages",
-        Operation::TextCompletion => "prompt",
-        Operation::Embeddings | Operation::Responses | Operation::Other => "input",
-    };
-    match (operation, body.get(field)) {
-        (Operation::Chat, Some(Value::Array(messages))) => {
-            Prompt::Chat(messages.iter().map(message).collect())
-        }
-        (_, Some(said)) => Prompt::Text(text(said)),
-        (_, None) => Prompt::Text(String::new()),
-    }
-}
-
-fn message(message: &Value) -> ChatMessage {
-    let role = message.get("role").and_then(Value::as_str).unwrap_or_default();
-    ChatMessage { role: role.to_owned(), content: text(message) }
-}
-
-/// All text in it: what stands under `content` or `text`, or is nothing but text.
-fn text(said: &Value) -> String {
-    match said {
-        Value::String(text) => text.clone(),
-        Value::Array(parts) => {
-            let texts: Vec<String> = parts.iter().map(text).filter(|t| !t.is_empty()).collect();
-            texts.join("\n")
-        }
-        Value::Object(part) => {
-            part.get("content").or_else(|| part.get("text")).map(text).unwrap_or_default()
-        }
-        _ => String::new(),
-    }
-}
-
-/// An estimate of the tokens of a prompt whose tokenizer is not here.
-pub(crate) fn estimated_tokens(model: &str, prompt: &Prompt) -> u64 {
-    match prompt {
-        Prompt::Text(text) => count_tokens(model, text),
-        Prompt::Tokens(tokens) => tokens.len() as u64,
-        Prompt::Chat(messages) => {
-            let of = |m: &ChatMessage| PER_MESSAGE + count_tokens(model, &m.content);
-            PER_CHAT + messages.iter().map(of).sum::<u64>()
-        }
-        Prompt::Inputs(inputs) => {
-            let of = |input: &Input| match input {
-                Input::Text(text) => count_tokens(model, text),
-                Input::Tokens(tokens) => tokens.len() as u64,
-            };
-            inputs.iter().map(of).sum()
-        }
     }
 }

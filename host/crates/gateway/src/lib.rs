@@ -24,6 +24,7 @@ mod needs;
 mod piece;
 mod pricing;
 mod progress;
+mod prompt;
 mod recover;
 mod request;
 mod serve;
@@ -47,7 +48,7 @@ use tollgate_ledger::{Ledger, LedgerError, Opened};
 use tollgate_plugin_host::PluginHost;
 use tollgate_telemetry::Exporter;
 use tollgate_upstream::Upstreams;
-pub use tollgate_upstream::{BackendStatus, Form as ForwardedForm, HealthState};
+pub use tollgate_upstream::{BackendStatus, Form as ForwardedForm, HealthState, form_field};
 
 pub use admin::Admin;
 pub use admission::Tenancy;

@@ -23,6 +23,7 @@ mod headers;
 mod logprobs;
 mod openapi;
 mod otlp;
+mod path;
 mod request;
 mod response;
 mod routes;

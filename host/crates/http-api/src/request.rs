@@ -18,7 +18,7 @@ mod unserved;
 
 use tollgate_domain::ErrorKind;
 use tollgate_domain::record::{Asked, Operation};
-use tollgate_gateway::{Arrival, Call, Forward, Places, Prompt, Refusal, Tuning};
+use tollgate_gateway::{Arrival, Call, Forward, Places, Prompt, Refusal, Tuning, form_field};
 
 use crate::wire::Wire;
 
@@ -50,7 +50,7 @@ pub(crate) struct Malformed {
     pub(crate) user: Option<String>,
 }
 
-/// Reads the body of a request. `places` says where the model that it names is served.
+/// Reads the body of a request, which is JSON, or what `content_type` says if the operation is not known here. `places` says where the model that it names is served.
 ///
 /// What another server is to answer is only glanced at: that server knows best what it takes.
 ///
@@ -58,6 +58,7 @@ pub(crate) struct Malformed {
 /// [`Malformed`] with the first parameter that is wrong, in the order in which they are read.
 pub(crate) fn parse(
     operation: Operation,
+    content_type: Option<&str>,
     body: &[u8],
     places: impl FnOnce(&str, Option<&str>) -> Places,
 ) -> Result<Request, Box<Malformed>> {
@@ -67,25 +68,47 @@ pub(crate) fn parse(
         Err(_) if operation == Operation::Other => Fields::none(),
         Err(invalid) => return Err(Box::new(Malformed::from(Refusal::from(invalid)))),
     };
-    let model = parameters::model(&fields).ok().flatten().unwrap_or_default();
+    let model = match form(operation, content_type, body) {
+        Some(model) => Some(model),
+        None => parameters::model(&fields).ok().flatten(),
+    };
+    let model = model.unwrap_or_default();
     let user = parameters::user(&fields).ok().flatten();
     let places = places(&model, user.as_deref());
-    let here = (places.here || !places.elsewhere).then(|| read(operation, &fields));
+    // What the model in this process never answers is read no further, wherever its model may be.
+    let never = matches!(operation, Operation::Responses | Operation::Other);
+    let reads = places.here || !(places.elsewhere || never);
+    let here = reads.then(|| read(operation, &fields));
+    let malformed = |invalid: Invalid| {
+        let Parameters { asked, user, .. } = Parameters::glance(operation, &fields);
+        Err(Box::new(Malformed { refusal: invalid.into(), asked, user }))
+    };
     match here {
         Some(Ok(Here { parameters, prompt, tuning, wire })) => {
             let prompt = Some(prompt);
             Ok(Request { parameters, prompt, tuning, wire, forward: places.elsewhere })
         }
-        Some(Err(invalid)) if !places.elsewhere => {
-            let Parameters { asked, user, .. } = Parameters::glance(operation, &fields);
-            Err(Box::new(Malformed { refusal: invalid.into(), asked, user }))
-        }
+        Some(Err(invalid)) if !places.elsewhere => malformed(invalid),
         _ => {
-            let parameters = Parameters::glance(operation, &fields);
+            if let Err(invalid) = parameters::certain(operation, &fields) {
+                return malformed(invalid);
+            }
+            let mut parameters = Parameters::glance(operation, &fields);
+            parameters.asked.model = model;
             let (tuning, wire) = (Tuning::default(), Wire::default());
             Ok(Request { parameters, prompt: None, tuning, wire, forward: true })
         }
     }
+}
+
+/// The model that a form names, as questions about sound have it.
+fn form(operation: Operation, content_type: Option<&str>, body: &[u8]) -> Option<String> {
+    if operation != Operation::Other {
+        return None;
+    }
+    let model = form_field(content_type?, body, "model")?;
+    let model = str::from_utf8(body.get(model)?).ok()?;
+    parameters::is_name(model).then(|| model.to_owned())
 }
 
 /// What the model in this process needs of a request.
@@ -171,7 +194,7 @@ mod tests {
     fn what_could_be_read_of_a_bad_request_goes_on_record() {
         let body = json!({"model": "m", "user": "acme", "stream": true, "prompt": 7});
         let body = body.to_string();
-        let malformed = parse(Operation::TextCompletion, body.as_bytes(), here).unwrap_err();
+        let malformed = parse(Operation::TextCompletion, None, body.as_bytes(), here).unwrap_err();
         assert_eq!(malformed.refusal.param.as_deref(), Some("prompt"));
         assert_eq!(malformed.asked.model, "m");
         assert!(malformed.asked.stream);
@@ -231,7 +254,7 @@ mod tests {
             Operation::Responses,
         ] {
             for places in [here("", None), elsewhere("", None)] {
-                if let Err(malformed) = parse(operation, body, |_, _| places) {
+                if let Err(malformed) = parse(operation, None, body, |_, _| places) {
                     assert_eq!(malformed.refusal.kind.http_status(), 400);
                     assert!(malformed.refusal.message.len() < 500, "{}", malformed.refusal.message);
                 }
@@ -258,17 +281,38 @@ mod tests {
         }
         let deep =
             format!("{{\"x\":{}0{},\"prompt\":\"Hi\"}}", "[".repeat(100_000), "]".repeat(100_000));
-        assert!(parse(Operation::TextCompletion, deep.as_bytes(), here).is_ok());
+        assert!(parse(Operation::TextCompletion, None, deep.as_bytes(), here).is_ok());
+    }
+
+    #[test]
+    fn what_must_be_certain_is_refused_wherever_it_goes() {
+        let body = br#"{"model":"m","messages":[{"role":"user","content":"Hi"}],"stream":"true"}"#;
+        for places in [here, elsewhere] {
+            let malformed = parse(Operation::Chat, None, body, places).unwrap_err();
+            assert_eq!(malformed.refusal.param.as_deref(), Some("stream"));
+            assert_eq!(malformed.asked.model, "m");
+        }
+        let body = br#"{"model":"m","input":"Hi","background":true}"#;
+        let malformed = parse(Operation::Responses, None, body, elsewhere).unwrap_err();
+        assert_eq!(malformed.refusal.param.as_deref(), Some("background"));
+        // Who has no such model says so, as for a chat.
+        let nowhere = |_: &str, _: Option<&str>| Places { here: false, elsewhere: false };
+        let body = br#"{"model":"m","input":"Hi"}"#;
+        assert!(
+            parse(Operation::Responses, None, body, nowhere).is_ok_and(|request| request.forward)
+        );
+        let malformed = parse(Operation::Responses, None, body, here).unwrap_err();
+        assert!(malformed.refusal.message.contains("chats, completions and embeddings only"));
     }
 
     #[test]
     fn what_another_server_answers_is_not_judged_here() {
         let body = br#"{"model":"m","messages":[{"role":"robot","content":[{"type":"text","text":"Hey"}]},
             {"content":"you"}],"tools":[{}],"temperature":"hot","max_completion_tokens":9,"user":"acme"}"#;
-        assert!(parse(Operation::Chat, body, here).is_err());
+        assert!(parse(Operation::Chat, None, body, here).is_err());
         let both = |_: &str, _: Option<&str>| Places { here: true, elsewhere: true };
         for places in [elsewhere, both] {
-            let request = parse(Operation::Chat, body, places).unwrap();
+            let request = parse(Operation::Chat, None, body, places).unwrap();
             assert!(request.forward && request.prompt.is_none());
             let Parameters { asked, user, .. } = request.parameters;
             assert_eq!((asked.model.as_str(), asked.max_tokens), ("m", Some(9)));
@@ -276,7 +320,7 @@ mod tests {
             assert_eq!(user.as_deref(), Some("acme"));
         }
         let plain = br#"{"model":"m","prompt":"Hey"}"#;
-        let request = parse(Operation::TextCompletion, plain, both).unwrap();
+        let request = parse(Operation::TextCompletion, None, plain, both).unwrap();
         assert!(request.forward && request.prompt.is_some(), "either can answer it");
     }
 }

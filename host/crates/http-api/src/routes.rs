@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Path, Request, State};
-use axum::http::{HeaderMap, StatusCode, Uri, header, request};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header, request};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use axum::{Json, Router};
@@ -17,6 +17,7 @@ use tollgate_gateway::{
 };
 use tracing::Instrument;
 
+use crate::path::{self, Named};
 use crate::request::Malformed;
 use crate::tokens::Question;
 use crate::wire::Wire;
@@ -25,10 +26,6 @@ use crate::{
     response, sse, tokens,
 };
 
-const COMPLETIONS: &str = "/v1/completions";
-const CHAT_COMPLETIONS: &str = "/v1/chat/completions";
-const EMBEDDINGS: &str = "/v1/embeddings";
-const RESPONSES: &str = "/v1/responses";
 // Where vLLM has them.
 const TOKENIZE: &str = "/tokenize";
 const DETOKENIZE: &str = "/detokenize";
@@ -50,14 +47,7 @@ pub(crate) fn router(gateway: Gateway, settings: &HttpSettings) -> Router {
         body_timeout: settings.body_timeout,
     };
     let routes = Router::new()
-        .route(COMPLETIONS, post(completions))
-        .route(CHAT_COMPLETIONS, post(chat_completions))
-        .route(EMBEDDINGS, post(embeddings))
-        .route(RESPONSES, post(responses))
-        .route("/v1/models", get(models))
-        // A model's name may have slashes, as those of Hugging Face do.
-        .route("/v1/models/{*id}", get(model))
-        .route(ANYTHING, any(anything))
+        .route(ANYTHING, any(below))
         .route(TOKENIZE, post(tokenize))
         .route(DETOKENIZE, post(detokenize))
         .route("/ready", get(ready));
@@ -73,20 +63,37 @@ fn with_rest<S: Clone + Send + Sync + 'static>(routes: Router<S>) -> Router<S> {
         .method_not_allowed_fallback(no_such_method)
 }
 
-async fn completions(State(api): State<Api>, request: Request) -> Response {
-    infer(api, Operation::TextCompletion, COMPLETIONS, request).await
-}
-
-async fn chat_completions(State(api): State<Api>, request: Request) -> Response {
-    infer(api, Operation::Chat, CHAT_COMPLETIONS, request).await
-}
-
-async fn embeddings(State(api): State<Api>, request: Request) -> Response {
-    infer(api, Operation::Embeddings, EMBEDDINGS, request).await
-}
-
-async fn responses(State(api): State<Api>, request: Request) -> Response {
-    infer(api, Operation::Responses, RESPONSES, request).await
+/// All that is below `/v1`. Which of it is known is seen by the path in its one spelling, and that is what goes on.
+async fn below(State(api): State<Api>, request: Request) -> Response {
+    let method = request.method();
+    let asks = matches!(*method, Method::GET | Method::HEAD);
+    if asks && let Some(id) = path::model(request.uri().path()) {
+        return model(&api, &id, request.headers());
+    }
+    let normal = match path::normal(request.uri().path()) {
+        Ok(normal) => normal,
+        Err(odd) => return no_such_path(odd),
+    };
+    let named = path::named(&normal);
+    match &named {
+        Named::Operation(operation, route) if method == Method::POST => {
+            return infer(api, *operation, route, route, request).await;
+        }
+        Named::Models if asks => return models(&api, request.headers()),
+        Named::Model(id) if asks => return model(&api, id, request.headers()),
+        _ if api.gateway.forwards() => {
+            return infer(api, Operation::Other, ANYTHING, &normal, request).await;
+        }
+        _ => {}
+    }
+    let allowed = match named {
+        Named::Operation(..) => "POST",
+        Named::Models | Named::Model(_) => "GET,HEAD",
+        Named::Other => return no_such_route(request.uri().clone()).await,
+    };
+    let mut response = no_such_method(request).await;
+    headers::set(response.headers_mut(), header::ALLOW, allowed);
+    response
 }
 
 async fn tokenize(State(api): State<Api>, request: Request) -> Response {
@@ -112,14 +119,6 @@ async fn count(api: Api, question: Question, request: Request) -> Response {
     answer.unwrap_or_else(|refusal| error::response(&refusal, None))
 }
 
-/// What else there may be at another server: passed on as it is.
-async fn anything(State(api): State<Api>, request: Request) -> Response {
-    if !api.gateway.forwards() {
-        return no_such_route(request.uri().clone()).await;
-    }
-    infer(api, Operation::Other, ANYTHING, request).await
-}
-
 /// Who asks, before anything of the body is read: a stranger's is not worth it.
 async fn known(api: &Api, head: &request::Parts, body: Body) -> Result<(Caller, Body), Response> {
     match api.gateway.authenticate(headers::api_key(&head.headers)) {
@@ -131,8 +130,14 @@ async fn known(api: &Api, head: &request::Parts, body: Body) -> Result<(Caller, 
     }
 }
 
-/// A request for an answer, from its first byte to the first of the answer.
-async fn infer(api: Api, operation: Operation, route: &str, request: Request) -> Response {
+/// A request for an answer, from its first byte to the first of the answer. `path` is how another server gets it.
+async fn infer(
+    api: Api,
+    operation: Operation,
+    route: &str,
+    path: &str,
+    request: Request,
+) -> Response {
     let (head, body) = request.into_parts();
     let (caller, body) = match known(&api, &head, body).await {
         Ok(known) => known,
@@ -147,7 +152,7 @@ async fn infer(api: Api, operation: Operation, route: &str, request: Request) ->
     });
     let places = |model: &str, user: Option<&str>| api.gateway.places(model, &arrival.caller, user);
     let parsed = match &body {
-        Ok(body) => requests::parse(operation, body, places),
+        Ok(body) => requests::parse(operation, content_type(&head.headers), body, places),
         Err(error) => Err(Box::new(Malformed::from(Refusal::from(*error)))),
     };
     let request = match parsed {
@@ -159,7 +164,7 @@ async fn infer(api: Api, operation: Operation, route: &str, request: Request) ->
         }
     };
     let wire = request.wire();
-    let call: Call = request.into_call(arrival, forward(&head, body.unwrap_or_default()));
+    let call: Call = request.into_call(arrival, forward(&head, path, body.unwrap_or_default()));
     let stream = call.asked.stream;
     match api.gateway.serve(call).await {
         Ok(answer) => told(operation, answer, stream, wire).await,
@@ -168,14 +173,17 @@ async fn infer(api: Api, operation: Operation, route: &str, request: Request) ->
 }
 
 /// The request as another server gets it.
-fn forward(head: &request::Parts, body: Bytes) -> Forward {
-    let path = head.uri.path_and_query().map_or("", |path| path.as_str());
-    let content_type = head.headers.get(header::CONTENT_TYPE);
+fn forward(head: &request::Parts, path: &str, body: Bytes) -> Forward {
+    let path = path.strip_prefix("/v1").unwrap_or(path);
     Forward {
-        path: path.strip_prefix("/v1").unwrap_or(path).to_owned(),
-        content_type: content_type.and_then(|value| value.to_str().ok()).map(str::to_owned),
+        path: head.uri.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}")),
+        headers: head.headers.clone(),
         body,
     }
+}
+
+fn content_type(headers: &HeaderMap) -> Option<&str> {
+    headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok())
 }
 
 /// An answer as its client reads it.
@@ -207,8 +215,8 @@ fn arrival(operation: Operation, route: &str, head: &request::Parts, caller: Cal
     }
 }
 
-async fn models(State(api): State<Api>, headers: HeaderMap) -> Response {
-    let cards = match known_models(&api, &headers) {
+fn models(api: &Api, headers: &HeaderMap) -> Response {
+    let cards = match known_models(api, headers) {
         Ok(cards) => cards,
         Err(refusal) => return error::response(&refusal, None),
     };
@@ -216,8 +224,9 @@ async fn models(State(api): State<Api>, headers: HeaderMap) -> Response {
     Json(json!({"object": "list", "data": cards})).into_response()
 }
 
-async fn model(State(api): State<Api>, Path(id): Path<String>, headers: HeaderMap) -> Response {
-    let found = known_models(&api, &headers).and_then(|cards| {
+/// A model's name may have slashes, as those of Hugging Face do.
+fn model(api: &Api, id: &str, headers: &HeaderMap) -> Response {
+    let found = known_models(api, headers).and_then(|cards| {
         cards.into_iter().find(|model| model.id == id).ok_or_else(|| {
             let message = "There is no such model. `GET /v1/models` lists those that there are.";
             Refusal::new(ErrorKind::ModelNotFound, message).param("model")
@@ -263,6 +272,15 @@ async fn ready(State(api): State<Api>) -> Response {
     }
 }
 
+/// 400, for a path that is not the same to all servers.
+fn no_such_path(odd: path::Odd) -> Response {
+    let message = format!(
+        "The path has {odd}, which is not the same to all servers. Write it plainly, as in \
+         /v1/chat/completions."
+    );
+    error::response(&Refusal::new(ErrorKind::InvalidRequest, message).param("path"), None)
+}
+
 /// 404, with the path.
 pub(crate) async fn no_such_route(uri: Uri) -> Response {
     // Its path may be anything, so no more of it is repeated than fits a line.
@@ -288,7 +306,7 @@ mod tests {
 
     /// The real routes' shape, without a gateway behind them.
     fn routes() -> Router {
-        with_rest(Router::new().route(COMPLETIONS, post(|| async { "served" })))
+        with_rest(Router::new().route(path::COMPLETIONS, post(|| async { "served" })))
     }
 
     async fn ask(method: &str, path: &str) -> (StatusCode, HeaderMap, Value) {
@@ -305,7 +323,7 @@ mod tests {
         assert_eq!(status, StatusCode::NOT_FOUND);
         assert_eq!(body["error"]["code"], "not_found");
         assert_eq!(body["error"]["message"], "There is nothing at /v1/nothing.");
-        let (status, headers, body) = ask("GET", COMPLETIONS).await;
+        let (status, headers, body) = ask("GET", path::COMPLETIONS).await;
         assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED);
         assert_eq!(headers[header::ALLOW], "POST");
         assert_eq!(body["error"]["code"], "method_not_allowed");

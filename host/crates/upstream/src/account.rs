@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use tollgate_domain::TokenUsage;
 
 use crate::json;
-use crate::usage::ReportedPhases;
+use crate::usage::{ReportedPhases, Told};
 
 /// Most bytes of output that are kept for counting.
 const KEPT_OUTPUT: usize = 4 << 20;
@@ -41,8 +41,10 @@ pub struct Account {
     /// All text, reasoning, refusals and tool calls so far, in the order of arrival. Empty once the upstream has reported what
     /// they are in tokens, unless the request asked to keep it. At most 4 MiB.
     pub output_text: String,
-    /// Whether there was more text than `output_text` has.
-    pub output_truncated: bool,
+    /// Characters that came after those of `output_text`, for which there was no room.
+    pub output_beyond: u64,
+    /// Tokens of output that have been reported and are not in `output_text` any more.
+    pub output_covered: u64,
     /// Characters of output, all of them.
     pub output_chars: u64,
     /// Choices that the answer has.
@@ -87,13 +89,19 @@ impl ReportedError {
             let raw = raw.filter(|raw| !json::is_null(raw))?;
             Some(shortened(&json::string(raw).unwrap_or(Cow::Borrowed(raw.get())), most))
         };
+        let said = |message: &str| Self {
+            message: shortened(message.trim(), KEPT_MESSAGE),
+            ..Self::default()
+        };
+        // What is no object, as a list is none, has no fields.
+        let object = value.trim_start().starts_with('{');
         match serde_json::from_str::<WrittenError<'_>>(value) {
-            Ok(WrittenError { message, kind, code }) => Self {
+            Ok(WrittenError { message, kind, code }) if object => Self {
                 message: text(message, KEPT_MESSAGE).unwrap_or_default(),
                 kind: text(kind, KEPT_NAME),
                 code: text(code, KEPT_NAME),
             },
-            Err(_) => Self { message: shortened(value, KEPT_MESSAGE), ..Self::default() },
+            _ => said(&serde_json::from_str::<String>(value).unwrap_or_else(|_| value.to_owned())),
         }
     }
 }
@@ -115,19 +123,22 @@ impl Account {
         self.output_chars = self.output_chars.saturating_add(characters);
         self.output_reported = false;
         let room = KEPT_OUTPUT.saturating_sub(self.output_text.len());
-        if text.len() <= room && !self.output_truncated {
+        if text.len() <= room && self.output_beyond == 0 {
             self.output_text.push_str(text);
         } else {
-            self.output_truncated = true;
+            self.output_beyond = self.output_beyond.saturating_add(characters);
         }
     }
 
-    /// What the upstream reported of everything that has come so far.
-    pub(crate) fn reported(&mut self, usage: TokenUsage) {
-        self.usage = Some(usage);
-        self.output_reported = true;
-        if !self.keep_output {
+    /// What the upstream reported of everything that has come so far. Of an answer that has no choices, as embeddings have
+    /// none, there is no output to be told.
+    pub(crate) fn reported(&mut self, told: Told) {
+        self.usage = Some(told.usage);
+        self.output_reported = told.output || self.choices == 0;
+        if self.output_reported && !self.keep_output {
             self.output_text = String::new();
+            self.output_beyond = 0;
+            self.output_covered = told.usage.output;
         }
     }
 
@@ -189,13 +200,21 @@ mod tests {
         assert_eq!(account.first_token_at, None);
         account.output("né", now);
         assert_eq!((account.output_chars, account.output_text.as_str()), (2, "né"));
-        account.reported(TokenUsage { input: 1, output: 1, ..TokenUsage::default() });
+        let usage = TokenUsage { input: 1, output: 1, ..TokenUsage::default() };
+        account.choices = 1;
+        account.reported(Told { usage, output: false });
+        assert!(!account.output_reported && account.output_text == "né", "it tells no output");
+        account.reported(Told { usage, output: true });
         assert!(account.output_reported && account.output_text.is_empty());
         account.output("x", now);
         assert!(!account.output_reported, "the report does not cover it");
         account.output(&"y".repeat(KEPT_OUTPUT), now);
-        assert!(account.output_truncated && account.output_text == "x");
-        assert_eq!(account.output_chars, 3 + KEPT_OUTPUT as u64);
+        assert_eq!((account.output_text.as_str(), account.output_covered), ("x", 1));
+        account.output("ü", now);
+        assert_eq!(account.output_beyond, KEPT_OUTPUT as u64 + 1, "no hole in what is kept");
+        assert_eq!(account.output_chars, 4 + KEPT_OUTPUT as u64);
+        account.reported(Told { usage, output: true });
+        assert_eq!(account.output_beyond, 0);
     }
 
     #[test]
@@ -208,7 +227,9 @@ mod tests {
         let cases = [
             (r#"{"message":"m","type":"t","code":"c"}"#, error("m", Some("t"), Some("c"))),
             (r#"{"message":"m","code":400,"type":null}"#, error("m", None, Some("400"))),
-            (r#""just text""#, error("\"just text\"", None, None)),
+            (r#""just text""#, error("just text", None, None)),
+            (r#"["a"]"#, error("[\"a\"]", None, None)),
+            ("<html>\n", error("<html>", None, None)),
             ("{}", error("", None, None)),
         ];
         for (text, expected) in cases {

@@ -10,6 +10,9 @@ pub(crate) mod stream;
 /// `anthropic-version`.
 pub(crate) const VERSION: &str = "2023-06-01";
 
+/// Most tools that one answer may call.
+const CALLS: usize = 1024;
+
 /// Why generation ended, in OpenAI's words.
 fn finish_reason(stop_reason: &str) -> &'static str {
     match stop_reason {

@@ -15,6 +15,7 @@ use crate::backend::Slot;
 use crate::config::Kind;
 use crate::error::{UpstreamError, chain};
 use crate::exchange::{Exchange, Head, frame};
+use crate::headers::hold_back;
 use crate::openai::ChunkReader;
 use crate::outgoing::Outgoing;
 use crate::reading::{EventReader, Source, WholeReader};
@@ -52,25 +53,6 @@ const PASSED_ON: [&str; 6] = [
     "retry-after",
     "content-disposition",
 ];
-/// Headers of a request that are the client's own affair, or one connection's.
-const HELD_BACK: [HeaderName; 15] = [
-    header::AUTHORIZATION,
-    header::PROXY_AUTHORIZATION,
-    header::COOKIE,
-    header::HOST,
-    header::CONTENT_LENGTH,
-    header::TRANSFER_ENCODING,
-    header::CONNECTION,
-    header::UPGRADE,
-    header::TE,
-    header::TRAILER,
-    header::ACCEPT_ENCODING,
-    header::EXPECT,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    HeaderName::from_static("x-api-key"),
-];
-
 /// A request as a backend gets it.
 #[derive(Clone, Debug)]
 pub(crate) struct Ready {
@@ -182,9 +164,7 @@ fn request(
     *request.uri_mut() = url;
     let headers = request.headers_mut();
     *headers = outgoing.headers.clone();
-    for name in &HELD_BACK {
-        headers.remove(name);
-    }
+    hold_back(headers);
     let anthropic = backend.settings.kind == Kind::Anthropic;
     if anthropic || (!ready.body.is_empty() && !headers.contains_key(header::CONTENT_TYPE)) {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -240,7 +220,9 @@ fn source(
     let status = response.status();
     let whole = |reader| Source::whole(reader, settings.max_answer);
     if status.is_client_error() || status.is_server_error() {
-        return Ok(whole(WholeReader::Error { anthropic }));
+        let known = outgoing.operation != Operation::Other;
+        let told_as = known.then_some(status.as_u16());
+        return Ok(whole(WholeReader::Error { anthropic, told_as }));
     }
     let said = text(response.headers(), &header::CONTENT_TYPE).map(|s| s.to_ascii_lowercase());
     let kind = said.as_deref().map(|said| said.split(';').next().unwrap_or_default().trim());
@@ -277,7 +259,10 @@ fn content_type(headers: &HeaderMap, source: &Source) -> Option<String> {
     match source {
         Source::Events { .. } => Some("text/event-stream; charset=utf-8".to_owned()),
         Source::Whole {
-            reader: WholeReader::Anthropic | WholeReader::Error { anthropic: true },
+            reader:
+                WholeReader::Anthropic
+                | WholeReader::Error { anthropic: true, .. }
+                | WholeReader::Error { told_as: Some(_), .. },
             ..
         } => Some("application/json".to_owned()),
         Source::Whole { .. } | Source::Opaque { .. } => text(headers, &header::CONTENT_TYPE),

@@ -30,6 +30,8 @@
 //! retries = 1                     # 0 to 10: further attempts at this backend, once all others have been tried; none after an
 //!                                 # answer that would come out the same (401, 403, 404, 407, a redirect)
 //! inject-usage = true             # false for a server that refuses `stream_options`
+//! pass-through = true             # what else below /v1 goes on with the backend's key: true, all but paths that are known to be
+//!                                 # the operator's (`passing.rs`); false, nothing; ["/files", "/batches"], these and what is below
 //! max-event-mib = 16              # 1 to 1024: of one event of a stream
 //! max-answer-mib = 64             # 1 to 4096: of an answer that is not streamed
 //! ```
@@ -46,6 +48,7 @@ use http::Uri;
 
 use crate::error::UpstreamError;
 use crate::matching::{Models, Tenants};
+use crate::passing::PassThrough;
 use crate::proxy::Proxy;
 use crate::written;
 
@@ -123,6 +126,7 @@ pub(crate) struct BackendSettings {
     pub health: Option<HealthSettings>,
     pub retries: u32,
     pub inject_usage: bool,
+    pub pass_through: PassThrough,
     pub max_event: usize,
     pub max_answer: usize,
 }

@@ -55,7 +55,7 @@ fn source(which: u8) -> Source {
         4 => whole(WholeReader::OpenAi(Operation::Chat)),
         5 => whole(WholeReader::OpenAi(Operation::Responses)),
         6 => whole(WholeReader::Anthropic),
-        _ => whole(WholeReader::Error { anthropic: strip_usage }),
+        _ => whole(WholeReader::Error { anthropic: strip_usage, told_as: Some(404) }),
     }
 }
 
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn recorded_exchanges_pass_whoever_reads_them() {
+    fn exchanges_pass_whoever_reads_them() {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/exchanges");
         for entry in std::fs::read_dir(folder).unwrap() {
             let exchange = std::fs::read(entry.unwrap().path()).unwrap();

@@ -4,10 +4,11 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::marker::PhantomData;
 use std::ops::Range;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// The members of an object: key and value, in the order of the text.
@@ -48,6 +49,43 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
         }
         deserializer.deserialize_map(Visit)
     }
+}
+
+/// Most elements of an array that are looked at. Nobody means more, and what is behind them costs no more than its bytes.
+const ELEMENTS: usize = 65_536;
+
+/// Reads the elements of an array one after another, and keeps none: a list of empty objects takes many times its own size
+/// once it is read. How many there are.
+///
+/// # Errors
+/// What is no array, or has an element of another shape; those before it have been taken.
+pub(crate) fn each<'a, T: Deserialize<'a>>(
+    array: &'a RawValue,
+    take: impl FnMut(T),
+) -> Result<usize, serde_json::Error> {
+    struct Each<T, F>(F, PhantomData<T>);
+    impl<'de, T: Deserialize<'de>, F: FnMut(T)> Visitor<'de> for Each<T, F> {
+        type Value = usize;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an array")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<usize, A::Error> {
+            let mut count = 0;
+            while count < ELEMENTS
+                && let Some(element) = seq.next_element()?
+            {
+                (self.0)(element);
+                count += 1;
+            }
+            while seq.next_element::<IgnoredAny>()?.is_some() {
+                count += 1;
+            }
+            Ok(count)
+        }
+    }
+    serde_json::Deserializer::from_str(array.get()).deserialize_seq(Each(take, PhantomData))
 }
 
 /// Where `value`, which was read from `text`, lies in it.
@@ -138,6 +176,20 @@ mod tests {
         let members: Members = serde_json::from_str(text).unwrap();
         let value = place(text.as_bytes(), members.get("usage").unwrap()).unwrap();
         assert_eq!(member(text.as_bytes(), "usage", value), None);
+    }
+
+    #[test]
+    fn elements_come_one_after_another() {
+        let raw = |text: &str| RawValue::from_string(text.to_owned()).unwrap();
+        let mut seen = Vec::new();
+        assert_eq!(each(&raw("[1, 2,3]"), |n: u8| seen.push(n)).unwrap(), 3);
+        assert_eq!(seen, [1, 2, 3]);
+        assert!(each(&raw("[4, {}]"), |n: u8| seen.push(n)).is_err() && seen == [1, 2, 3, 4]);
+        assert!(each(&raw("{}"), |_: u8| ()).is_err());
+        let many = format!("[{}1]", "1,".repeat(ELEMENTS + 1));
+        let mut taken = 0;
+        assert_eq!(each(&raw(&many), |_: u8| taken += 1).unwrap(), ELEMENTS + 2);
+        assert_eq!(taken, ELEMENTS);
     }
 
     #[test]

@@ -22,10 +22,13 @@ mod error;
 mod exchange;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
+mod headers;
 mod json;
 mod matching;
+mod multipart;
 mod openai;
 mod outgoing;
+mod passing;
 mod probe;
 mod proxy;
 mod reach;
@@ -47,6 +50,7 @@ pub use backend::{BackendStatus, HealthState};
 pub use config::{Balance, Kind};
 pub use error::{UpstreamError, UpstreamErrorKind};
 pub use exchange::{Exchange, Form, Head, Piece, PieceKind};
+pub use multipart::field as form_field;
 pub use outgoing::Outgoing;
 pub use probe::{Heard, Probe};
 #[doc(hidden)]

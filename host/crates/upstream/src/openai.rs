@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use crate::account::{Account, ReportedError};
 use crate::json;
-use crate::usage::{self, Timings};
+use crate::usage::{self, Timings, Told};
 
 /// What an upstream sent is not what it said it would be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +47,7 @@ struct Chunk<'a> {
     #[serde(borrow)]
     service_tier: Option<&'a RawValue>,
     #[serde(borrow)]
-    choices: Option<Vec<Choice<'a>>>,
+    choices: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "json::present")]
     usage: Option<&'a RawValue>,
     timings: Option<Timings>,
@@ -79,7 +79,7 @@ struct Message<'a> {
     #[serde(borrow)]
     refusal: Option<&'a RawValue>,
     #[serde(borrow)]
-    tool_calls: Option<Vec<ToolCall<'a>>>,
+    tool_calls: Option<&'a RawValue>,
     #[serde(borrow)]
     function_call: Option<Function<'a>>,
 }
@@ -121,13 +121,13 @@ impl ChunkReader {
         if note_error(name, &chunk, text, account) {
             return Ok(Verdict::Last);
         }
-        chunk.note(account, at);
-        Ok(self.verdict(&chunk, data))
+        let choices = chunk.note(account, at);
+        Ok(self.verdict(&chunk, choices, data))
     }
 
-    fn verdict(self, chunk: &Chunk<'_>, data: &[u8]) -> Verdict {
+    fn verdict(self, chunk: &Chunk<'_>, choices: usize, data: &[u8]) -> Verdict {
         let Some(usage) = chunk.usage else { return Verdict::Pass };
-        let only_usage = chunk.choices.as_ref().is_none_or(Vec::is_empty) && !json::is_null(usage);
+        let only_usage = choices == 0 && !json::is_null(usage);
         match (only_usage, self.strip_usage) {
             (true, true) => Verdict::Drop,
             (true, false) => Verdict::Last,
@@ -144,7 +144,9 @@ pub(crate) fn read_whole(body: &[u8], account: &mut Account, at: Instant) -> Res
     let text = str::from_utf8(body).map_err(|_| Garbage)?;
     match serde_json::from_str::<Chunk<'_>>(text) {
         Ok(chunk) if note_error(None, &chunk, text, account) => {}
-        Ok(chunk) => chunk.note(account, at),
+        Ok(chunk) => {
+            chunk.note(account, at);
+        }
         Err(_) => {
             unread(text, account)?;
         }
@@ -173,29 +175,37 @@ fn note_error(name: Option<&[u8]>, chunk: &Chunk<'_>, text: &str, account: &mut 
 }
 
 impl Chunk<'_> {
-    fn note(&self, account: &mut Account, at: Instant) {
+    /// How many choices it has. Those of a shape that nobody knows are one.
+    fn note(&self, account: &mut Account, at: Instant) -> usize {
         account.identity(self.id, self.model, self.service_tier);
-        for choice in self.choices.iter().flatten() {
-            choice.note(account, at);
-        }
+        let choices = self.choices.map_or(Ok(0), |choices| {
+            json::each(choices, |choice: Choice<'_>| choice.note(account, at))
+        });
+        let choices = choices.unwrap_or_else(|_| {
+            account.unread_events += 1;
+            1
+        });
         let reported = self.usage.and_then(usage::openai);
         let reported = match self.timings {
             None => reported,
             Some(timings) => {
                 account.phases = timings.phases().or(account.phases);
-                timings.complete(reported.or(account.usage))
+                let before = account.usage;
+                let before = before.map(|usage| Told { usage, output: account.output_reported });
+                timings.complete(reported.or(before))
             }
         };
-        if let Some(mut usage) = reported {
+        if let Some(mut told) = reported {
             // What only `timings` told before is still so.
             if let Some(before) = account.usage
-                && usage.input_cache_read == 0
-                && before.input == usage.input
+                && told.usage.input_cache_read == 0
+                && before.input == told.usage.input
             {
-                usage.input_cache_read = before.input_cache_read;
+                told.usage.input_cache_read = before.input_cache_read;
             }
-            account.reported(usage);
+            account.reported(told);
         }
+        choices
     }
 }
 
@@ -218,11 +228,24 @@ impl Message<'_> {
         note_text(self.reasoning_content.or(self.reasoning), account, at);
         note_text(self.content, account, at);
         note_text(self.refusal, account, at);
-        let functions = self.tool_calls.iter().flatten().filter_map(|call| call.function.as_ref());
-        for function in functions.chain(&self.function_call) {
-            note_text(function.name, account, at);
-            note_text(function.arguments, account, at);
+        if let Some(calls) = self.tool_calls {
+            let called = json::each(calls, |call: ToolCall<'_>| {
+                if let Some(function) = &call.function {
+                    function.note(account, at);
+                }
+            });
+            account.unread_events += u64::from(called.is_err());
         }
+        if let Some(function) = &self.function_call {
+            function.note(account, at);
+        }
+    }
+}
+
+impl Function<'_> {
+    fn note(&self, account: &mut Account, at: Instant) {
+        note_text(self.name, account, at);
+        note_text(self.arguments, account, at);
     }
 }
 

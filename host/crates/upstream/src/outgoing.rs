@@ -12,6 +12,7 @@ use tollgate_domain::record::Operation;
 
 use crate::error::UpstreamError;
 use crate::json::{self, Members};
+use crate::multipart;
 
 /// A request on its way.
 #[derive(Clone, Debug)]
@@ -26,8 +27,8 @@ pub struct Outgoing {
     pub stream: bool,
     /// The model as the client named it.
     pub model: String,
-    /// `traceparent`, `tracestate`, `x-request-id`, and `content-type` if it is not JSON. Credentials and what belongs to
-    /// one connection do not go on, whatever is here.
+    /// The client's, with this trace's `traceparent` and `tracestate`. Credentials and what belongs to one connection do
+    /// not go on, whatever is here.
     pub headers: HeaderMap,
     /// How the answer is read.
     pub operation: Operation,
@@ -44,20 +45,33 @@ pub(crate) struct Edited {
 }
 
 impl Outgoing {
+    fn content_type(&self) -> Option<&str> {
+        self.headers.get(http::header::CONTENT_TYPE)?.to_str().ok()
+    }
+
     /// Whether the body says that it is JSON.
     fn is_json(&self) -> bool {
-        let content_type = self.headers.get(http::header::CONTENT_TYPE);
-        content_type
-            .and_then(|value| value.to_str().ok())
-            .is_none_or(|value| value.to_ascii_lowercase().contains("json"))
+        self.content_type().is_none_or(|value| value.to_ascii_lowercase().contains("json"))
+    }
+
+    /// A form with the backend's name for the model, if it is one that names the model.
+    fn form(&self, upstream_model: &str) -> Option<Bytes> {
+        let place = multipart::field(self.content_type()?, &self.body, "model")?;
+        // A name that would end its part early cannot stand there.
+        let name = upstream_model.chars().all(|c| !c.is_control()).then_some(upstream_model)?;
+        Some(json::splice(&self.body, &[(place, Cow::Borrowed(name))]).into())
     }
 
     /// Changes the body for a backend that calls the model `upstream_model`.
     pub(crate) fn edit(&self, upstream_model: &str, inject: bool) -> Result<Edited, UpstreamError> {
         let inject = inject && self.stream && asks_for_usage(self.operation);
         let untouched = Edited { body: self.body.clone(), strip_usage: false };
-        if self.body.is_empty() || (self.model == upstream_model && !inject) || !self.is_json() {
+        if self.body.is_empty() || (self.model == upstream_model && !inject) {
             return Ok(untouched);
+        }
+        if !self.is_json() {
+            let body = self.form(upstream_model).unwrap_or(untouched.body);
+            return Ok(Edited { body, strip_usage: false });
         }
         let Some((text, members)) = self.members() else {
             return match self.operation {
@@ -234,5 +248,13 @@ mod tests {
         let mut form = outgoing("--boundary", false);
         form.headers.insert("content-type", "multipart/form-data".parse().unwrap());
         assert_eq!(form.edit("x", true).unwrap().body, "--boundary");
+        let named = |name: &str| {
+            format!(
+                "--b\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\n{name}\r\n--b--\r\n"
+            )
+        };
+        let mut form = outgoing(&named("m"), false);
+        form.headers.insert("content-type", "multipart/form-data; boundary=b".parse().unwrap());
+        assert_eq!(form.edit("x/y", true).unwrap().body, named("x/y"));
     }
 }

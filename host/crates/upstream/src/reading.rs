@@ -3,12 +3,14 @@
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
+use serde_json::value::RawValue;
 use tollgate_domain::record::Operation;
 
 use crate::account::{Account, ReportedError};
 use crate::anthropic::stream::Translator;
 use crate::error::UpstreamError;
 use crate::exchange::{Piece, PieceKind};
+use crate::json::Members;
 use crate::openai::{self, ChunkReader, Garbage, Verdict};
 use crate::sse::{Found, Framer, TooLong};
 use crate::{anthropic, responses};
@@ -37,9 +39,10 @@ pub(crate) enum EventReader {
 pub(crate) enum WholeReader {
     OpenAi(Operation),
     Anthropic,
-    /// An error, of either.
+    /// An error, of either, with its status if it is told in OpenAI's form whatever it is.
     Error {
         anthropic: bool,
+        told_as: Option<u16>,
     },
 }
 
@@ -298,12 +301,18 @@ impl WholeReader {
                 Ok(bytes)
             }
             Self::Anthropic => anthropic::answer::translate(&bytes, account, at).map_err(garbage),
-            Self::Error { anthropic } => {
+            Self::Error { anthropic, told_as } => {
                 account.ended = true;
-                let (error, bytes) = if anthropic {
-                    anthropic::answer::translate_error(&bytes)
-                } else {
-                    (read_error(&bytes), bytes)
+                let (error, bytes) = match told_as {
+                    _ if anthropic => anthropic::answer::translate_error(&bytes),
+                    Some(status) if !is_error_object(&bytes) => {
+                        let error = read_error(&bytes);
+                        let kind =
+                            if status < 500 { "invalid_request_error" } else { "server_error" };
+                        let written = anthropic::answer::written_error(&error, kind);
+                        (error, written.into())
+                    }
+                    _ => (read_error(&bytes), bytes),
                 };
                 account.error = Some(error);
                 Ok(bytes)
@@ -312,18 +321,33 @@ impl WholeReader {
     }
 }
 
+/// What servers write where an error is expected.
+#[derive(serde::Deserialize)]
+struct WrittenAnswer<'a> {
+    #[serde(borrow)]
+    error: Option<&'a RawValue>,
+    /// FastAPI's.
+    #[serde(borrow)]
+    detail: Option<&'a RawValue>,
+}
+
+/// Whether it is an error in OpenAI's form, which clients know to read.
+fn is_error_object(body: &[u8]) -> bool {
+    let body: Option<WrittenAnswer<'_>> = serde_json::from_slice(body).ok();
+    let error = body.and_then(|body| body.error);
+    error.is_some_and(|error| {
+        let members: Option<Members<'_>> = serde_json::from_str(error.get()).ok();
+        let message = members.and_then(|members| members.get("message"));
+        message.is_some_and(|message| message.get().starts_with('"'))
+    })
+}
+
 /// The error of an answer with an error status, whatever its form.
 pub(crate) fn read_error(body: &[u8]) -> ReportedError {
-    #[derive(serde::Deserialize)]
-    struct Body<'a> {
-        #[serde(borrow)]
-        error: &'a serde_json::value::RawValue,
-    }
     let text = String::from_utf8_lossy(body);
-    match serde_json::from_str::<Body<'_>>(&text) {
-        Ok(body) => ReportedError::read(body.error.get()),
-        Err(_) => ReportedError::read(&text),
-    }
+    let written: Option<WrittenAnswer<'_>> = serde_json::from_str(&text).ok();
+    let error = written.and_then(|written| written.error.or(written.detail));
+    ReportedError::read(error.map_or(&text, RawValue::get))
 }
 
 /// Reads the frames of a chat completion's stream; how many bytes come out. For the benchmark, which measures what no part

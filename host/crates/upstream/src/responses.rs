@@ -43,7 +43,7 @@ struct Response<'a> {
     #[serde(borrow)]
     usage: Option<&'a RawValue>,
     #[serde(borrow)]
-    output: Option<Vec<Item<'a>>>,
+    output: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -57,9 +57,9 @@ struct Item<'a> {
     #[serde(borrow, rename = "type")]
     kind: Option<&'a RawValue>,
     #[serde(borrow)]
-    content: Option<Vec<Part<'a>>>,
+    content: Option<&'a RawValue>,
     #[serde(borrow)]
-    summary: Option<Vec<Part<'a>>>,
+    summary: Option<&'a RawValue>,
     #[serde(borrow)]
     name: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -143,21 +143,22 @@ fn note_response(
     };
     account.identity(response.id, response.model, response.service_tier);
     account.choices = 1;
-    if let Some(at) = output_at {
-        for item in response.output.iter().flatten() {
-            item.note(account, at);
-        }
+    let mut called = false;
+    if let Some(output) = response.output {
+        let read = json::each(output, |item: Item<'_>| {
+            called |= item.kind.is_some_and(|kind| kind.get() == "\"function_call\"");
+            if let Some(at) = output_at {
+                item.note(account, at);
+            }
+        });
+        account.unread_events += u64::from(read.is_err());
     }
     if let Some(error) = response.error {
         account.error = Some(ReportedError::read(error.get()));
     }
     let status = response.status.and_then(json::string);
     match status.as_deref() {
-        Some("completed") => {
-            let calls = |item: &Item<'_>| item.kind.is_some_and(|k| k.get() == "\"function_call\"");
-            let called = response.output.iter().flatten().any(calls);
-            account.finished(if called { "tool_calls" } else { "stop" });
-        }
+        Some("completed") => account.finished(if called { "tool_calls" } else { "stop" }),
         Some("incomplete") => {
             let reason = response.incomplete_details.and_then(|details| details.reason);
             let reason = reason.and_then(json::string);
@@ -168,18 +169,24 @@ fn note_response(
         }
         _ => {}
     }
-    if let Some(usage) = response.usage.and_then(usage::openai) {
-        account.reported(usage);
+    if let Some(told) = response.usage.and_then(usage::openai) {
+        account.reported(told);
     }
     Ok(())
 }
 
 impl Item<'_> {
     fn note(&self, account: &mut Account, at: Instant) {
-        let parts = self.summary.iter().flatten().chain(self.content.iter().flatten());
-        let texts = parts.flat_map(|part| [part.text, part.refusal]);
-        for text in texts.chain([self.name, self.arguments]).flatten().filter_map(json::string) {
-            account.output(&text, at);
+        for parts in [self.summary, self.content].into_iter().flatten() {
+            let read = json::each(parts, |part: Part<'_>| {
+                for text in [part.text, part.refusal].into_iter().flatten() {
+                    account.output(&json::string(text).unwrap_or_default(), at);
+                }
+            });
+            account.unread_events += u64::from(read.is_err());
+        }
+        for text in [self.name, self.arguments].into_iter().flatten() {
+            account.output(&json::string(text).unwrap_or_default(), at);
         }
     }
 }

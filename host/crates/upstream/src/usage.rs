@@ -51,6 +51,14 @@ struct Details {
     reasoning_tokens: Count,
 }
 
+/// What a server has told so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Told {
+    pub usage: TokenUsage,
+    /// Whether its output is told as well. If not, it is 0 there, or what was told before the end.
+    pub output: bool,
+}
+
 /// `timings` of llama.cpp's server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
@@ -85,37 +93,42 @@ impl Timings {
         })
     }
 
-    /// The usage, for a server that told nothing else, or `usage` with what only `timings` tell.
-    pub fn complete(&self, usage: Option<TokenUsage>) -> Option<TokenUsage> {
+    /// The usage, for a server that told nothing else, or what it `told` with what only `timings` tell.
+    pub fn complete(&self, told: Option<Told>) -> Option<Told> {
         let cached = self.cache_n.0.unwrap_or_default();
-        match usage {
-            Some(usage) if usage.input_cache_read == 0 && cached <= usage.input => {
-                Some(TokenUsage { input_cache_read: cached, ..usage })
-            }
-            Some(usage) => Some(usage),
-            None => Some(TokenUsage {
-                // `prompt_n` are those that were computed.
-                input: self.prompt_n.0?.saturating_add(cached),
-                input_cache_read: cached,
-                output: self.predicted_n.0?,
-                ..TokenUsage::default()
-            }),
+        let mut told = told.or_else(|| {
+            // `prompt_n` are those that were computed.
+            let input = self.prompt_n.0?.saturating_add(cached);
+            Some(Told { usage: TokenUsage { input, ..TokenUsage::default() }, output: false })
+        })?;
+        if told.usage.input_cache_read == 0 && cached <= told.usage.input {
+            told.usage.input_cache_read = cached;
         }
+        if let (false, Some(output)) = (told.output, self.predicted_n.0) {
+            told.usage.output = told.usage.output.max(output);
+            told.output = true;
+        }
+        Some(told)
     }
 }
 
-/// `usage` of OpenAI's APIs and of those who speak like them. None: it reports no total.
-pub(crate) fn openai(usage: &RawValue) -> Option<TokenUsage> {
+/// `usage` of OpenAI's APIs and of those who speak like them. None: it tells nothing of the input.
+pub(crate) fn openai(usage: &RawValue) -> Option<Told> {
     let told: Part<Reported> = serde_json::from_str(usage.get()).ok()?;
     let told = told.0;
     let (input, input_parts) = match told.prompt_tokens.0 {
-        Some(total) => (total, told.prompt_tokens_details.0),
-        None => (told.input_tokens.0?, told.input_tokens_details.0),
+        Some(total) => (Some(total), told.prompt_tokens_details.0),
+        None => (told.input_tokens.0, told.input_tokens_details.0),
     };
     let (output, output_parts) = match told.completion_tokens.0 {
-        Some(total) => (total, told.completion_tokens_details.0),
-        None => (told.output_tokens.0.unwrap_or_default(), told.output_tokens_details.0),
+        Some(total) => (Some(total), told.completion_tokens_details.0),
+        None => (told.output_tokens.0, told.output_tokens_details.0),
     };
+    let total = told.total_tokens.0.unwrap_or_default();
+    // What is not told is the rest of the total, if that leaves a rest.
+    let rest = |known: u64| total.checked_sub(known).filter(|rest| *rest > 0);
+    let input = input.or_else(|| rest(output?))?;
+    let output = output.or_else(|| rest(input));
     let read = first(&[
         input_parts.cached_tokens,
         told.prompt_cache_hit_tokens,
@@ -127,21 +140,24 @@ pub(crate) fn openai(usage: &RawValue) -> Option<TokenUsage> {
         told.cache_creation_input_tokens,
     ]);
     let reasoning = first(&[output_parts.reasoning_tokens]);
-    // xAI counts reasoning beside the completion, and its own total says so.
-    let beside = reasoning > 0
-        && told.total_tokens.0 == Some(input.saturating_add(output).saturating_add(reasoning));
-    let output = if beside { output.saturating_add(reasoning) } else { output };
-    Some(whole(TokenUsage {
-        input,
+    // What a total has beyond its parts was used: reasoning as a rule, which xAI and Gemini count beside the completion;
+    // unless it is just what is cached, which some count beside the prompt.
+    let beyond = output.map_or(0, |output| total.saturating_sub(input.saturating_add(output)));
+    let cached = read.saturating_add(write);
+    let of_input = beyond > 0 && beyond == cached && beyond != reasoning;
+    let (more_input, more_output) = if of_input { (beyond, 0) } else { (0, beyond) };
+    let usage = whole(TokenUsage {
+        input: input.saturating_add(more_input),
         input_cache_read: read,
         input_cache_write: write,
         input_audio: first(&[input_parts.audio_tokens]),
         input_image: first(&[input_parts.image_tokens]),
-        output,
+        output: output.unwrap_or_default().saturating_add(more_output),
         output_reasoning: reasoning,
         output_audio: first(&[output_parts.audio_tokens]),
         output_image: first(&[output_parts.image_tokens]),
-    }))
+    });
+    Some(Told { usage, output: output.is_some() })
 }
 
 /// Anthropic's counts as they have been told so far. Every report repeats or raises them: they are merged, never summed.
@@ -165,15 +181,16 @@ impl AnthropicCounts {
     }
 
     /// The usage, once the input has been told. What is cached is beside `input_tokens` and belongs to the total.
-    pub fn usage(&self) -> Option<TokenUsage> {
+    pub fn told(&self) -> Option<Told> {
         let (read, write) = (self.read.unwrap_or_default(), self.write.unwrap_or_default());
-        Some(TokenUsage {
+        let usage = TokenUsage {
             input: self.input?.saturating_add(read).saturating_add(write),
             input_cache_read: read,
             input_cache_write: write,
             output: self.output.unwrap_or_default(),
             ..TokenUsage::default()
-        })
+        };
+        Some(Told { usage, output: self.output.is_some() })
     }
 }
 
@@ -307,7 +324,12 @@ mod tests {
                 r#"{"prompt_tokens":100,"completion_tokens":40,"prompt_tokens_details":{"cached_tokens":64},"completion_tokens_details":{"reasoning_tokens":30}}"#,
                 Some(tokens(100, 64, 0, 40, 30)),
             ),
-            (r#"{"prompt_tokens":8,"total_tokens":8}"#, Some(tokens(8, 0, 0, 0, 0))),
+            // The rest of the total, where the completion is missing.
+            (
+                r#"{"prompt_tokens":10,"completion_tokens":null,"total_tokens":510}"#,
+                Some(tokens(10, 0, 0, 500, 0)),
+            ),
+            (r#"{"completion_tokens":4,"total_tokens":14}"#, Some(tokens(10, 0, 0, 4, 0))),
             (
                 r#"{"input_tokens":20,"input_tokens_details":{"cached_tokens":16},"output_tokens":9,"output_tokens_details":{"reasoning_tokens":5},"total_tokens":29}"#,
                 Some(tokens(20, 16, 0, 9, 5)),
@@ -321,6 +343,24 @@ mod tests {
             (
                 r#"{"prompt_tokens":10,"completion_tokens":4,"total_tokens":44,"completion_tokens_details":{"reasoning_tokens":30}}"#,
                 Some(tokens(10, 0, 0, 34, 30)),
+            ),
+            // Reasoning that only the total has, or that it has beside others.
+            (
+                r#"{"prompt_tokens":5,"completion_tokens":3,"total_tokens":108}"#,
+                Some(tokens(5, 0, 0, 103, 0)),
+            ),
+            (
+                r#"{"prompt_tokens":5,"completion_tokens":3,"total_tokens":108,"completion_tokens_details":{"reasoning_tokens":90}}"#,
+                Some(tokens(5, 0, 0, 103, 90)),
+            ),
+            (
+                r#"{"prompt_tokens":5,"completion_tokens":3,"total_tokens":6}"#,
+                Some(tokens(5, 0, 0, 3, 0)),
+            ),
+            // Cached beside the prompt, as the total tells.
+            (
+                r#"{"prompt_tokens":10,"completion_tokens":4,"total_tokens":19,"prompt_tokens_details":{"cached_tokens":5}}"#,
+                Some(tokens(15, 5, 0, 4, 0)),
             ),
             // Cached beside the prompt, which shows since it is more.
             (
@@ -337,20 +377,38 @@ mod tests {
             ("[]", None),
         ];
         for (text, expected) in cases {
+            let expected = expected.map(|usage| Told { usage, output: true });
             assert_eq!(openai(&raw(text)), expected, "{text}");
         }
     }
 
     #[test]
+    fn an_output_that_is_missing_is_no_zero() {
+        for text in [
+            r#"{"prompt_tokens":8}"#,
+            r#"{"prompt_tokens":8,"total_tokens":8}"#,
+            r#"{"prompt_tokens":8,"completion_tokens":null}"#,
+            r#"{"prompt_tokens":8,"completion_tokens":"9"}"#,
+        ] {
+            let told = Told { usage: tokens(8, 0, 0, 0, 0), output: false };
+            assert_eq!(openai(&raw(text)), Some(told), "{text}");
+        }
+        let mut counts = AnthropicCounts::default();
+        counts.merge(&raw(r#"{"input_tokens":8}"#));
+        assert!(!counts.told().unwrap().output);
+    }
+
+    #[test]
     fn anthropic_is_merged_and_its_cache_is_part_of_the_input() {
         let mut counts = AnthropicCounts::default();
-        assert_eq!(counts.usage(), None);
+        let usage = |counts: AnthropicCounts| counts.told().map(|told| told.usage);
+        assert_eq!(usage(counts), None);
         counts.merge(&raw(r#"{"input_tokens":25,"cache_creation_input_tokens":10,"cache_read_input_tokens":100,"output_tokens":1}"#));
-        assert_eq!(counts.usage(), Some(tokens(135, 100, 10, 1, 0)));
+        assert_eq!(usage(counts), Some(tokens(135, 100, 10, 1, 0)));
         counts.merge(&raw(r#"{"output_tokens":15}"#));
         counts
             .merge(&raw(r#"{"input_tokens":25,"cache_read_input_tokens":100,"output_tokens":42}"#));
-        assert_eq!(counts.usage(), Some(tokens(135, 100, 10, 42, 0)));
+        assert_eq!(usage(counts), Some(tokens(135, 100, 10, 42, 0)));
     }
 
     #[test]
@@ -359,11 +417,14 @@ mod tests {
             r#"{"cache_n":236,"prompt_n":1,"prompt_ms":30.9,"predicted_n":35,"predicted_ms":661.0,"predicted_per_second":52.9}"#,
         )
         .unwrap();
-        assert_eq!(timings.complete(None), Some(tokens(237, 236, 0, 35, 0)));
-        assert_eq!(
-            timings.complete(Some(tokens(237, 0, 0, 35, 0))),
-            Some(tokens(237, 236, 0, 35, 0))
-        );
+        let whole = Told { usage: tokens(237, 236, 0, 35, 0), output: true };
+        assert_eq!(timings.complete(None), Some(whole));
+        for before in [
+            Told { usage: tokens(237, 0, 0, 35, 0), output: true },
+            Told { usage: tokens(237, 0, 0, 0, 0), output: false },
+        ] {
+            assert_eq!(timings.complete(Some(before)), Some(whole));
+        }
         assert_eq!(timings.phases().unwrap().prefill, Duration::from_micros(30_900));
         assert_eq!(Timings::default().complete(None), None);
     }

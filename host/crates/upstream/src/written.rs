@@ -16,6 +16,7 @@ use crate::config::{
 };
 use crate::error::UpstreamError;
 use crate::matching::{Models, Tenants, is_pattern};
+use crate::passing::PassThrough;
 use crate::proxy::Proxy;
 
 /// Most bytes of a file.
@@ -86,8 +87,17 @@ struct WrittenBackend {
     health: Option<WrittenHealth>,
     retries: Option<u64>,
     inject_usage: Option<bool>,
+    pass_through: Option<WrittenPassing>,
     max_event_mib: Option<u64>,
     max_answer_mib: Option<u64>,
+}
+
+/// `true`, `false` or `["/files"]`.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "true, false, or a list of paths, as in [\"/files\"]")]
+enum WrittenPassing {
+    Usual(bool),
+    Below(Vec<String>),
 }
 
 /// `"name"`, `"pattern*"` or `{ as = "gpt-4o", name = "meta-llama/..." }`.
@@ -269,6 +279,7 @@ impl WrittenBackend {
             health: self.health.map(WrittenHealth::check).transpose()?,
             retries: small(range("retries", self.retries, 1, 0, 10)?),
             inject_usage: self.inject_usage.unwrap_or(true),
+            pass_through: pass_through(self.pass_through)?,
             max_event: mib(range("max-event-mib", self.max_event_mib, 16, 1, 1024)?),
             max_answer: mib(range("max-answer-mib", self.max_answer_mib, 64, 1, 4096)?),
         })
@@ -320,6 +331,22 @@ fn models(written: Option<Vec<WrittenModel>>) -> Result<Models, String> {
         }
     }
     Ok(models)
+}
+
+fn pass_through(written: Option<WrittenPassing>) -> Result<PassThrough, String> {
+    let paths = match written {
+        None | Some(WrittenPassing::Usual(true)) => return Ok(PassThrough::Usual),
+        Some(WrittenPassing::Usual(false)) => return Ok(PassThrough::Nothing),
+        Some(WrittenPassing::Below(paths)) => paths,
+    };
+    for (place, path) in paths.iter().enumerate() {
+        let key = format!("pass-through[{place}]");
+        name_of(&key, path)?;
+        if !path.starts_with('/') || path.contains(['?', '#', '%']) {
+            return Err(format!("{key}: it must be a path below the URL, as in \"/files\""));
+        }
+    }
+    Ok(PassThrough::Below(paths))
 }
 
 fn tenants(written: &[String]) -> Result<Tenants, String> {
@@ -391,7 +418,7 @@ mod tests {
              models = [\"m\", {{ as = \"x\", name = \"y/z\" }}, \"q*\"]\ntenants = [\"t-*\"]\nweight = 3\nmax-in-flight = 4\n\
              connect-timeout-ms = 1\nfirst-byte-timeout-ms = 2\nidle-timeout-ms = 3\n\
              health = {{ path = \"/health\", every-ms = 10, timeout-ms = 11 }}\nproxy = \"u:p@there:1\"\nretries = 0\ninject-usage = false\n\
-             max-event-mib = 1\nmax-answer-mib = 2\n"
+             pass-through = [\"/files\"]\nmax-event-mib = 1\nmax-answer-mib = 2\n"
         );
         let configuration = parsed(&text).unwrap();
         assert_eq!(configuration.balance, Balance::RoundRobin);
@@ -404,6 +431,7 @@ mod tests {
         assert!(a.models.fits("q1") && !a.models.fits("m"));
         assert!(a.tenants.admit(Some("t-1")) && !a.tenants.admit(None));
         assert_eq!((a.weight, a.max_in_flight, a.retries), (3, Some(4), 0));
+        assert_eq!(a.pass_through, PassThrough::Below(vec!["/files".to_owned()]));
         assert_eq!(a.health.as_ref().unwrap().every, Duration::from_millis(10));
         assert_eq!(a.proxy.as_ref().map(Proxy::place).as_deref(), Some("http://there:1"));
         assert!(!format!("{a:?}").contains("secret"));
@@ -435,6 +463,8 @@ mod tests {
             ("[[backend]]\nname = \"a\"\n".to_owned(), "missing field `url`"),
             ("retry-budget = 2.0\n".to_owned(), "retry-budget: it must be from 0 to 1"),
             (format!("{ONE}health = {{ path = \"x\" }}\n"), "health.path"),
+            (format!("{ONE}pass-through = \"/files\"\n"), "true, false, or a list of paths"),
+            (format!("{ONE}pass-through = [\"files\"]\n"), "pass-through[0]: it must be a path"),
             (format!("{ONE}proxy = \"socks5://h\"\n"), "backend[0] (a): proxy: SOCKS"),
             ("balance = \"best\"\n".to_owned(), "balance at line 1, column 11"),
         ];

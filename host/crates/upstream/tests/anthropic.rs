@@ -7,7 +7,7 @@ mod support;
 use support::*;
 use tollgate_upstream::FailedKind;
 
-fn recorded(name: &str) -> String {
+fn exchange(name: &str) -> String {
     std::fs::read_to_string(format!("{}/tests/exchanges/{name}", env!("CARGO_MANIFEST_DIR")))
         .unwrap()
 }
@@ -16,11 +16,11 @@ fn recorded(name: &str) -> String {
 async fn a_chat_goes_there_and_back() {
     let server = Server::start(|_, arrived| {
         if arrived.body.contains("\"stream\":true") {
-            let text = recorded("anthropic-tools.sse");
+            let text = exchange("anthropic-tools.sse");
             let events: Vec<&str> = text.split_inclusive("\n\n").collect();
             return stream(&events);
         }
-        plain(200, "request-id: req_1\r\n", &recorded("anthropic-tools.json"))
+        plain(200, "request-id: req_1\r\n", &exchange("anthropic-tools.json"))
     })
     .await;
     let folder = tempfile::tempdir().unwrap();

@@ -13,8 +13,8 @@ use tollgate_upstream::{
 };
 
 use crate::call::{AnswerEvent, Forward, Refusal};
-use crate::forward;
 use crate::tap::{Response, Tap, Tapped, Times};
+use crate::{forward, prompt};
 
 /// Bytes of output that are a token, for what is noted on the way.
 const CHARS_PER_TOKEN: u64 = 4;
@@ -34,8 +34,8 @@ pub(crate) struct Question {
 impl Question {
     /// Tokens of the prompt, by the tokenizer that is closest.
     fn count(&self) -> u64 {
-        let prompt = forward::prompt(self.operation, &self.forward.body);
-        forward::estimated_tokens(&self.model, &prompt).saturating_add(self.media_tokens)
+        let text = prompt::estimated_tokens(&self.model, self.operation, &self.forward.body);
+        text.saturating_add(self.media_tokens)
     }
 }
 
@@ -123,11 +123,26 @@ fn tokens(account: &Account, question: &Question) -> (TokenUsage, UsageSource) {
 
 /// What is not reported, by the tokenizer that is closest.
 fn count(account: &Account, question: &Question, reported: Option<TokenUsage>) -> TokenUsage {
-    let output = count_tokens(&question.model, &account.output_text);
+    let output = counted_output(&question.model, account);
     if let Some(usage) = reported {
         return TokenUsage { output: usage.output.max(output), ..usage };
     }
     TokenUsage { input: question.count(), output, ..TokenUsage::default() }
+}
+
+/// Tokens of the output: those that were reported, and those of the text that has come since. What there was no room for
+/// has as many tokens for its characters as what was kept.
+fn counted_output(model: &str, account: &Account) -> u64 {
+    let text = account.output_text.as_str();
+    let kept = count_tokens(model, text);
+    let beyond = match u128::try_from(text.chars().count()) {
+        Ok(characters) if characters > 0 => {
+            let tokens = u128::from(account.output_beyond) * u128::from(kept) / characters;
+            u64::try_from(tokens).unwrap_or(u64::MAX)
+        }
+        _ => account.output_beyond / CHARS_PER_TOKEN,
+    };
+    account.output_covered.saturating_add(kept).saturating_add(beyond)
 }
 
 /// The phases that the backend reports, or that can be seen from here.
@@ -169,6 +184,7 @@ fn reason_of(reason: &str) -> FinishReason {
 fn reported(account: &Account, status: u16) -> Option<Refusal> {
     let said = account.error.as_ref().map(|error| error.message.as_str());
     let kind = match (forward::refused_by(status), said) {
+        (Some(ErrorKind::ModelNotFound), _) if !misses_the_model(account) => ErrorKind::NotFound,
         (Some(kind), _) => kind,
         (None, Some(_)) => ErrorKind::Backend,
         (None, None) => return None,
@@ -180,6 +196,14 @@ fn reported(account: &Account, status: u16) -> Option<Refusal> {
 /// Whether a plain answer is an object, as all are that mean anything here.
 fn is_object(answer: &[u8]) -> bool {
     answer.trim_ascii_start().first() == Some(&b'{')
+}
+
+/// Whether what the backend does not find is the model: it may be an answer that it was to go on with, or the path.
+fn misses_the_model(account: &Account) -> bool {
+    account.error.as_ref().is_some_and(|error| {
+        let code = error.code.as_deref().is_some_and(|code| code == "model_not_found");
+        code || error.message.to_lowercase().contains("model")
+    })
 }
 
 /// How an answer broke off.
@@ -210,5 +234,27 @@ pub(crate) fn unanswered(failure: Option<Refusal>, asked: Option<&Question>) -> 
         times: Times { ended: Some(Instant::now()), ..Times::default() },
         response: Response::default(),
         rest: Bytes::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn account(text: &str, beyond: u64, covered: u64) -> Account {
+        let mut account = Account::default();
+        account.output_text = text.to_owned();
+        (account.output_beyond, account.output_covered) = (beyond, covered);
+        account
+    }
+
+    #[test]
+    fn all_of_an_output_is_counted() {
+        let words = "word ".repeat(1000);
+        let kept = counted_output("gpt-4o", &account(&words, 0, 0));
+        assert!(kept >= 1000, "{kept}");
+        assert_eq!(counted_output("gpt-4o", &account(&words, 10_000, 0)), 3 * kept);
+        assert_eq!(counted_output("gpt-4o", &account(&words, 0, 7)), kept + 7);
+        assert_eq!(counted_output("gpt-4o", &account("", 400, 0)), 100);
     }
 }

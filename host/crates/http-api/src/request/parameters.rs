@@ -63,6 +63,29 @@ impl Parameters {
     }
 }
 
+/// What must be certain of a request for another server: how its answer comes, since usage is asked for and taken out by
+/// that, and that it comes. Servers take `1` or `"yes"` for true where others do not, so they are refused.
+pub(super) fn certain(operation: Operation, fields: &Fields<'_>) -> Result<(), Invalid> {
+    if operation == Operation::Other {
+        return Ok(());
+    }
+    stream(fields)?;
+    let options = fields.get("stream_options").filter(|options| options.kind() == Kind::Object);
+    if let Some(options) = options
+        && let Some(asked) = options.fields()?.get("include_usage")
+    {
+        asked.boolean()?;
+    }
+    match fields.get("background") {
+        Some(field) if operation == Operation::Responses && field.boolean()? => {
+            let message = "`background` must be false or left out: what is fetched later, by other \
+                           requests, cannot be priced. Ask for a stream where an answer takes long.";
+            Err(field.refuse(message))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The model's name. Whether there is such a model is the gateway's to know.
 pub(super) fn model(fields: &Fields<'_>) -> Result<Option<String>, Invalid> {
     let Some(field) = fields.get("model") else { return Ok(None) };
@@ -81,6 +104,11 @@ pub(super) fn user(fields: &Fields<'_>) -> Result<Option<String>, Invalid> {
 /// Whether the answer is streamed.
 pub(super) fn stream(fields: &Fields<'_>) -> Result<bool, Invalid> {
     fields.get("stream").map_or(Ok(false), |field| field.boolean())
+}
+
+/// Whether a text may be the name of a model.
+pub(super) fn is_name(text: &str) -> bool {
+    (1..=LONGEST_NAME).contains(&text.len()) && !text.chars().any(char::is_control)
 }
 
 fn name(field: &Field<'_>) -> Result<String, Invalid> {
@@ -251,6 +279,35 @@ mod tests {
         for (body, expected) in cases {
             assert_eq!(read(body).unwrap(), expected, "{body}");
         }
+    }
+
+    #[test]
+    fn what_another_server_may_read_otherwise_is_refused() {
+        let cases = [
+            (r#"{"stream":true,"stream_options":{"include_usage":true}}"#, None),
+            (r#"{"stream":null,"stream_options":null,"background":null}"#, None),
+            // Not an object: the server will say so.
+            (r#"{"stream_options":7,"background":false}"#, None),
+            (r#"{"stream":1}"#, Some("stream")),
+            (r#"{"stream":1.0}"#, Some("stream")),
+            (r#"{"stream":"true"}"#, Some("stream")),
+            (r#"{"stream":"Yes"}"#, Some("stream")),
+            (r#"{"stream":0}"#, Some("stream")),
+            (
+                r#"{"stream":true,"stream_options":{"include_usage":"on"}}"#,
+                Some("stream_options.include_usage"),
+            ),
+            (r#"{"background":true}"#, Some("background")),
+            (r#"{"background":"t"}"#, Some("background")),
+        ];
+        for (body, param) in cases {
+            let fields = Fields::parse(body.as_bytes()).unwrap();
+            let found = certain(Operation::Responses, &fields).err();
+            assert_eq!(found.and_then(|invalid| invalid.param).as_deref(), param, "{body}");
+            assert_eq!(certain(Operation::Other, &fields), Ok(()));
+        }
+        let fields = Fields::parse(br#"{"background":true}"#).unwrap();
+        assert_eq!(certain(Operation::Chat, &fields), Ok(()), "it means nothing there");
     }
 
     #[test]

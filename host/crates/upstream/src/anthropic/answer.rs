@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use tollgate_domain::TokenUsage;
 
 use crate::account::{Account, ReportedError};
-use crate::anthropic::finish_reason;
+use crate::anthropic::{CALLS, finish_reason};
 use crate::json;
 use crate::openai::Garbage;
 use crate::reading::read_error;
@@ -22,7 +22,7 @@ struct Message<'a> {
     #[serde(borrow)]
     model: Option<&'a RawValue>,
     #[serde(borrow)]
-    content: Vec<Block<'a>>,
+    content: &'a RawValue,
     #[serde(borrow)]
     stop_reason: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -123,9 +123,10 @@ pub(crate) fn translate(body: &[u8], account: &mut Account, at: Instant) -> Resu
     account.identity(message.id, message.model, message.usage.and_then(service_tier));
     account.choices = 1;
     let (mut text, mut reasoning, mut calls) = (String::new(), String::new(), Vec::new());
-    for block in &message.content {
+    let mut too_many = false;
+    let read = json::each::<Block<'_>>(message.content, |block| {
         let said =
-            |raw: Option<&'_ RawValue>| raw.and_then(json::string).unwrap_or_default().into_owned();
+            |raw: Option<&RawValue>| raw.and_then(json::string).unwrap_or_default().into_owned();
         match block.kind.and_then(json::string).as_deref() {
             Some("text") => {
                 let piece = said(block.text);
@@ -137,6 +138,7 @@ pub(crate) fn translate(body: &[u8], account: &mut Account, at: Instant) -> Resu
                 account.output(&piece, at);
                 reasoning.push_str(&piece);
             }
+            Some("tool_use") if calls.len() >= CALLS => too_many = true,
             Some("tool_use") => {
                 let name = block.name.and_then(json::string).unwrap_or_default();
                 let arguments = block.input.map_or("{}", RawValue::get);
@@ -150,6 +152,9 @@ pub(crate) fn translate(body: &[u8], account: &mut Account, at: Instant) -> Resu
             }
             _ => {}
         }
+    });
+    if read.is_err() || too_many {
+        return Err(Garbage);
     }
     let stopped = message.stop_reason.and_then(json::string);
     let reason = finish_reason(stopped.as_deref().unwrap_or_default());
@@ -158,8 +163,8 @@ pub(crate) fn translate(body: &[u8], account: &mut Account, at: Instant) -> Resu
     if let Some(usage) = message.usage {
         counts.merge(usage);
     }
-    if let Some(usage) = counts.usage() {
-        account.reported(usage);
+    if let Some(told) = counts.told() {
+        account.reported(told);
     }
     account.ended = true;
     let silent = text.is_empty() && !calls.is_empty();
@@ -184,15 +189,19 @@ pub(crate) fn translate(body: &[u8], account: &mut Account, at: Instant) -> Resu
 /// The error, and OpenAI's form of it.
 pub(crate) fn translate_error(body: &[u8]) -> (ReportedError, Bytes) {
     let error = read_error(body);
-    let written = written_error(&error);
+    let written = written_error(&error, "api_error");
     (error, written.into())
 }
 
-/// An error object in OpenAI's form.
-pub(super) fn written_error(error: &ReportedError) -> String {
+/// An error object in OpenAI's form; `kind`, if it names none.
+pub(crate) fn written_error(error: &ReportedError, kind: &str) -> String {
+    let message = match error.message.as_str() {
+        "" => "The backend gave no reason.",
+        message => message,
+    };
     serde_json::json!({"error": {
-        "message": error.message,
-        "type": error.kind.as_deref().unwrap_or("api_error"),
+        "message": message,
+        "type": error.kind.as_deref().unwrap_or(kind),
         "param": null,
         "code": error.code,
     }})

@@ -16,10 +16,19 @@ pub(super) struct Turn<'a> {
     content: Vec<Block<'a>>,
 }
 
-/// A part of a turn.
+/// A part of a turn, and whether the prompt is to be kept up to it.
+#[derive(Serialize)]
+pub(super) struct Block<'a> {
+    #[serde(flatten)]
+    said: Said<'a>,
+    /// As the client wrote it: an extension of OpenAI's API that gateways agree on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache_control: Option<&'a RawValue>,
+}
+
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-pub(super) enum Block<'a> {
+enum Said<'a> {
     Text { text: Cow<'a, str> },
     Image { source: ImageSource<'a> },
     ToolUse { id: Cow<'a, str>, name: Cow<'a, str>, input: Box<RawValue> },
@@ -28,7 +37,7 @@ pub(super) enum Block<'a> {
 
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-pub(super) enum ImageSource<'a> {
+enum ImageSource<'a> {
     Base64 { media_type: String, data: Cow<'a, str> },
     Url { url: Cow<'a, str> },
 }
@@ -51,6 +60,8 @@ struct Written<'a> {
     audio: Option<&'a RawValue>,
     #[serde(borrow)]
     refusal: Option<&'a RawValue>,
+    #[serde(borrow)]
+    cache_control: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -79,6 +90,8 @@ struct WrittenPart<'a> {
     refusal: Option<&'a RawValue>,
     #[serde(borrow)]
     image_url: Option<WrittenImage<'a>>,
+    #[serde(borrow)]
+    cache_control: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -101,16 +114,27 @@ pub(super) fn translate(
         let role = message.role.and_then(json::string).unwrap_or_default();
         message.check(&key)?;
         match &*role {
-            "system" | "developer" if turns.is_empty() => system.extend(message.text(&key)?),
+            "system" | "developer" if turns.is_empty() => {
+                system.extend(kept(message.text(&key)?, message.cache_control));
+            }
             "system" | "developer" => {
                 return Err(unsupported(
                     &format!("{key}.role"),
                     "Instructions can only stand before the conversation.",
                 ));
             }
-            "user" => join(&mut turns, "user", content(&key, message.content, true)?),
-            "assistant" => join(&mut turns, "assistant", message.assistant(&key)?),
-            "tool" => join(&mut turns, "user", vec![message.tool_result(&key)?]),
+            "user" => {
+                let said = content(&key, message.content, true)?;
+                join(&mut turns, "user", kept(said, message.cache_control));
+            }
+            "assistant" => {
+                let control = message.cache_control;
+                join(&mut turns, "assistant", kept(message.assistant(&key)?, control));
+            }
+            "tool" => {
+                let said = vec![message.tool_result(&key)?];
+                join(&mut turns, "user", kept(said, message.cache_control));
+            }
             _ => {
                 return Err(unsupported(&format!("{key}.role"), "There is no such role there."));
             }
@@ -124,6 +148,20 @@ fn join<'a>(turns: &mut Vec<Turn<'a>>, role: &'static str, content: Vec<Block<'a
     match turns.last_mut() {
         Some(turn) if turn.role == role => turn.content.extend(content),
         _ => turns.push(Turn { role, content }),
+    }
+}
+
+/// The blocks of a message; what it says as a whole of keeping holds up to its last.
+fn kept<'a>(mut blocks: Vec<Block<'a>>, control: Option<&'a RawValue>) -> Vec<Block<'a>> {
+    if let (Some(last), Some(_)) = (blocks.last_mut(), control) {
+        last.cache_control = control;
+    }
+    blocks
+}
+
+impl<'a> From<Said<'a>> for Block<'a> {
+    fn from(said: Said<'a>) -> Self {
+        Self { said, cache_control: None }
     }
 }
 
@@ -166,14 +204,14 @@ impl<'a> Written<'a> {
                     let key = format!("{key}.function.arguments");
                     unsupported(&key, "It must be a JSON object as text.")
                 })?;
-            blocks.push(Block::ToolUse { id, name, input });
+            blocks.push(Said::ToolUse { id, name, input }.into());
         }
         Ok(blocks)
     }
 
     fn tool_result(&self, key: &str) -> Result<Block<'a>, UpstreamError> {
         let tool_use_id = needed(&format!("{key}.tool_call_id"), self.tool_call_id)?;
-        Ok(Block::ToolResult { tool_use_id, content: self.text(key)? })
+        Ok(Said::ToolResult { tool_use_id, content: self.text(key)? }.into())
     }
 }
 
@@ -183,7 +221,7 @@ fn needed<'a>(key: &str, value: Option<&'a RawValue>) -> Result<Cow<'a, str>, Up
 
 /// Anthropic refuses empty text.
 fn text_block(text: Cow<'_, str>) -> Option<Block<'_>> {
-    (!text.is_empty()).then_some(Block::Text { text })
+    (!text.is_empty()).then(|| Said::Text { text }.into())
 }
 
 fn content<'a>(
@@ -201,6 +239,7 @@ fn content<'a>(
     let mut blocks = Vec::with_capacity(parts.len());
     for (place, part) in parts.into_iter().enumerate() {
         let key = format!("{key}[{place}]");
+        let (before, control) = (blocks.len(), part.cache_control);
         match part.r#type.and_then(json::string).as_deref() {
             Some("text") => {
                 blocks.extend(text_block(needed(&format!("{key}.text"), part.text)?));
@@ -211,12 +250,15 @@ fn content<'a>(
             Some("image_url") if images => {
                 let key = format!("{key}.image_url.url");
                 let url = needed(&key, part.image_url.and_then(|image| image.url))?;
-                blocks.push(Block::Image { source: image(&key, url)? });
+                blocks.push(Said::Image { source: image(&key, url)? }.into());
             }
             _ => {
                 let why = "Parts of this type cannot stand here.";
                 return Err(unsupported(&format!("{key}.type"), why));
             }
+        }
+        if let Some(block) = blocks.get_mut(before) {
+            block.cache_control = control;
         }
     }
     Ok(blocks)

@@ -53,6 +53,8 @@ struct Tool<'a> {
     input_schema: Cow<'a, RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
     strict: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache_control: Option<&'a RawValue>,
 }
 
 #[derive(Serialize)]
@@ -75,6 +77,8 @@ struct WrittenTool<'a> {
     r#type: Option<&'a RawValue>,
     #[serde(borrow)]
     function: Option<WrittenFunction<'a>>,
+    #[serde(borrow)]
+    cache_control: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -87,6 +91,8 @@ struct WrittenFunction<'a> {
     parameters: Option<&'a RawValue>,
     #[serde(borrow)]
     strict: Option<&'a RawValue>,
+    #[serde(borrow)]
+    cache_control: Option<&'a RawValue>,
 }
 
 /// The body for `/messages`.
@@ -224,7 +230,9 @@ fn tools(value: &RawValue) -> Result<Vec<Tool<'_>>, UpstreamError> {
             ),
         };
         let strict = function.strict.filter(|strict| strict.get() == "true");
-        tools.push(Tool { name, description: function.description, input_schema, strict });
+        let cache_control = tool.cache_control.or(function.cache_control);
+        let description = function.description;
+        tools.push(Tool { name, description, input_schema, strict, cache_control });
     }
     Ok(tools)
 }
@@ -330,6 +338,53 @@ mod tests {
         let least = json!({"model":"m","messages":[{"role":"user","content":"hi"}]});
         let expected = json!({"model":"claude","max_tokens":4096,"messages":[{"role":"user","content":[{"type":"text","text":"hi"}]}]});
         assert_eq!(translated(&least).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_is_to_be_kept_is_said_on() {
+        let control = json!({"type":"ephemeral","ttl":"1h"});
+        let tool = |beside: bool| {
+            let mut tool = json!({"type":"function","function":{"name":"f","parameters":{}}});
+            let place = if beside { &mut tool } else { &mut tool["function"] };
+            place["cache_control"] = control.clone();
+            tool
+        };
+        let call = json!({"id":"t1","type":"function","function":{"name":"f","arguments":"{}"}});
+        let body = json!({
+            "model":"m","tools":[tool(true), tool(false)],
+            "messages":[
+                {"role":"system","content":[{"type":"text","text":"s","cache_control":control}]},
+                {"role":"user","content":[
+                    {"type":"text","text":"a","cache_control":control},
+                    {"type":"image_url","image_url":{"url":"https://h/x.png"},"cache_control":control},
+                    {"type":"text","text":"b"},
+                ]},
+                {"role":"assistant","content":"c","tool_calls":[call],"cache_control":control},
+                {"role":"tool","tool_call_id":"t1","content":"r","cache_control":control},
+                {"role":"user","content":"d","cache_control":null},
+            ],
+        });
+        let tool = json!({"name":"f","input_schema":{},"cache_control":control});
+        let expected = json!({
+            "model":"claude","max_tokens":4096,"tools":[tool, tool],
+            "system":[{"type":"text","text":"s","cache_control":control}],
+            "messages":[
+                {"role":"user","content":[
+                    {"type":"text","text":"a","cache_control":control},
+                    {"type":"image","source":{"type":"url","url":"https://h/x.png"},"cache_control":control},
+                    {"type":"text","text":"b"},
+                ]},
+                {"role":"assistant","content":[
+                    {"type":"text","text":"c"},
+                    {"type":"tool_use","id":"t1","name":"f","input":{},"cache_control":control},
+                ]},
+                {"role":"user","content":[
+                    {"type":"tool_result","tool_use_id":"t1","content":[{"type":"text","text":"r"}],"cache_control":control},
+                    {"type":"text","text":"d"},
+                ]},
+            ],
+        });
+        assert_eq!(translated(&body).unwrap(), expected);
     }
 
     #[test]

@@ -8,13 +8,10 @@ use serde_json::value::RawValue;
 
 use crate::account::{Account, ReportedError};
 use crate::anthropic::answer::{Block, Usage, now, service_tier, written_error};
-use crate::anthropic::finish_reason;
+use crate::anthropic::{CALLS, finish_reason};
 use crate::json;
 use crate::openai::{Garbage, unread};
 use crate::usage::AnthropicCounts;
-
-/// Most tools that one answer may call.
-const CALLS: usize = 1024;
 
 /// What it knows of the stream so far.
 #[derive(Debug)]
@@ -163,8 +160,8 @@ impl Translator {
             Some("message_delta") => {
                 if let Some(usage) = event.usage {
                     self.counts.merge(usage);
-                    if let Some(usage) = self.counts.usage() {
-                        account.reported(usage);
+                    if let Some(told) = self.counts.told() {
+                        account.reported(told);
                     }
                 }
                 let stopped = event.delta.and_then(|delta| json::string(delta.stop_reason?));
@@ -183,7 +180,7 @@ impl Translator {
             }
             Some("error") => {
                 let error = ReportedError::read(event.error.map_or(text, RawValue::get));
-                let written = written_error(&error);
+                let written = written_error(&error, "api_error");
                 out.last.extend_from_slice(format!("data: {written}\n\n").as_bytes());
                 account.error = Some(error);
             }
@@ -206,7 +203,7 @@ impl Translator {
         if let Some(usage) = message.usage {
             self.counts.merge(usage);
             // The input is known; of the output it says nothing yet.
-            account.usage = self.counts.usage();
+            account.usage = self.counts.told().map(|told| told.usage);
         }
         let said =
             Said { role: Some("assistant"), content: Some(Cow::Borrowed("")), ..Said::default() };

@@ -1,5 +1,6 @@
-//! Recorded exchanges, plain and streamed: that both come to the same, however the network cut them, and what is known when
-//! they are cut off, fail, or say nothing of usage. The files are in `tests/exchanges`.
+//! Exchanges as servers have them, plain and streamed: that both come to the same, however the network cut them, and what is
+//! known when they are cut off, fail, or say nothing of usage. The files in `tests/exchanges` are written by hand after the
+//! servers' sources and documentation; what real servers answer is looked at in `tests/test_upstream.py`.
 
 use super::*;
 use proptest::prelude::*;
@@ -219,7 +220,7 @@ fn a_stream_comes_to_what_a_plain_answer_comes_to() {
                 assert_eq!(account.finish_reasons, case.finish, "{name}");
                 assert_eq!(account.service_tier.as_deref(), case.tier, "{name}");
                 assert!(account.response_id.is_some() && account.error.is_none(), "{name}");
-                assert_eq!((account.unread_events, account.output_truncated), (0, false), "{name}");
+                assert_eq!((account.unread_events, account.output_beyond), (0, 0), "{name}");
                 assert_eq!(account.phases.is_some(), name.starts_with("llamacpp"), "{name}");
             }
             assert_eq!(plain.account.choices, streamed.account.choices, "{name}");
@@ -414,10 +415,52 @@ proptest! {
             for reader in [
                 WholeReader::OpenAi(case.operation),
                 WholeReader::Anthropic,
-                WholeReader::Error { anthropic: case.anthropic },
+                WholeReader::Error { anthropic: case.anthropic, told_as: Some(400) },
             ] {
                 came(Source::whole(reader, 100), &split, at);
             }
         }
     }
+}
+
+#[test]
+fn an_error_in_any_form_is_told_as_openai_tells_one() {
+    let object = r#"{"error":{"message":"no","type":"t","param":null,"code":7}}"#;
+    let cases = [
+        (object, object.to_owned()),
+        ("<html>404</html>", told("<html>404</html>", "invalid_request_error", None)),
+        (r#"{"detail":"Not Found"}"#, told("Not Found", "invalid_request_error", None)),
+        (
+            r#"{"detail":[{"loc":["body"]}]}"#,
+            told(r#"[{"loc":["body"]}]"#, "invalid_request_error", None),
+        ),
+        (
+            r#"{"object":"error","message":"The model `x` does not exist.","type":"NotFoundError","code":404}"#,
+            told("The model `x` does not exist.", "NotFoundError", Some("404")),
+        ),
+        (
+            r#"{"error":"model not loaded"}"#,
+            told("model not loaded", "invalid_request_error", None),
+        ),
+        ("", told("The backend gave no reason.", "invalid_request_error", None)),
+    ];
+    for (body, expected) in cases {
+        let reader =
+            |told_as| Source::whole(WholeReader::Error { anthropic: false, told_as }, 1 << 20);
+        let came = whole(reader(Some(404)), body);
+        let [told, expected] = [&came.last, &expected]
+            .map(|text| serde_json::from_str::<serde_json::Value>(text).unwrap());
+        assert_eq!(told, expected, "{body}");
+        assert!(came.account.error.is_some());
+        assert_eq!(whole(reader(None), body).last, body, "of what is not known nothing is changed");
+    }
+    let long = "x".repeat(100_000);
+    let reader = WholeReader::Error { anthropic: false, told_as: Some(500) };
+    let came = whole(Source::whole(reader, 1 << 20), &long);
+    assert!(came.last.len() < 1200 && came.last.contains("server_error"));
+}
+
+fn told(message: &str, kind: &str, code: Option<&str>) -> String {
+    serde_json::json!({"error": {"message": message, "type": kind, "param": null, "code": code}})
+        .to_string()
 }
