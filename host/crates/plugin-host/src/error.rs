@@ -206,7 +206,7 @@ pub enum PluginHostError {
     #[error("the plugin host is busy or stopping; try again shortly")]
     Busy,
     /// `plugins.toml` is not acceptable.
-    #[error("plugins.toml: {0}; the last good settings stay in force")]
+    #[error("plugins.toml: {0}")]
     Manifest(String),
 }
 

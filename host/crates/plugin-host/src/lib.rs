@@ -27,6 +27,7 @@ mod folder;
 #[doc(hidden)]
 pub mod fuzz;
 mod gate;
+mod in_force;
 mod inspect;
 mod instance;
 mod interface;

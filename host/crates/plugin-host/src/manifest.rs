@@ -309,6 +309,11 @@ impl Manifest {
         self.files.get(file).cloned().unwrap_or_default()
     }
 
+    /// Whether it has an entry for a file.
+    pub fn names(&self, file: &str) -> bool {
+        self.files.contains_key(file)
+    }
+
     /// The files it names.
     pub fn files(&self) -> impl Iterator<Item = &str> {
         self.files.keys().map(String::as_str)

@@ -119,7 +119,7 @@ impl Registry {
     }
 
     fn report(&self, serving: &[String]) -> Vec<Reported> {
-        let broken_manifest = self.manifest_error.iter().map(|error| Reported {
+        let broken_manifest = self.told.error.iter().map(|error| Reported {
             status: PluginStatus {
                 error: Some(error.clone()),
                 ..PluginStatus::new(manifest::FILE)

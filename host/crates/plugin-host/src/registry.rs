@@ -17,9 +17,10 @@ use crate::engine::Runtime;
 use crate::error::PluginHostError;
 use crate::folder::{self, Content, Listing, Stamp};
 use crate::gate::{self, Candidate};
+use crate::in_force::InForce;
 use crate::limits::PluginHostSettings;
 use crate::loaded::Loaded;
-use crate::manifest::{self, Entry, Manifest};
+use crate::manifest::Entry;
 use crate::meter::Meters;
 use crate::set::PluginSet;
 use crate::state::{Hold, Holds};
@@ -45,9 +46,8 @@ pub(crate) struct Registry {
     pub alarm: SyncSender<Reminder>,
     pub waiting: Vec<Waiting>,
     pub holds: Holds,
-    manifest: Manifest,
-    pub manifest_error: Option<PluginRefusal>,
-    manifest_missing: bool,
+    /// What plugins.toml says.
+    pub told: InForce,
     pub files: BTreeMap<String, Known>,
     /// By content and by what the gate makes of it.
     refused: HashMap<(String, String), PluginRefusal>,
@@ -116,9 +116,7 @@ impl Registry {
             alarm,
             waiting: Vec::new(),
             holds,
-            manifest: Manifest::default(),
-            manifest_error: None,
-            manifest_missing: false,
+            told: InForce::default(),
             files: BTreeMap::new(),
             refused: HashMap::new(),
         }
@@ -128,7 +126,7 @@ impl Registry {
     /// Answers whether another scan is due soon.
     pub fn scan(&mut self, listing: &Listing, unsettled: &HashSet<String>) -> bool {
         let mut again = !unsettled.is_empty();
-        again |= self.read_manifest(listing, unsettled);
+        again |= self.told.read(&self.settings.folder, listing, unsettled, &self.runtime.state);
         for (name, stamp) in listing {
             if folder::is_plugin_name(name) && !unsettled.contains(name) {
                 again |= self.look_at(name, stamp);
@@ -143,54 +141,23 @@ impl Registry {
         again | self.obey()
     }
 
-    /// A broken one leaves the last good one in force; one that vanished counts for one more scan.
-    fn read_manifest(&mut self, listing: &Listing, unsettled: &HashSet<String>) -> bool {
-        if unsettled.contains(manifest::FILE) {
-            return false;
-        }
-        if !listing.contains_key(manifest::FILE) {
-            if self.manifest_missing {
-                (self.manifest, self.manifest_error) = (Manifest::default(), None);
-            }
-            return !std::mem::replace(&mut self.manifest_missing, true)
-                && self.manifest != Manifest::default();
-        }
-        self.manifest_missing = false;
-        let read = folder::read(&self.settings.folder, manifest::FILE, manifest::LIMIT).and_then(
-            |content| {
-                let text = String::from_utf8(content.bytes)
-                    .map_err(|_| PluginHostError::Manifest("it is not UTF-8".to_owned()))?;
-                Manifest::parse(&text)
-            },
-        );
-        match read {
-            Ok(manifest) => {
-                for file in manifest.files().filter(|file| !listing.contains_key(*file)) {
-                    tracing::debug!(file, "plugins.toml names a file that is not in the folder");
-                }
-                (self.manifest, self.manifest_error) = (manifest, None);
-            }
-            Err(error) => {
-                let refusal = PluginRefusal::of(&error);
-                if self.manifest_error.as_ref() != Some(&refusal) {
-                    tracing::error!(error = refusal.message, "plugins.toml is not used");
-                }
-                self.manifest_error = Some(refusal);
-            }
-        }
-        false
-    }
-
     /// Brings one file up to date. Whether that takes another scan.
     fn look_at(&mut self, name: &str, stamp: &Stamp) -> bool {
         let mut in_doubt = false;
         let mut known = self.files.remove(name).unwrap_or_default();
         known.missing = false;
-        known.entry = self.manifest.entry(name);
-        let disabled = self.holds.files.get(name).is_some_and(|hold| hold.disabled);
-        if !known.entry.enabled || disabled {
+        let hold = self.holds.files.get(name);
+        let disabled = hold.is_some_and(|hold| hold.disabled);
+        let served = known.loaded.is_some() || hold.is_some_and(|hold| hold.serving.is_some());
+        let told = self.told.entry(name, served);
+        let waits = told.is_none();
+        known.entry = told.unwrap_or_default();
+        if !known.entry.enabled || disabled || waits {
             known.switch_off();
-            known.held = disabled.then(|| Known::DISABLED.to_owned());
+            known.held = match disabled {
+                true => Some(Known::DISABLED.to_owned()),
+                false => waits.then(|| InForce::HELD_BACK.to_owned()),
+            };
         } else {
             match self.current(name, stamp, &mut known) {
                 Ok(loaded) => {

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! holds.json                     what the operator and the breaker decided, and what served last
+//! plugins.toml                   the last good one of the plugin folder; empty where there was none
 //! originals/SHA256.wasm          contents that served, and SHA256.wasm.minisig where they were signed
 //! configurations/SHA256.json     configurations of cost models that served
 //! compiled/SHA256-ENGINE.bin     their machine code
@@ -185,6 +186,25 @@ impl State {
         let own = format!("{digest}.json");
         let most = (MOST_CONFIGURATIONS, MOST_CONFIGURATION_BYTES);
         keeping::keep(&path, config.as_bytes(), most, |name| name == own)
+    }
+
+    /// Keeps the text of a `plugins.toml` that is good. Without a folder nothing outlasts whoever read it.
+    pub fn keep_manifest(&self, text: &str) -> io::Result<()> {
+        let Some(folder) = &self.folder else { return Ok(()) };
+        keeping::write(&folder.join(manifest::FILE), &[text.as_bytes()])
+    }
+
+    /// The text that was kept.
+    pub fn manifest(&self) -> Option<String> {
+        let path = self.folder.as_ref()?.join(manifest::FILE);
+        let read = keeping::read_own(&path, manifest::LIMIT).and_then(|found| {
+            let not_text = |_| io::Error::other("it is not UTF-8");
+            found.map(|bytes| String::from_utf8(bytes).map_err(not_text)).transpose()
+        });
+        read.unwrap_or_else(|error| {
+            tracing::error!(file = %path.display(), %error, "the plugins.toml that was kept is not used");
+            None
+        })
     }
 
     /// What is held.
