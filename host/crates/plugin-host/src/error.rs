@@ -303,6 +303,18 @@ impl CallFault {
         self
     }
 
+    /// Every place for an instance is taken by one that is at work.
+    pub(crate) fn full() -> Self {
+        let why = "as many plugin instances are at work as may be; see in `tollgate plugin inspect FILE --admin URL` which \
+                   plugin takes long";
+        Self::new(FaultKind::Unavailable, why).blameless()
+    }
+
+    /// Whether it is no plugin's fault, and may pass soon.
+    pub(crate) fn is_full(&self) -> bool {
+        self.kind == FaultKind::Unavailable && !self.blames_plugin
+    }
+
     pub(crate) fn invalid(message: impl Into<String>) -> Self {
         Self::new(FaultKind::InvalidAnswer, message)
     }

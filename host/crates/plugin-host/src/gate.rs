@@ -216,7 +216,7 @@ fn prepare(
 
 /// Twice on one instance: what changes from call to call cannot be relied on.
 fn describe(prepared: &Prepared) -> Result<Described, PluginHostError> {
-    let mut instance = prepared.instance(1).map_err(PluginHostError::Describe)?;
+    let mut instance = prepared.instance_in_time(1).map_err(PluginHostError::Describe)?;
     instance.store.set_hostcall_fuel(DESCRIBE_BYTES.min(prepared.runtime.limits.result_bytes));
     let budget = prepared.runtime.limits.deadline_start;
     let ask = |instance: &mut Instance| -> Result<Described, PluginHostError> {
