@@ -8,7 +8,8 @@ use std::time::{Duration, SystemTime};
 
 use crate::error::{PluginHostError, chain};
 use crate::folder;
-use crate::registry::{Known, Registry};
+use crate::gate;
+use crate::registry::{Known, Previous, Registry};
 use crate::status::{PluginRefusal, PluginStatus};
 
 /// Most commands that wait. Policy when it is full: *refuse*.
@@ -172,9 +173,21 @@ impl Registry {
         let Some(mut known) = self.files.remove(file) else {
             return Err(ControlError::Unknown { name: named() });
         };
-        let target = self.previous(file, &mut known);
+        let target = self.previous(file, &known);
         let outcome = match (target, known.loaded.take()) {
-            (Ok(target), Some(bad)) => {
+            (Ok(Previous { loaded: target, in_force }), Some(bad)) => {
+                (known.in_force, known.unfit) = (in_force, None);
+                let target = match self.fitted(&target, &known.entry) {
+                    Ok(fitted) => {
+                        known.in_force = known.entry.clone();
+                        fitted
+                    }
+                    Err(error) => {
+                        let entry = known.entry.clone();
+                        known.unfit = Some(self.does_not_fit(file, &target, &entry, &error));
+                        target
+                    }
+                };
                 tracing::error!(
                     file,
                     plugin = bad.identity.name,
@@ -221,23 +234,20 @@ impl Registry {
     }
 
     /// What served before what serves now: still in memory, or from what is kept.
-    fn previous(
-        &self,
-        file: &str,
-        known: &mut Known,
-    ) -> Result<std::sync::Arc<crate::loaded::Loaded>, ControlError> {
+    fn previous(&self, file: &str, known: &Known) -> Result<Previous, ControlError> {
         let none = || ControlError::NoPrevious { file: file.to_owned() };
         let refused = |source| ControlError::PreviousRefused { file: file.to_owned(), source };
         if known.loaded.is_none() {
             return Err(none());
         }
         if let Some(previous) = &known.previous {
-            crate::gate::check_pin(&previous.identity.digest, &known.entry).map_err(refused)?;
-            return Ok(std::sync::Arc::clone(previous));
+            gate::check_pin(&previous.loaded.identity.digest, &known.entry).map_err(refused)?;
+            return Ok(previous.clone());
         }
         let digest = self.holds.files.get(file).and_then(|hold| hold.previous.as_deref());
         let digest = digest.ok_or_else(none)?;
-        self.load_kept(file, digest, &known.entry).ok_or_else(none)?.map_err(refused)
+        let loaded = self.load_kept(file, digest, &known.entry).ok_or_else(none)?;
+        Ok(Previous { loaded: loaded.map_err(refused)?, in_force: known.entry.clone() })
     }
 
     /// Rolls back what has turned out bad soon after it came.

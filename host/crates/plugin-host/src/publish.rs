@@ -136,7 +136,10 @@ impl Registry {
                 since: loaded.and(known.since),
                 enabled: known.entry.enabled && known.held.as_deref() != Some(Known::DISABLED),
                 error: known.error.clone(),
-                held: known.held.clone(),
+                held: match (&known.held, &known.unfit) {
+                    (Some(held), Some(unfit)) => Some(format!("{held}; {unfit}")),
+                    (held, unfit) => held.clone().or_else(|| unfit.clone()),
+                },
                 digest_of_file: known.digest.clone(),
                 previous: self.previous_identity(name, known),
                 shadow: known.in_force.shadow,
@@ -153,7 +156,7 @@ impl Registry {
 
     fn previous_identity(&self, name: &str, known: &Known) -> Option<PluginIdentity> {
         let loaded = known.loaded.as_ref()?;
-        known.previous.as_ref().map(|previous| (*previous.identity).clone()).or_else(|| {
+        known.previous.as_ref().map(|previous| (*previous.loaded.identity).clone()).or_else(|| {
             let digest = self.holds.files.get(name)?.previous.clone()?;
             let name = loaded.identity.name.clone();
             Some(PluginIdentity { name, version: String::new(), digest })

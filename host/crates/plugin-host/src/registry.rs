@@ -58,7 +58,7 @@ pub(crate) struct Registry {
 pub(crate) struct Known {
     pub loaded: Option<Arc<Loaded>>,
     /// The good content that served before it.
-    pub previous: Option<Arc<Loaded>>,
+    pub previous: Option<Previous>,
     pub since: Option<SystemTime>,
     /// Set while its breaker may bring back what it took the place of.
     pub newcomer: Option<Newcomer>,
@@ -68,6 +68,8 @@ pub(crate) struct Known {
     pub entry: Entry,
     /// What it said when what serves was accepted.
     pub in_force: Entry,
+    /// Why what serves does not follow what plugins.toml says now.
+    pub unfit: Option<String>,
     /// Missing in the last scan.
     pub missing: bool,
     /// What the file held when it was read last.
@@ -78,6 +80,13 @@ pub(crate) struct Known {
     pub signed: Option<Stamp>,
     /// Scans in a row that found this content without a valid signature.
     pub unsigned: u32,
+}
+
+/// A content that served, and what was in force for it.
+#[derive(Clone)]
+pub(crate) struct Previous {
+    pub loaded: Arc<Loaded>,
+    pub in_force: Entry,
 }
 
 /// How a content stood when it took another's place.
@@ -95,7 +104,7 @@ impl Known {
     /// Nothing serves from it.
     pub fn switch_off(&mut self) {
         (self.loaded, self.previous, self.since) = (None, None, None);
-        (self.error, self.held, self.newcomer) = (None, None, None);
+        (self.error, self.held, self.newcomer, self.unfit) = (None, None, None, None);
     }
 }
 
@@ -163,7 +172,7 @@ impl Registry {
                 Ok(loaded) => {
                     self.take_over(name, &mut known, loaded);
                     known.in_force = known.entry.clone();
-                    (known.error, known.held) = (None, None);
+                    (known.error, known.held, known.unfit) = (None, None, None);
                 }
                 Err(refusal) => {
                     in_doubt = self.withdraw_unsigned(name, &mut known);
@@ -194,12 +203,14 @@ impl Registry {
         // Also after a restart: what served last may have been another content.
         if hold.serving.as_ref().is_some_and(|before| before != digest) {
             hold.previous = hold.serving.take();
-            known.previous = known.loaded.take();
+            let in_force = known.in_force.clone();
+            known.previous = known.loaded.take().map(|loaded| Previous { loaded, in_force });
             let (openings, calls) = (loaded.breaker.openings(), loaded.tally.calls());
             known.newcomer = Some(Newcomer { openings, calls });
         }
         hold.serving = Some(digest.clone());
-        if let Some(old) = known.loaded.replace(loaded).or_else(|| known.previous.clone()) {
+        let before = known.previous.as_ref().map(|previous| Arc::clone(&previous.loaded));
+        if let Some(old) = known.loaded.replace(loaded).or(before) {
             old.rest();
         }
         known.since = Some(SystemTime::now());
@@ -267,33 +278,55 @@ impl Registry {
         let (digest, entry) = (&loaded.identity.digest, &known.entry);
         // Where it is the file's own content that does not take its settings, that was tried already.
         if known.digest.as_ref() == Some(digest) || known.in_force == *entry {
+            known.unfit = known.unfit.take_if(|_| known.in_force != *entry);
             return;
         }
         let key = (digest.clone(), entry.made_with());
         if self.refused.contains_key(&key) {
             return;
         }
-        let made = check_roles(loaded, entry).and_then(|()| {
-            if loaded.is_set_up_as(entry, &self.runtime.limits) {
-                return Ok(Arc::clone(loaded));
-            }
-            gate::reconfigure(&self.runtime, loaded, entry)
-        });
-        match made {
+        match self.fitted(loaded, entry) {
             Ok(loaded) => {
                 known.loaded = Some(loaded);
                 known.in_force = known.entry.clone();
+                known.unfit = None;
             }
             Err(error) => {
-                let refusal = PluginRefusal::of(&error);
-                tracing::error!(
-                    file = name,
-                    error = refusal.message,
-                    "the content that serves does not take its new settings, and keeps the old ones"
-                );
-                self.remember(key, refusal);
+                known.unfit = Some(self.does_not_fit(name, loaded, entry, &error));
             }
         }
+    }
+
+    /// A plugin with the settings that plugins.toml has for it now.
+    pub fn fitted(
+        &self,
+        loaded: &Arc<Loaded>,
+        entry: &Entry,
+    ) -> Result<Arc<Loaded>, PluginHostError> {
+        check_roles(loaded, entry)?;
+        if loaded.is_set_up_as(entry, &self.runtime.limits) {
+            return Ok(Arc::clone(loaded));
+        }
+        gate::reconfigure(&self.runtime, loaded, entry)
+    }
+
+    /// It keeps the settings it has; what to say of that.
+    pub fn does_not_fit(
+        &mut self,
+        name: &str,
+        loaded: &Loaded,
+        entry: &Entry,
+        error: &PluginHostError,
+    ) -> String {
+        let refusal = PluginRefusal::of(error);
+        tracing::error!(
+            file = name,
+            error = refusal.message,
+            "the content that serves does not take its new settings, and keeps the old ones"
+        );
+        let said = format!("its settings are those from before, since {}", refusal.message);
+        self.remember((loaded.identity.digest.clone(), entry.made_with()), refusal);
+        said
     }
 
     /// A content that is kept, through the gate. None: it is not kept.
@@ -335,7 +368,7 @@ impl Registry {
         let same: Vec<&Arc<Loaded>> = known
             .loaded
             .iter()
-            .chain(&known.previous)
+            .chain(known.previous.iter().map(|previous| &previous.loaded))
             .chain(others)
             .filter(|loaded| loaded.identity.digest == digest)
             .collect();
