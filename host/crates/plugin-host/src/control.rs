@@ -56,6 +56,14 @@ pub enum ControlError {
         /// What was named.
         name: String,
     },
+    /// Several files serve the plugin that was named.
+    #[error("{name:?} serves from {files}; name one of the files")]
+    Ambiguous {
+        /// What was named.
+        name: String,
+        /// The files.
+        files: String,
+    },
     /// Done, but it will not survive a restart.
     #[error("it is done, but could not be written down, so that it will not survive a restart")]
     NotKept(#[source] std::io::Error),
@@ -73,6 +81,7 @@ impl ControlError {
             Self::NoPrevious { .. } => "no_previous",
             Self::PreviousRefused { .. } => "previous_refused",
             Self::NotACostModel { .. } => "not_a_cost_model",
+            Self::Ambiguous { .. } => "ambiguous_plugin",
             Self::NotKept(_) => "not_kept",
             Self::Busy => "busy",
         }

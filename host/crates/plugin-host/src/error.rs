@@ -171,7 +171,10 @@ pub enum PluginHostError {
         source: CallFault,
     },
     /// Another file has a plugin of this name.
-    #[error("its name {name:?} is taken by {other}; remove one of the two")]
+    #[error(
+        "its name {name:?} is taken by {other}; remove one of the two, or give each an entry in plugins.toml with a \
+         `match` of its own"
+    )]
     Duplicate {
         /// The name.
         name: String,

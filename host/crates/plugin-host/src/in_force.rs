@@ -69,6 +69,11 @@ impl InForce {
         is_told.then(|| good.entry(file))
     }
 
+    /// Whether it has an entry for a file.
+    pub fn names(&self, file: &str) -> bool {
+        self.good.as_ref().is_some_and(|good| good.names(file))
+    }
+
     /// What was good before a restart holds until there is a better one.
     fn recall(&mut self, state: &State) {
         let Some(text) = state.manifest() else { return };

@@ -213,7 +213,7 @@ impl PluginHost {
     ///
     /// # Errors
     ///
-    /// When no such plugin serves, or it is no cost model.
+    /// When no such plugin serves, or several do, or it is no cost model.
     pub fn try_price(
         &self,
         file_or_plugin: &str,
@@ -222,7 +222,12 @@ impl PluginHost {
     ) -> Result<CostOutcome, ControlError> {
         let set = self.pin();
         let named = || file_or_plugin.to_owned();
-        let Some(member) = set.find(file_or_plugin) else {
+        let found = set.find(file_or_plugin);
+        if found.len() > 1 {
+            let files: Vec<&str> = found.iter().map(|member| &*member.file).collect();
+            return Err(ControlError::Ambiguous { name: named(), files: files.join(", ") });
+        }
+        let Some(member) = found.first() else {
             let is_known = self.0.shared.status.load().iter().any(|r| r.status.file == named());
             return Err(if is_known {
                 ControlError::NotACostModel { name: named() }

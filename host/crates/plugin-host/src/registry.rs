@@ -465,8 +465,8 @@ impl Registry {
             if known.missing {
                 tracing::info!(file = name, "plugin removed");
                 // Whoever removes a file does not want its last good content back when the next one is broken.
-                if let Some(Hold { serving, previous, .. }) = holds.files.get_mut(name) {
-                    (*serving, *previous) = (None, None);
+                if let Some(Hold { plugin, serving, previous, .. }) = holds.files.get_mut(name) {
+                    (*plugin, *serving, *previous) = (None, None, None);
                 }
                 return false;
             }

@@ -57,6 +57,8 @@ pub(crate) struct Hold {
     pub disabled: bool,
     /// Contents that were rolled back from.
     pub rejected: BTreeSet<String>,
+    /// The plugin that the file serves, by its name for itself. None: another file has that name.
+    pub plugin: Option<String>,
     /// The content that served last.
     pub serving: Option<String>,
     /// The good content that served before it.
@@ -317,7 +319,7 @@ mod tests {
             disabled: true,
             rejected: BTreeSet::from([digest(1)]),
             serving: Some(digest(2)),
-            previous: None,
+            ..Hold::default()
         };
         let holds = Holds { files: BTreeMap::from([("a.wasm".to_owned(), hold)]) };
         state.set_holds(&holds).unwrap();
