@@ -208,6 +208,15 @@ pub enum PluginHostError {
     /// The watcher's thread has too much to do, or is gone.
     #[error("the plugin host is busy or stopping; try again shortly")]
     Busy,
+    /// `plugins.toml` names a file that is not there.
+    #[error(
+        "plugins.toml has an entry for it, but there is no such file{}; put it into the folder, or correct the name",
+        near.as_ref().map(|near| format!("; did you mean {near}, which has no entry?")).unwrap_or_default()
+    )]
+    Absent {
+        /// A file without an entry that may have been meant.
+        near: Option<String>,
+    },
     /// `plugins.toml` is not acceptable.
     #[error("plugins.toml: {0}")]
     Manifest(String),
@@ -242,6 +251,7 @@ impl PluginHostError {
             Self::Roles { .. } | Self::NoCostModel { .. } => "roles",
             Self::Rejected { .. } => "rejected",
             Self::Busy => "busy",
+            Self::Absent { .. } => "absent",
             Self::Manifest(_) => "manifest",
         }
     }

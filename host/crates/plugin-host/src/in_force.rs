@@ -3,7 +3,7 @@
 //! Invariants: a broken one changes nothing of what serves, also over a restart, since the last good one is kept; while
 //! nobody can tell how a file is to serve, it does not. One that vanished counts for one more scan.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use crate::error::{PluginHostError, chain};
@@ -11,6 +11,9 @@ use crate::folder::{self, Listing};
 use crate::manifest::{self, Entry, Manifest};
 use crate::state::State;
 use crate::status::PluginRefusal;
+
+/// How alike two names must be for one to be meant by the other, out of 1.
+const ALIKE: f64 = 0.85;
 
 /// What is in force, and what is wrong with what lies in the folder.
 #[derive(Default)]
@@ -25,6 +28,8 @@ pub(crate) struct InForce {
     missing: bool,
     /// The text that was kept last; empty where there was no file.
     kept: Option<String>,
+    /// Files that it names and that are not there, and what was said of each.
+    absent: BTreeMap<String, Option<PluginRefusal>>,
 }
 
 impl InForce {
@@ -44,6 +49,16 @@ impl InForce {
             return false;
         }
         let started = std::mem::replace(&mut self.begun, true);
+        let again = self.renew(started, folder, listing, state);
+        again | self.look_for_named(started, listing)
+    }
+
+    /// Files that it names and that are not there, and why they should be.
+    pub fn absent(&self) -> impl Iterator<Item = (&String, &PluginRefusal)> {
+        self.absent.iter().filter_map(|(file, said)| Some((file, said.as_ref()?)))
+    }
+
+    fn renew(&mut self, started: bool, folder: &Path, listing: &Listing, state: &State) -> bool {
         if !started {
             self.recall(state);
         }
@@ -99,6 +114,37 @@ impl InForce {
         (self.good, self.error) = (Some(nothing), None);
         self.keep(String::new(), state);
         false
+    }
+
+    /// An entry may come before its file, so while it runs that counts as wrong in the second scan only. Whether one is due.
+    fn look_for_named(&mut self, started: bool, listing: &Listing) -> bool {
+        let good = self.good.iter().flat_map(Manifest::wanted);
+        let absent: Vec<String> =
+            good.filter(|file| !listing.contains_key(*file)).map(str::to_owned).collect();
+        self.absent.retain(|file, _| absent.contains(file));
+        let mut again = false;
+        for file in absent {
+            let near = || {
+                let named = |other: &&String| !self.names(other) && folder::is_plugin_name(other);
+                let others = listing.keys().filter(named);
+                let likeness = |other| strsim::jaro_winkler(&file, other);
+                let nearest = others.max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+                nearest.filter(|other| likeness(other) > ALIKE).cloned()
+            };
+            match self.absent.get(&file) {
+                Some(Some(_)) => {}
+                None if started => {
+                    self.absent.insert(file, None);
+                    again = true;
+                }
+                None | Some(None) => {
+                    let refusal = PluginRefusal::of(&PluginHostError::Absent { near: near() });
+                    tracing::warn!(file, error = refusal.message, "a plugin is not there");
+                    self.absent.insert(file, Some(refusal));
+                }
+            }
+        }
+        again
     }
 
     fn refuse(&mut self, error: &PluginHostError) {

@@ -314,7 +314,13 @@ impl Manifest {
         self.files.contains_key(file)
     }
 
+    /// Files that are to serve by it.
+    pub fn wanted(&self) -> impl Iterator<Item = &str> {
+        self.files.iter().filter(|(_, entry)| entry.enabled).map(|(file, _)| file.as_str())
+    }
+
     /// The files it names.
+    #[cfg(any(test, feature = "fuzzing"))]
     pub fn files(&self) -> impl Iterator<Item = &str> {
         self.files.keys().map(String::as_str)
     }

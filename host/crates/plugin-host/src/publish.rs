@@ -140,6 +140,11 @@ impl Registry {
             },
             loaded: None,
         });
+        let of_absent = self.told.absent().filter(|(file, _)| !self.files.contains_key(*file));
+        let of_absent = of_absent.map(|(file, refusal)| Reported {
+            status: PluginStatus { error: Some(refusal.clone()), ..PluginStatus::new(file) },
+            loaded: None,
+        });
         let of_files = self.files.iter().map(|(name, known)| {
             let loaded = known.loaded.as_ref().filter(|_| serving.contains(name));
             let described = loaded.map(|loaded| &loaded.described);
@@ -165,7 +170,7 @@ impl Registry {
             };
             Reported { status, loaded: loaded.cloned() }
         });
-        broken_manifest.chain(of_files).collect()
+        broken_manifest.chain(of_files).chain(of_absent).collect()
     }
 
     fn previous_identity(&self, name: &str, known: &Known) -> Option<PluginIdentity> {

@@ -149,3 +149,32 @@ fn what_is_no_file_says_what_to_do() {
     let said = error(&host, FILE);
     assert!(said.contains("it has 2097152 bytes") && !said.contains("component-mib"), "{said}");
 }
+
+#[test]
+fn an_entry_without_its_file_is_told_of() {
+    let world = World::new(&[("cost-per-token.wasm", "cost_per_token")]);
+    let entry = |file: &str| format!("[[plugin]]\nfile = \"{file}\"\n");
+    let gone = entry("gone.wasm") + "enabled = false\n";
+    world.put(FILE, entry("cost_per_tokens.wasm") + &entry("other.wasm") + &gone);
+    let host = world.start();
+    let refused = |host: &PluginHost| {
+        let refused = host.status().into_iter().filter(|status| status.error.is_some());
+        refused.map(|status| status.file).collect::<Vec<_>>()
+    };
+    assert_eq!(refused(&host), ["cost_per_tokens.wasm", "other.wasm"]);
+    let said = error(&host, "cost_per_tokens.wasm");
+    assert!(said.contains("did you mean cost-per-token.wasm, which has no entry?"), "{said}");
+    assert!(!error(&host, "other.wasm").contains("did you mean"));
+    world.put("other.wasm", bytes("cost_device_seconds"));
+    world.put(FILE, entry("cost-per-token.wasm") + &entry("other.wasm") + &gone);
+    host.rescan().unwrap();
+    assert_eq!(refused(&host), [""; 0]);
+    assert_eq!(host.status().len(), 2);
+    // A file that goes with its entry is nothing to tell of; one that has yet to come is, after a while.
+    world.remove("other.wasm");
+    world.put(FILE, entry("cost-per-token.wasm"));
+    support::until(&host, "it is gone", |host| host.status().len() == 1);
+    assert_eq!(refused(&host), [""; 0]);
+    world.put(FILE, entry("cost-per-token.wasm") + &entry("other.wasm"));
+    support::until(&host, "it is not there", |host| refused(host) == ["other.wasm"]);
+}
