@@ -182,12 +182,23 @@ pub enum PluginHostError {
         other: String,
     },
     /// `plugins.toml` asks for a role that it does not have.
-    #[error("`roles` in plugins.toml names {role}, which it does not export; it has {has}")]
+    #[error(
+        "`roles` in plugins.toml names {role}, which it does not export; it has {has}: correct `roles`, or leave it out"
+    )]
     Roles {
         /// The role.
         role: &'static str,
         /// What it exports.
         has: String,
+    },
+    /// `plugins.toml` has it price in the shadow, and it does not price.
+    #[error(
+        "`shadow = true` in plugins.toml is for cost models, and this one is used as {roles} only: it would do nothing at \
+         all; take `shadow` out, or say `enabled = false` if that is meant"
+    )]
+    Shadow {
+        /// What it is used as.
+        roles: String,
     },
     /// It is asked for a price and is no cost model.
     #[error("it is no cost model but {roles}; name a plugin that has the role cost-model")]
@@ -249,6 +260,7 @@ impl PluginHostError {
             Self::Trial { .. } => "trial",
             Self::Duplicate { .. } => "duplicate",
             Self::Roles { .. } | Self::NoCostModel { .. } => "roles",
+            Self::Shadow { .. } => "shadow",
             Self::Rejected { .. } => "rejected",
             Self::Busy => "busy",
             Self::Absent { .. } => "absent",
@@ -267,7 +279,6 @@ impl PluginHostError {
             | Self::Duplicate { .. }
             | Self::Pin { .. }
             | Self::Signature { .. }
-            | Self::Roles { .. }
             | Self::Rejected { .. } => false,
             Self::Describe(fault) | Self::Configure(fault) | Self::Trial { source: fault, .. } => {
                 fault.kind != FaultKind::Unavailable

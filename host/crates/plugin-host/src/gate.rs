@@ -21,7 +21,7 @@ use crate::log::PluginLog;
 use crate::manifest::Entry;
 use crate::role::Role;
 use crate::steps::{Step, Steps};
-use crate::{price, schema, signature, spans, wasi};
+use crate::{fits, price, schema, signature, spans, wasi};
 
 /// What `describe` may hand over.
 const DESCRIBE_BYTES: usize = 256 << 10;
@@ -77,7 +77,10 @@ pub(crate) fn examine(
     )?;
     let loaded = steps.take(
         Step::Configure,
-        || Loaded::new(prepared, Arc::new(identity), described, entry),
+        || {
+            fits::check(&prepared.roles(), entry)?;
+            Loaded::new(prepared, Arc::new(identity), described, entry)
+        },
         |_| String::new(),
     )?;
     if runtime.limits.trial_call {
@@ -151,6 +154,7 @@ pub(crate) fn reconfigure(
     entry: &Entry,
 ) -> Result<Arc<Loaded>, PluginHostError> {
     let runtime = &runtime.limited(entry);
+    fits::check(&loaded.roles(), entry)?;
     check_config(&loaded.described, &entry.config)?;
     let loaded = loaded.configured(runtime, entry)?;
     if runtime.limits.trial_call {

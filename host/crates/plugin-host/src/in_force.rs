@@ -34,8 +34,7 @@ pub(crate) struct InForce {
 
 impl InForce {
     /// What is said of a file that waits for a `plugins.toml` that can be read.
-    pub const HELD_BACK: &str =
-        "plugins.toml is broken, so that nobody can tell how this file is to serve; mend plugins.toml, or take it away";
+    pub const HELD_BACK: &str = "plugins.toml is broken, so that nobody can tell how this file is to serve; mend plugins.toml, or take it away";
 
     /// Takes over what lies in the folder now. Whether another scan is due soon.
     pub fn read(
@@ -109,7 +108,9 @@ impl InForce {
             return true;
         }
         if self.good.as_ref().is_some_and(|good| *good != nothing) {
-            tracing::warn!("plugins.toml is gone: every file of the plugin folder serves with the defaults");
+            tracing::warn!(
+                "plugins.toml is gone: every file of the plugin folder serves with the defaults"
+            );
         }
         (self.good, self.error) = (Some(nothing), None);
         self.keep(String::new(), state);

@@ -111,7 +111,8 @@ impl Instance {
         }));
         match started {
             Ok(Ok(functions)) => {
-                let (tenant, last_used, meter) = (None, Stopwatch::default(), InstanceMeter::default());
+                let (tenant, last_used, meter) =
+                    (None, Stopwatch::default(), InstanceMeter::default());
                 Ok(Self { store, functions, calls_left, tenant, last_used, meter, fuel })
             }
             // The same for ever: its functions have other types than the contract's.

@@ -22,6 +22,7 @@ mod describe;
 mod engine;
 mod error;
 mod events;
+mod fits;
 mod folder;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
@@ -32,6 +33,7 @@ mod inspect;
 mod instance;
 mod interface;
 mod keeping;
+mod last_good;
 mod lift;
 mod limits;
 mod loaded;

@@ -139,7 +139,7 @@ impl Default for Entry {
 impl Entry {
     /// What decides whether a content passes the gate, as text.
     pub fn made_with(&self) -> String {
-        format!("{:?} {:?} {}", self.limits, self.roles, self.config)
+        format!("{:?} {:?} {} {}", self.limits, self.roles, self.shadow, self.config)
     }
 
     /// Its limits, from the host's.

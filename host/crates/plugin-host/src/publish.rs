@@ -76,9 +76,9 @@ impl Registry {
             };
             let is_missing = known.missing;
             let both_named = |owner: &String| self.told.names(owner) && self.told.names(name);
-            let serves = owner.as_ref().is_some_and(|owner| {
-                owner == name || (!is_missing && both_named(owner))
-            });
+            let serves = owner
+                .as_ref()
+                .is_some_and(|owner| owner == name || (!is_missing && both_named(owner)));
             match (owner, &plugin) {
                 (Some(_), _) if serves => serving.push(name.clone()),
                 (Some(owner), Some(plugin)) if !is_missing => {

@@ -15,6 +15,7 @@ use arc_swap::ArcSwap;
 use crate::control::{Command, Waiting};
 use crate::engine::Runtime;
 use crate::error::PluginHostError;
+use crate::fits;
 use crate::folder::{self, Content, Listing, Stamp};
 use crate::gate::{self, Candidate};
 use crate::in_force::InForce;
@@ -50,7 +51,7 @@ pub(crate) struct Registry {
     pub told: InForce,
     pub files: BTreeMap<String, Known>,
     /// By content and by what the gate makes of it.
-    refused: HashMap<(String, String), PluginRefusal>,
+    pub refused: HashMap<(String, String), PluginRefusal>,
 }
 
 /// What is known of one file.
@@ -105,6 +106,20 @@ impl Known {
     pub fn switch_off(&mut self) {
         (self.loaded, self.previous, self.since) = (None, None, None);
         (self.error, self.held, self.newcomer, self.unfit) = (None, None, None, None);
+    }
+
+    /// Once, when they are new.
+    fn warn_of_idle_settings(&self, file: &str) {
+        let Some(loaded) = self.loaded.as_ref().filter(|_| self.in_force != self.entry) else {
+            return;
+        };
+        for setting in fits::idle(&loaded.roles(), &self.entry) {
+            tracing::warn!(
+                file,
+                setting,
+                "plugins.toml says something of a plugin that means nothing for it"
+            );
+        }
     }
 }
 
@@ -171,6 +186,7 @@ impl Registry {
             match self.current(name, stamp, &mut known) {
                 Ok(loaded) => {
                     self.take_over(name, &mut known, loaded);
+                    known.warn_of_idle_settings(name);
                     known.in_force = known.entry.clone();
                     (known.error, known.held, known.unfit) = (None, None, None);
                 }
@@ -216,133 +232,6 @@ impl Registry {
         known.since = Some(SystemTime::now());
     }
 
-    /// The file's own content cannot serve: what served goes on, or what served before a restart serves again.
-    fn refuse(&mut self, name: &str, known: &mut Known, refusal: PluginRefusal) {
-        if known.loaded.is_none() {
-            self.bring_back(name, known);
-        } else {
-            self.keep_up(name, known);
-        }
-        if known.error.as_ref() != Some(&refusal) {
-            tracing::error!(
-                file = name,
-                error = refusal.message,
-                keeps_last = known.loaded.is_some(),
-                "plugin refused"
-            );
-        }
-        // Of a rollback more is said where it happens.
-        if known.loaded.is_none() {
-            known.held = None;
-        } else if refusal.kind != "rejected" || known.held.is_none() {
-            known.held = Some(format!("what was good before serves ({})", refusal.kind));
-        }
-        known.error = Some(refusal);
-    }
-
-    /// At start-up the last good content is in what is kept only.
-    fn bring_back(&mut self, name: &str, known: &mut Known) {
-        let Some(hold) = self.holds.files.get(name) else { return };
-        let kept: Vec<String> = [&hold.serving, &hold.previous]
-            .into_iter()
-            .flatten()
-            .filter(|digest| !hold.rejected.contains(*digest) && !known.is_unsigned(digest))
-            .cloned()
-            .collect();
-        for digest in kept {
-            match self.load_kept(name, &digest, &known.entry) {
-                Some(Ok(loaded)) => {
-                    tracing::warn!(
-                        file = name,
-                        version = loaded.identity.version,
-                        digest,
-                        "the last good content serves, not what the file holds"
-                    );
-                    known.since = Some(SystemTime::now());
-                    known.in_force = known.entry.clone();
-                    known.loaded = Some(loaded);
-                    return;
-                }
-                Some(Err(error)) => {
-                    let error = crate::error::chain(&error);
-                    tracing::error!(file = name, digest, error, "a kept content cannot serve");
-                }
-                None => {}
-            }
-        }
-    }
-
-    /// A content that serves although the file holds another follows plugins.toml as far as it can.
-    fn keep_up(&mut self, name: &str, known: &mut Known) {
-        let Some(loaded) = &known.loaded else { return };
-        let (digest, entry) = (&loaded.identity.digest, &known.entry);
-        // Where it is the file's own content that does not take its settings, that was tried already.
-        if known.digest.as_ref() == Some(digest) || known.in_force == *entry {
-            known.unfit = known.unfit.take_if(|_| known.in_force != *entry);
-            return;
-        }
-        let key = (digest.clone(), entry.made_with());
-        if self.refused.contains_key(&key) {
-            return;
-        }
-        match self.fitted(loaded, entry) {
-            Ok(loaded) => {
-                known.loaded = Some(loaded);
-                known.in_force = known.entry.clone();
-                known.unfit = None;
-            }
-            Err(error) => {
-                known.unfit = Some(self.does_not_fit(name, loaded, entry, &error));
-            }
-        }
-    }
-
-    /// A plugin with the settings that plugins.toml has for it now.
-    pub fn fitted(
-        &self,
-        loaded: &Arc<Loaded>,
-        entry: &Entry,
-    ) -> Result<Arc<Loaded>, PluginHostError> {
-        check_roles(loaded, entry)?;
-        if loaded.is_set_up_as(entry, &self.runtime.limits) {
-            return Ok(Arc::clone(loaded));
-        }
-        gate::reconfigure(&self.runtime, loaded, entry)
-    }
-
-    /// It keeps the settings it has; what to say of that.
-    pub fn does_not_fit(
-        &mut self,
-        name: &str,
-        loaded: &Loaded,
-        entry: &Entry,
-        error: &PluginHostError,
-    ) -> String {
-        let refusal = PluginRefusal::of(error);
-        tracing::error!(
-            file = name,
-            error = refusal.message,
-            "the content that serves does not take its new settings, and keeps the old ones"
-        );
-        let said = format!("its settings are those from before, since {}", refusal.message);
-        self.remember((loaded.identity.digest.clone(), entry.made_with()), refusal);
-        said
-    }
-
-    /// A content that is kept, through the gate. None: it is not kept.
-    pub fn load_kept(
-        &self,
-        name: &str,
-        digest: &str,
-        entry: &Entry,
-    ) -> Option<Result<Arc<Loaded>, PluginHostError>> {
-        let (bytes, signature) = self.runtime.state.original(digest)?;
-        let content = Content { bytes, digest: digest.to_owned() };
-        let signature = signature.as_deref();
-        let candidate = Candidate { file: name, content: &content, entry, signature };
-        Some(gate::load(&self.runtime, &candidate))
-    }
-
     /// The plugin that the file holds now: one that is loaded already, or through the gate.
     fn current(
         &mut self,
@@ -374,7 +263,7 @@ impl Registry {
             .collect();
         let host = &self.runtime.limits;
         if let Some(loaded) = same.iter().find(|loaded| loaded.is_set_up_as(&entry, host)) {
-            check_roles(loaded, &entry).map_err(|error| PluginRefusal::of(&error))?;
+            fits::check(&loaded.roles(), &entry).map_err(|error| PluginRefusal::of(&error))?;
             return Ok(Arc::clone(loaded));
         }
         let key = (digest, entry.made_with());
@@ -388,7 +277,6 @@ impl Registry {
             (None, None) => folder::read(&self.settings.folder, name, limit)
                 .and_then(|read| self.load_and_keep(name, &read, &entry)),
         };
-        let made = made.and_then(|loaded| check_roles(&loaded, &entry).map(|()| loaded));
         made.map_err(|error| {
             let refusal = PluginRefusal::of(&error);
             if error.is_lasting() {
@@ -422,7 +310,7 @@ impl Registry {
         Ok((read.digest.clone(), Some(read)))
     }
 
-    fn load_and_keep(
+    pub fn load_and_keep(
         &self,
         name: &str,
         read: &Content,
@@ -447,7 +335,7 @@ impl Registry {
         self.refused.clear();
     }
 
-    fn remember(&mut self, key: (String, String), refusal: PluginRefusal) {
+    pub fn remember(&mut self, key: (String, String), refusal: PluginRefusal) {
         if self.refused.len() >= REFUSED {
             self.refused.clear();
         }
@@ -475,17 +363,5 @@ impl Registry {
             true
         });
         again
-    }
-}
-
-/// Whether it has all that `roles` in plugins.toml asks for.
-fn check_roles(loaded: &Loaded, entry: &Entry) -> Result<(), PluginHostError> {
-    let wanted = entry.roles.iter().flatten();
-    match wanted.copied().find(|role| !loaded.has(*role)) {
-        None => Ok(()),
-        Some(role) => {
-            let has: Vec<_> = loaded.roles().iter().map(|role| role.name()).collect();
-            Err(PluginHostError::Roles { role: role.name(), has: has.join(", ") })
-        }
     }
 }

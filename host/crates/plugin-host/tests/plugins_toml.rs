@@ -7,6 +7,7 @@ mod support;
 use std::fs;
 
 use support::{amount, built, usage};
+use tollgate_domain::Resource;
 use tollgate_plugin_host::{PluginHost, PluginHostSettings, PluginStatus};
 
 const FILE: &str = "plugins.toml";
@@ -177,4 +178,49 @@ fn an_entry_without_its_file_is_told_of() {
     assert_eq!(refused(&host), [""; 0]);
     world.put(FILE, entry("cost-per-token.wasm") + &entry("other.wasm"));
     support::until(&host, "it is not there", |host| refused(host) == ["other.wasm"]);
+}
+
+/// Whether a span keeps its prompt on the way out.
+fn leaks(host: &PluginHost) -> bool {
+    let mut span = support::span();
+    span.attributes.set("secret", "x");
+    let filtered = host.pin().filter("x", None, &Resource::default(), vec![span]);
+    filtered.kept[0].attributes.get("secret").is_some()
+}
+
+#[test]
+fn a_shadow_that_means_nothing_does_not_stop_a_filter() {
+    let world = World::new(&[("redact.wasm", "filter_redact")]);
+    let told = |more: &str| {
+        format!(
+            "[[plugin]]\nfile = \"redact.wasm\"\n{more}\nconfig = {{ rules = [{{ drop = [\"secret\"] }}] }}\n"
+        )
+    };
+    world.put(FILE, told(""));
+    let host = world.start();
+    assert!(!leaks(&host));
+    world.put(FILE, told("shadow = true"));
+    host.rescan().unwrap();
+    let refused = |host: &PluginHost| {
+        let now = status(host, "redact.wasm");
+        let said = now.error.unwrap();
+        assert_eq!(said.kind, "shadow");
+        assert!(said.message.contains("used as export-filter only"), "{}", said.message);
+        (now.shadow, leaks(host))
+    };
+    assert_eq!(refused(&host), (false, false));
+    drop(host);
+    let host = world.start();
+    for _ in 0..2 {
+        assert_eq!(refused(&host), (false, false), "after a start too");
+        host.rescan().unwrap();
+    }
+    world.put(FILE, told(""));
+    host.rescan().unwrap();
+    let now = status(&host, "redact.wasm");
+    assert!(now.error.is_none() && now.held.is_none() && !leaks(&host), "{now:?}");
+    world.put(FILE, told("roles = [\"cost-model\"]"));
+    host.rescan().unwrap();
+    assert_eq!(status(&host, "redact.wasm").error.unwrap().kind, "roles");
+    assert!(!leaks(&host));
 }

@@ -62,7 +62,10 @@ fn it_keeps_what_it_had_where_it_does_not_take_the_settings_of_now_and_says_so()
     let back = host.roll_back(COST).unwrap();
     assert_eq!((back.identity, back.isolation), (Some(first), Isolation::Plugin));
     let held = back.held.unwrap();
-    assert!(held.contains("was rolled back by command; its settings are those from before"), "{held}");
+    assert!(
+        held.contains("was rolled back by command; its settings are those from before"),
+        "{held}"
+    );
     assert!(held.contains("act"), "{held}");
     assert_eq!(price(host), "1");
     host.rescan().unwrap();
