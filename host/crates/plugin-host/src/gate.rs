@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use tollgate_domain::PluginIdentity;
+use tollgate_domain::{FaultKind, PluginIdentity};
 use tollgate_domain::text::one_line;
 use wasmtime::Engine;
 use wasmtime::component::Component;
@@ -87,7 +87,7 @@ pub(crate) fn examine(
         steps.take(
             Step::Trial,
             || try_out(&loaded),
-            |()| loaded.roles().iter().map(|role| role.name()).collect::<Vec<_>>().join(", "),
+            |tried| tried.join(", "),
         )?;
     }
     Ok(Passed { loaded: Arc::new(loaded), compiled_bytes })
@@ -236,15 +236,29 @@ fn describe(prepared: &Prepared) -> Result<Described, PluginHostError> {
     Ok(first)
 }
 
-/// One made-up item for each role: any well-formed answer will do.
-fn try_out(loaded: &Loaded) -> Result<(), PluginHostError> {
-    for role in loaded.roles() {
+/// One made-up item for each role: any well-formed answer will do, an error that the plugin reports of an item that it does
+/// not know included. Answers each role, and what was reported.
+fn try_out(loaded: &Loaded) -> Result<Vec<String>, PluginHostError> {
+    let tried = loaded.roles().into_iter().map(|role| {
         let tried = match role {
             Role::CostModel => price::try_out(loaded),
             Role::AttributeEnricher => spans::try_enrich(loaded),
             Role::ExportFilter => spans::try_filter(loaded),
         };
-        tried.map_err(|source| PluginHostError::Trial { role: role.name(), source })?;
-    }
-    Ok(())
+        match tried {
+            Ok(()) => Ok(role.name().to_owned()),
+            Err(fault) if fault.kind == FaultKind::Reported => {
+                tracing::warn!(
+                    plugin = loaded.identity.name,
+                    version = loaded.identity.version,
+                    role = role.name(),
+                    error = fault.message,
+                    "it answers the made-up item that every plugin is tried on with an error"
+                );
+                Ok(format!("{} (which answered with an error: {})", role.name(), fault.message))
+            }
+            Err(source) => Err(PluginHostError::Trial { role: role.name(), source }),
+        }
+    });
+    tried.collect()
 }
