@@ -130,6 +130,9 @@ mod tests {
         let schema = schema_text("{\"title\": \"a\u{9b}2Jb\\u001b[31m\u{202e}\"}");
         let text = shown(&schema);
         assert_eq!(text.lines().count(), 3, "{text}");
-        assert!(!text.chars().any(|c| c != '\n' && (c.is_control() || c == '\u{202e}')), "{text:?}");
+        assert!(
+            !text.chars().any(|c| c != '\n' && (c.is_control() || c == '\u{202e}')),
+            "{text:?}"
+        );
     }
 }

@@ -198,7 +198,8 @@ mod tests {
         };
         assert!(Described::check(info("embeddings", "a.b")).is_ok());
         for bad in ["\u{1b}[2J", "a\nb", "\u{9b}31m", &"x".repeat(257)] {
-            for (info, list) in [(info(bad, "a"), "operations has"), (info("x", bad), "reads has")] {
+            for (info, list) in [(info(bad, "a"), "operations has"), (info("x", bad), "reads has")]
+            {
                 let said = Described::check(info).unwrap_err().to_string();
                 assert!(said.contains(list), "{said}");
                 assert!(!said.chars().any(char::is_control), "{said:?}");

@@ -26,7 +26,7 @@ pub enum PluginHostError {
     #[error("cannot start the WebAssembly engine")]
     Engine(#[source] Cause),
     /// A file cannot be read.
-    #[error("cannot read it")]
+    #[error("cannot read it; let the gateway's user read it, or copy it again")]
     Read(#[source] io::Error),
     /// Not a plain file inside the folder.
     #[error("it is {0}; put a plain .wasm file into the folder")]
@@ -148,22 +148,34 @@ pub enum PluginHostError {
     #[error("it does not fit the contract; build it again with the plugin SDK")]
     Link(#[source] Cause),
     /// `describe` failed.
-    #[error("`describe` failed")]
+    #[error(
+        "`describe` failed; have the plugin mended, or raise `start-ms` or `memory-mib` under [plugin.limits] in \
+         plugins.toml if it needs more"
+    )]
     Describe(#[source] CallFault),
     /// `describe` said something that is not acceptable.
-    #[error("`describe` says something unacceptable: {0}")]
+    #[error("`describe` says something unacceptable: {0}; have the plugin mended and built again")]
     Described(String),
     /// `configure` failed.
-    #[error("`configure` failed")]
+    #[error(
+        "`configure` failed; correct `config` in plugins.toml, or raise `start-ms` or `memory-mib` under [plugin.limits] \
+         if it needs more"
+    )]
     Configure(#[source] CallFault),
     /// `configure` refused the configuration.
     #[error("it refuses its configuration: {0}; correct `config` in plugins.toml")]
     Configuration(String),
     /// Its currency is not one.
-    #[error("`currency` answered {0:?}, which is not an ISO 4217 code such as \"USD\"")]
+    #[error(
+        "`currency` answered {0:?}, which is not an ISO 4217 code such as \"USD\"; correct the currency in its `config`, \
+         or have the plugin mended"
+    )]
     Currency(String),
     /// It failed on the made-up item that every new file is tried on.
-    #[error("it failed the trial call of its {role}")]
+    #[error(
+        "it failed the trial call of its {role}; correct `config` in plugins.toml, have the plugin mended, or raise \
+         `call-ms` or `memory-mib` under [plugin.limits] if it needs more"
+    )]
     Trial {
         /// The role.
         role: &'static str,
@@ -419,6 +431,8 @@ mod tests {
             FaultKind::Deadline,
             "it ran past its deadline",
         ));
-        assert_eq!(chain(&error), "`describe` failed: deadline: it ran past its deadline");
+        let text = chain(&error);
+        assert!(text.starts_with("`describe` failed; have the plugin mended"), "{text}");
+        assert!(text.ends_with("if it needs more: deadline: it ran past its deadline"), "{text}");
     }
 }

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use tollgate_domain::{FaultKind, PluginIdentity};
 use tollgate_domain::text::one_line;
+use tollgate_domain::{FaultKind, PluginIdentity};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
@@ -84,11 +84,7 @@ pub(crate) fn examine(
         |_| String::new(),
     )?;
     if runtime.limits.trial_call {
-        steps.take(
-            Step::Trial,
-            || try_out(&loaded),
-            |tried| tried.join(", "),
-        )?;
+        steps.take(Step::Trial, || try_out(&loaded), |tried| tried.join(", "))?;
     }
     Ok(Passed { loaded: Arc::new(loaded), compiled_bytes })
 }

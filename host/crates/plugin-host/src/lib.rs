@@ -28,6 +28,7 @@ mod folder;
 #[doc(hidden)]
 pub mod fuzz;
 mod gate;
+mod ignored;
 mod in_force;
 mod inspect;
 mod instance;

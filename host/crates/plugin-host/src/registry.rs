@@ -18,6 +18,7 @@ use crate::error::PluginHostError;
 use crate::fits;
 use crate::folder::{self, Content, Listing, Stamp};
 use crate::gate::{self, Candidate};
+use crate::ignored::Ignored;
 use crate::in_force::InForce;
 use crate::limits::PluginHostSettings;
 use crate::loaded::Loaded;
@@ -50,6 +51,7 @@ pub(crate) struct Registry {
     /// What plugins.toml says.
     pub told: InForce,
     pub files: BTreeMap<String, Known>,
+    ignored: Ignored,
     /// By content and by what the gate makes of it.
     pub refused: HashMap<(String, String), PluginRefusal>,
 }
@@ -142,6 +144,7 @@ impl Registry {
             holds,
             told: InForce::default(),
             files: BTreeMap::new(),
+            ignored: Ignored::default(),
             refused: HashMap::new(),
         }
     }
@@ -157,6 +160,7 @@ impl Registry {
             }
         }
         again |= self.forget_vanished(listing);
+        self.ignored.look(&self.settings.folder);
         self.publish();
         // What could not be written is in force all the same, and was logged.
         let _ = self.keep_holds();
