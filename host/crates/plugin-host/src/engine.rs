@@ -49,6 +49,7 @@ impl Runtime {
     pub fn start(settings: &PluginHostSettings) -> Result<Self, PluginHostError> {
         let limits = &settings.limits;
         let state = match &settings.state {
+            Some(folder) if settings.peeks => State::peek(folder),
             Some(folder) => open(folder, &settings.folder)?,
             None => State::in_memory(),
         };

@@ -23,6 +23,8 @@ pub struct PluginHostSettings {
     /// Where the host keeps compiled code, the last good contents and what the operator holds back. Made if it is not
     /// there; none: nothing is kept.
     pub state: Option<PathBuf>,
+    /// That folder belongs to another host, which may be running: it is read, and nothing is kept.
+    pub peeks: bool,
     /// Who turns WebAssembly into machine code.
     pub compiler: Compiler,
     /// When there are any, every plugin needs a signature by one of them: `NAME.wasm.minisig` beside `NAME.wasm`.
@@ -64,6 +66,7 @@ impl PluginHostSettings {
             limits: Limits::default(),
             instances: 1024,
             state: None,
+            peeks: false,
             compiler: Compiler::InProcess,
             trusted_keys: Vec::new(),
         }

@@ -16,9 +16,11 @@ use crate::stopwatch::Stopwatch;
 pub(crate) struct Pool {
     isolation: Isolation,
     most: usize,
-    #[expect(clippy::vec_box, reason = "each call takes one out and puts it back")]
-    shelf: Mutex<Vec<Box<Instance>>>,
+    shelf: Mutex<Shelf>,
 }
+
+/// Boxed, since each call takes one out and puts it back.
+type Shelf = Vec<Box<Instance>>;
 
 /// The warm instances of all plugins of a host.
 #[derive(Default)]
@@ -119,13 +121,12 @@ impl Pool {
         drop(instances);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Box<Instance>>> {
+    fn lock(&self) -> MutexGuard<'_, Shelf> {
         self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-#[expect(clippy::vec_box, reason = "they are kept in boxes")]
-fn take_oldest(shelf: &mut Vec<Box<Instance>>) -> Option<Box<Instance>> {
+fn take_oldest(shelf: &mut Shelf) -> Option<Box<Instance>> {
     let (place, _) = shelf.iter().enumerate().min_by_key(|(_, instance)| instance.last_used)?;
     Some(shelf.swap_remove(place))
 }

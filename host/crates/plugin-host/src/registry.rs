@@ -8,11 +8,11 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 
-use crate::control::{Command, Waiting};
+use crate::control::{Order, Waiting};
 use crate::engine::Runtime;
 use crate::error::PluginHostError;
 use crate::fits;
@@ -29,6 +29,9 @@ use crate::state::{Hold, Holds};
 use crate::status::{PluginRefusal, Reported};
 use crate::watch::Reminder;
 
+/// How long a command may wait while files are looked at; for one that is being compiled it does.
+const OBEY_EVERY: Duration = Duration::from_millis(50);
+
 /// Most contents remembered as refused.
 const REFUSED: usize = 256;
 
@@ -44,7 +47,7 @@ pub(crate) struct Registry {
     pub settings: PluginHostSettings,
     pub runtime: Runtime,
     pub shared: Arc<Shared>,
-    pub commands: Receiver<Command>,
+    pub commands: Receiver<Order>,
     pub alarm: SyncSender<Reminder>,
     pub waiting: Vec<Waiting>,
     pub holds: Holds,
@@ -130,7 +133,7 @@ impl Registry {
         settings: PluginHostSettings,
         runtime: Runtime,
         shared: Arc<Shared>,
-        commands: Receiver<Command>,
+        commands: Receiver<Order>,
         alarm: SyncSender<Reminder>,
     ) -> Self {
         let holds = runtime.state.holds();
@@ -152,11 +155,19 @@ impl Registry {
     /// Makes the set match the folder. `unsettled`: files that are being written, to be looked at next time.
     /// Answers whether another scan is due soon.
     pub fn scan(&mut self, listing: &Listing, unsettled: &HashSet<String>) -> bool {
+        // Who asks from now on wants one that begins after that.
+        let waiting = std::mem::take(&mut self.waiting);
         let mut again = !unsettled.is_empty();
         again |= self.told.read(&self.settings.folder, listing, unsettled, &self.runtime.state);
+        let mut obeyed = Instant::now();
         for (name, stamp) in listing {
             if folder::is_plugin_name(name) && !unsettled.contains(name) {
                 again |= self.look_at(name, stamp);
+            }
+            // Files that take long to compile are nothing to wait for.
+            if obeyed.elapsed() > OBEY_EVERY {
+                self.obey();
+                obeyed = Instant::now();
             }
         }
         again |= self.forget_vanished(listing);
@@ -164,7 +175,7 @@ impl Registry {
         self.publish();
         // What could not be written is in force all the same, and was logged.
         let _ = self.keep_holds();
-        self.answer_waiting(None);
+        self.answer_waiting(waiting, None);
         // Meanwhile more may have come, and its reminder may have been taken for one to look at the folder.
         again | self.obey()
     }

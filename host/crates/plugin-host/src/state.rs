@@ -80,6 +80,8 @@ pub(crate) type Original = (Vec<u8>, Option<String>);
 #[derive(Debug, Default)]
 pub(crate) struct State {
     folder: Option<PathBuf>,
+    /// The folder is another host's: what is to be written stays in memory.
+    reads_only: bool,
     /// As long as anything may be written there.
     _lock: Option<Lock>,
     /// None: there is no folder, or another user could write to it.
@@ -98,6 +100,14 @@ impl State {
     /// Keeps what it is given as long as this process lasts.
     pub fn in_memory() -> Self {
         Self::default()
+    }
+
+    /// What a folder holds that another host may be using. Nothing of it is changed.
+    pub fn peek(folder: &Path) -> Self {
+        let holds = keeping::read_own(&folder.join(HOLDS), HOLDS_BYTES).ok().flatten();
+        let holds = holds.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+        let kept = Mutex::new(Kept { holds, ..Kept::default() });
+        Self { folder: Some(folder.to_owned()), reads_only: true, kept, ..Self::default() }
     }
 
     /// Keeps it in a folder, which is made if there is none. None: another host has the folder.
@@ -120,7 +130,8 @@ impl State {
         }
         let compiled = open_to_others.is_none().then(|| Cache::new(compiled));
         let kept = Mutex::new(Kept { holds, ..Kept::default() });
-        Ok(Some(Self { folder: Some(folder.to_owned()), _lock: Some(lock), compiled, kept }))
+        let folder = Some(folder.to_owned());
+        Ok(Some(Self { folder, _lock: Some(lock), compiled, kept, reads_only: false }))
     }
 
     /// Machine code that was kept under this key.
@@ -138,7 +149,7 @@ impl State {
     /// Keeps a content that serves, so that it can serve again when its file holds another or is broken.
     pub fn keep(&self, digest: &str, bytes: &[u8], signature: Option<&str>) -> io::Result<()> {
         check_digest(digest)?;
-        let Some(folder) = &self.folder else {
+        let Some(folder) = self.writable() else {
             let Kept { holds, originals } = &mut *self.lock();
             if originals.len() >= MOST_IN_MEMORY {
                 originals.retain(|digest, _| holds.need(digest));
@@ -162,7 +173,10 @@ impl State {
     /// A content that was kept.
     pub fn original(&self, digest: &str) -> Option<Original> {
         check_digest(digest).ok()?;
-        let Some(folder) = &self.folder else { return self.lock().originals.get(digest).cloned() };
+        let in_memory = self.lock().originals.get(digest).cloned();
+        let Some(folder) = self.folder.as_ref().filter(|_| in_memory.is_none()) else {
+            return in_memory;
+        };
         let folder = folder.join(ORIGINALS);
         let path = original(&folder, digest);
         let read = || match keeping::read_own(&path, ORIGINAL_BYTES)? {
@@ -182,7 +196,7 @@ impl State {
     /// Keeps the configuration of a cost model that is about to serve. Without a folder there is nobody to ask for it.
     pub fn keep_configuration(&self, digest: &str, config: &str) -> io::Result<()> {
         check_digest(digest)?;
-        let Some(folder) = &self.folder else { return Ok(()) };
+        let Some(folder) = self.writable() else { return Ok(()) };
         let folder = folder.join(CONFIGURATIONS);
         let path = configuration(&folder, digest);
         let own = format!("{digest}.json");
@@ -192,7 +206,7 @@ impl State {
 
     /// Keeps the text of a `plugins.toml` that is good. Without a folder nothing outlasts whoever read it.
     pub fn keep_manifest(&self, text: &str) -> io::Result<()> {
-        let Some(folder) = &self.folder else { return Ok(()) };
+        let Some(folder) = self.writable() else { return Ok(()) };
         keeping::write(&folder.join(manifest::FILE), &[text.as_bytes()])
     }
 
@@ -218,8 +232,12 @@ impl State {
     pub fn set_holds(&self, holds: &Holds) -> io::Result<()> {
         let mut kept = self.lock();
         kept.holds.clone_from(holds);
-        let Some(folder) = &self.folder else { return Ok(()) };
+        let Some(folder) = self.writable() else { return Ok(()) };
         keeping::write(&folder.join(HOLDS), &[&serde_json::to_vec_pretty(holds)?])
+    }
+
+    fn writable(&self) -> Option<&PathBuf> {
+        self.folder.as_ref().filter(|_| !self.reads_only)
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {
@@ -349,6 +367,34 @@ mod tests {
         assert!(State::open(folder.path()).unwrap().is_none());
         drop(state);
         assert!(State::open(folder.path()).unwrap().is_some());
+    }
+
+    #[test]
+    fn whoever_peeks_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = opened(folder.path());
+        let hold = Hold { disabled: true, ..Hold::default() };
+        let holds = Holds { files: BTreeMap::from([("a.wasm".to_owned(), hold)]) };
+        state.set_holds(&holds).unwrap();
+        state.keep_manifest("# kept").unwrap();
+        state.keep(&digest(1), &[1], None).unwrap();
+        // While another has it.
+        let peeking = State::peek(folder.path());
+        assert_eq!((peeking.holds(), peeking.manifest()), (holds, Some("# kept".to_owned())));
+        peeking.set_holds(&Holds::default()).unwrap();
+        peeking.keep_manifest("").unwrap();
+        peeking.keep(&digest(2), &[2], None).unwrap();
+        assert_eq!(peeking.original(&digest(1)), Some((vec![1], None)));
+        assert_eq!(peeking.original(&digest(2)), Some((vec![2], None)));
+        assert_eq!(peeking.holds(), Holds::default());
+        drop((peeking, state));
+        let state = opened(folder.path());
+        assert!(state.holds().files["a.wasm"].disabled);
+        assert_eq!(
+            (state.manifest().as_deref(), state.original(&digest(2))),
+            (Some("# kept"), None)
+        );
+        assert_eq!(State::peek(Path::new("nowhere")).holds(), Holds::default());
     }
 
     #[test]

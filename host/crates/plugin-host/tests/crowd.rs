@@ -43,7 +43,7 @@ fn serves(host: &PluginHost, tenant: &str) {
     let (resource, mut spans) = (Resource::default(), vec![span()]);
     let faults = set.enrich(Some(tenant), &resource, &mut spans);
     assert!(faults.is_empty(), "{tenant}: {faults:?}");
-    assert!(spans[0].attributes.get("label.team").is_some());
+    assert!(spans.first().unwrap().attributes.get("label.team").is_some());
     let filtered = set.filter("x", Some(tenant), &resource, spans);
     assert!(filtered.faults.is_empty(), "{tenant}: {:?}", filtered.faults);
     assert_eq!(filtered.kept.len(), 1, "{tenant}");

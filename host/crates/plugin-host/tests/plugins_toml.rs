@@ -185,7 +185,7 @@ fn leaks(host: &PluginHost) -> bool {
     let mut span = support::span();
     span.attributes.set("secret", "x");
     let filtered = host.pin().filter("x", None, &Resource::default(), vec![span]);
-    filtered.kept[0].attributes.get("secret").is_some()
+    filtered.kept.first().unwrap().attributes.get("secret").is_some()
 }
 
 #[test]
