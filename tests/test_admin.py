@@ -355,6 +355,9 @@ def test_commands_for_a_running_gateway(start_admin, tmp_path):
     assert admin.plugin("cost-per-token.wasm")["state"] == "disabled"
     assert "serving" in admin.command("enable", "cost-per-token.wasm")
     assert "serving" in admin.command("reload")
+    assert "disabled" in admin.command("disable", "tollgate/cost-per-token")
+    assert "serving" in admin.command("enable", "cost-per-token.wasm")
+    assert "of cost-per-token.wasm has served" in admin.command("rollback", "tollgate/cost-per-token", status=1)
     assert "none.wasm" in admin.command("disable", "none.wasm", status=1)
     assert "go back" in admin.command("rollback", "cost-per-token.wasm", status=1)
     usage = {"request_model": "mistral-7b", "tokens": {"input": 1000, "output": 1000}}

@@ -16,6 +16,8 @@ from pages import is_free, shell_environment  # noqa: F401 - a fixture
 
 GUIDE = ROOT / "plugins/README.md"
 PORT = 8080
+# What the project promises an author: seconds from an empty folder to a priced request, the build of the plugin included.
+PROMISED = 300
 
 
 def commands(section):
@@ -46,13 +48,15 @@ def test_the_guide_leads_from_nothing_to_a_priced_request(tmp_path, shell_enviro
     )
     try:
         status = shell.wait(600)
+        took = time.monotonic() - began
     finally:
         # Also the gateway that it left in the background.
         os.killpg(shell.pid, signal.SIGTERM)
         until(lambda: is_free(port), 40, "the end of the gateway")
     output = (tmp_path / "out").read_text(errors="replace")
     assert status == 0, output[-4000:]
-    print(f"from nothing to a priced request in {time.monotonic() - began:.0f} s")
+    print(f"from nothing to a priced request in {took:.0f} s")
+    assert took < PROMISED
     # The gateway's own words may follow it on the line.
     answer, _ = json.JSONDecoder(parse_float=Decimal).raw_decode(output, output.index('{"id"'))
     assert answer["cost"]["status"] == "priced", answer

@@ -111,6 +111,51 @@ def test_plugins(doctor, tmp_path):
     assert any("who so make prices" in one["seen"] for one in doctor())
 
 
+def test_plugins_as_a_gateway_would_find_them(doctor, tmp_path):
+    plugins, data = tmp_path / "plugins", tmp_path / "data"
+    place = ("--plugins", plugins, "--data-dir", data)
+
+    def plugin(command, name):
+        return run("plugin", command, name, *place)
+
+    def told(**entries):
+        text = "".join(f'[[plugin]]\nfile = "{file}.wasm"\n{more}\n' for file, more in entries.items())
+        (plugins / "plugins.toml").write_text(text)
+
+    assert plugin("disable", "cost.wasm")[0] == 0
+    expect(doctor(), "plugins", "warning", "cost.wasm: it was disabled by command", "`tollgate plugin enable cost.wasm`")
+    assert plugin("enable", "cost.wasm")[0] == 0
+    assert {one["verdict"] for one in doctor()} == {"ok"}
+
+    told(cost="enabled = false")
+    found = doctor()
+    expect(found, "plugins", "warning", "enabled = true")
+    assert any(one["seen"] == "cost.wasm is turned off" for one in found), found
+    code, _, stderr = plugin("enable", "cost.wasm")
+    assert code == 1 and "plugins.toml has `enabled = false`" in stderr, stderr
+
+    told(cost="", costs="")
+    expect(doctor(), "plugins", "failed", "costs.wasm", "correct its name in plugins.toml")
+    told(cost="roles = ['export-filter']")
+    expect(doctor("--data-dir", tmp_path / "none"), "plugins", "failed", "does not export")
+    # As the advice has it.
+    code, stdout, _ = run("plugin", "check", "--plugins-toml", plugins / "cost.wasm")
+    assert code == 1 and "does not export" in stdout, stdout
+
+    # The last good one holds where it is known, and nothing is served where it is not.
+    told(cost="")
+    assert plugin("enable", "cost.wasm")[0] == 0
+    told(cost="ordre = 1")
+    found = doctor()
+    expect(found, "plugins", "failed", "plugins.toml", "the last good settings stay in force")
+    assert "plugin check" not in worst(found, "plugins")["mend"]
+    assert any(one["seen"].startswith("cost.wasm: tollgate/cost-per-token") for one in found), found
+    found = doctor("--data-dir", tmp_path / "none")
+    expect(found, "plugins", "failed", "no plugin serves until then")
+    assert any(one["seen"].startswith("cost.wasm: plugins.toml is broken") for one in found), found
+    assert not (tmp_path / "none").exists(), "it leaves nothing behind"
+
+
 def test_models(doctor, tmp_path):
     expect(doctor("--model", "none"), "model", "failed", "--backends")
     expect(doctor("--model", "no model"), "model", "failed", "owner/name")

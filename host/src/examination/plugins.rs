@@ -23,9 +23,9 @@ pub(super) fn look(settings: &Settings) -> Vec<Finding> {
     if let Err(error) = std::fs::read_dir(&settings.plugins) {
         return not_there(error.to_string());
     }
-    // Nothing is kept: what a gateway that runs keeps is its own.
+    // What was disabled, rolled back or good before counts; but it is the gateway's own, which may be running.
     let gate = match plugin_settings(settings) {
-        Ok(gate) => PluginHostSettings { state: None, ..gate },
+        Ok(gate) => PluginHostSettings { peeks: true, ..gate },
         Err(error) => {
             let mend = "a key is the second line of the .pub file that minisign writes";
             return vec![Finding::failed(CHECK, error.to_string(), mend)];
@@ -64,30 +64,55 @@ pub(super) fn look(settings: &Settings) -> Vec<Finding> {
 }
 
 fn one(folder: &Path, plugin: &PluginView) -> Finding {
-    let file = &plugin.file;
-    if let Some(error) = &plugin.error {
-        return Finding::failed(
-            CHECK,
-            format!("{file}: {}: {}", error.kind, error.message),
-            format!(
-                "`tollgate plugin check --plugins-toml {}` shows it step by step; mend the plugin or its \
-                 entry in plugins.toml, or take the file away",
-                folder.join(file).display()
-            ),
-        );
-    }
-    let named =
-        plugin.plugin.as_ref().map(|identity| format!("{} {}", identity.name, identity.version));
-    let roles = plugin.roles.join(", ");
+    let (file, roles) = (&plugin.file, plugin.roles.join(", "));
     let shadow = if plugin.shadow { ", in the shadow" } else { "" };
-    let seen = format!("{file}: {} ({roles}{shadow})", named.unwrap_or_default());
-    if plugin.enabled {
-        Finding { check: CHECK, verdict: Verdict::Ok, seen, mend: None }
-    } else {
-        Finding::warning(
+    let serves = plugin.plugin.as_ref().map(|identity| {
+        format!("{file}: {} {} ({roles}{shadow})", identity.name, identity.version)
+    });
+    let seen = serves.clone().unwrap_or_else(|| file.clone());
+    if let Some(error) = &plugin.error {
+        let wrong = format!("{file}: {}: {}", error.kind, error.message);
+        let held = plugin.held.as_deref().unwrap_or("what was good before");
+        return match serves {
+            Some(serves) => Finding::warning(
+                CHECK,
+                format!("{wrong}; {serves} serves: {held}"),
+                mend(folder, plugin),
+            ),
+            None => Finding::failed(CHECK, wrong, mend(folder, plugin)),
+        };
+    }
+    match &plugin.held {
+        Some(held) => Finding::warning(CHECK, format!("{seen}: {held}"), mend(folder, plugin)),
+        None if plugin.enabled => Finding { check: CHECK, verdict: Verdict::Ok, seen, mend: None },
+        None => Finding::warning(
             CHECK,
             format!("{seen} is turned off"),
             "set `enabled = true` in plugins.toml",
-        )
+        ),
+    }
+}
+
+fn mend(folder: &Path, plugin: &PluginView) -> String {
+    let (file, kind) = (&plugin.file, plugin.error.as_ref().map(|error| error.kind.as_str()));
+    let place = folder.join(file);
+    match kind {
+        Some("manifest") => format!("correct {}", place.display()),
+        Some("absent") => "put the file there, or correct its name in plugins.toml".to_owned(),
+        Some("duplicate") => {
+            "take one of the two away, or give each an entry in plugins.toml".to_owned()
+        }
+        Some("rejected") => {
+            format!(
+                "drop another build, or allow this one again with `tollgate plugin enable {file}`"
+            )
+        }
+        Some(_) => format!(
+            "`tollgate plugin check --plugins-toml {}` shows it step by step; mend the plugin or its entry in \
+             plugins.toml, or take the file away",
+            place.display()
+        ),
+        None if plugin.enabled => "mend plugins.toml, and look again".to_owned(),
+        None => format!("`tollgate plugin enable {file}` turns it on again"),
     }
 }

@@ -18,7 +18,7 @@ pub(super) enum Order {
 /// Which plugin.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Name of the file in the plugin folder
+    /// Name of the file in the plugin folder, or of the plugin that serves from it
     file: String,
 
     #[command(flatten)]
@@ -34,12 +34,20 @@ pub(super) fn run(order: Order, arguments: &Arguments) -> Result<String, PluginE
             client.ask(&Ask::Post, &["admin", "plugins", file, order.route()])?
         }
         Opened::Folder(host) => {
+            let named = host.file_of(file).map_err(|error| PluginError::Host(chain(&error)))?;
+            let file = named.as_str();
             order.carry_out(&host, file).map_err(|error| PluginError::Host(chain(&error)))?;
             let status = host.status().into_iter().find(|status| status.file == file);
             let status = status.ok_or_else(|| PluginError::Host(format!("{file} is gone")))?;
             PluginView::from(&status)
         }
     };
+    if matches!(order, Order::Enable) && !plugin.enabled {
+        return Err(PluginError::Host(format!(
+            "{} stays off: plugins.toml has `enabled = false` for it; set that to true",
+            plugin.file
+        )));
+    }
     Ok(list::table(&[plugin]))
 }
 

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
+use tollgate_domain::text::printable;
 use tollgate_plugin_host::{Inspection, inspect};
-
 use url::Url;
 
 use super::offline::Gate;
@@ -80,10 +80,15 @@ fn write_text(out: &mut impl Write, found: &Inspection) -> io::Result<()> {
     ];
     for (name, value) in lines {
         if !value.is_empty() {
-            writeln!(out, "{name:<12} {value}")?;
+            writeln!(out, "{name:<12} {}", shown(&value))?;
         }
     }
     Ok(())
+}
+
+/// It may be a stranger's file: nothing of it moves a terminal.
+fn shown(value: &str) -> String {
+    value.lines().map(printable).collect::<Vec<_>>().join("\n")
 }
 
 /// On several lines, as far as it is JSON.
@@ -114,4 +119,20 @@ fn as_json(found: &Inspection) -> Value {
             serde_json::from_str::<Value>(schema).unwrap_or_else(|_| schema.into())
         }),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schema_moves_no_terminal() {
+        let schema = schema_text("{\"title\": \"a\u{9b}2Jb\\u001b[31m\u{202e}\"}");
+        let text = shown(&schema);
+        assert_eq!(text.lines().count(), 3, "{text}");
+        assert!(
+            !text.chars().any(|c| c != '\n' && (c.is_control() || c == '\u{202e}')),
+            "{text:?}"
+        );
+    }
 }

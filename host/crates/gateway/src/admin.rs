@@ -111,6 +111,7 @@ impl Admin {
     /// `not_found`; `overloaded` if the plugin host has no time, as with all commands;
     /// `internal_error` if it is done, but could not be written down for the next start.
     pub async fn disable(&self, file: String) -> Result<PluginStatus, Refusal> {
+        let file = self.plugins.file_of(&file).map_err(|error| refused(&error))?;
         let named = file.clone();
         self.command(move |plugins| plugins.disable(&named)).await?.map_err(|e| refused(&e))?;
         self.plugin(&file)
@@ -121,6 +122,7 @@ impl Admin {
     /// # Errors
     /// As [`Admin::disable`].
     pub async fn enable(&self, file: String) -> Result<PluginStatus, Refusal> {
+        let file = self.plugins.file_of(&file).map_err(|error| refused(&error))?;
         let named = file.clone();
         self.command(move |plugins| plugins.enable(&named)).await?.map_err(|e| refused(&e))?;
         self.plugin(&file)
@@ -216,7 +218,7 @@ fn refused(error: &ControlError) -> Refusal {
     let message = chain(error);
     match error {
         ControlError::Unknown { .. } => Refusal::new(ErrorKind::NotFound, message),
-        ControlError::Busy => {
+        ControlError::Busy | ControlError::UnderWay => {
             Refusal::new(ErrorKind::Overloaded, message).retry_after(Duration::from_secs(1))
         }
         ControlError::NotKept(_) => Refusal::new(ErrorKind::Internal, message),

@@ -17,8 +17,14 @@ fn main() {
     let size: usize = size.parse().unwrap();
     let bytes = match what.as_str() {
         "compile-bomb" => craft::compile_bomb(size),
-        "nested" => craft::nested(size),
-        "types" => craft::many_types(size),
+        "nested" => {
+            let nested = craft::nested(size);
+            craft::with_section("tollgate/nesting", (craft::COMPONENT_SECTION, &nested))
+        }
+        "types" => {
+            let types = craft::module_of_types(size);
+            craft::with_section("tollgate/typeful", (craft::MODULE_SECTION, &types))
+        }
         "custom-section" => {
             craft::with_custom_section(&craft::component(craft::Craft::default()), size)
         }

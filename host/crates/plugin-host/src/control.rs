@@ -3,12 +3,16 @@
 //! Commands go to the thread that owns the registry, by a bounded channel, and are answered when they are done. That
 //! thread also looks after new versions: one whose breaker opens among its first calls is rolled back.
 
-use std::sync::mpsc::SyncSender;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::{Duration, SystemTime};
 
 use crate::error::{PluginHostError, chain};
 use crate::folder;
-use crate::registry::{Known, Registry};
+use crate::gate;
+use crate::registry::{Known, Previous, Registry};
+use crate::set::Member;
 use crate::status::{PluginRefusal, PluginStatus};
 
 /// Most commands that wait. Policy when it is full: *refuse*.
@@ -55,15 +59,31 @@ pub enum ControlError {
         /// What was named.
         name: String,
     },
+    /// Several files serve the plugin that was named.
+    #[error("{name:?} serves from {files}; name one of the files")]
+    Ambiguous {
+        /// What was named.
+        name: String,
+        /// The files.
+        files: String,
+    },
     /// Done, but it will not survive a restart.
     #[error("it is done, but could not be written down, so that it will not survive a restart")]
     NotKept(#[source] std::io::Error),
-    /// The watcher's thread has too much to do, or is gone.
-    #[error("the plugin host is busy or stopping; try again shortly")]
+    /// The watcher's thread has too much to do, or is gone. Nothing was done.
+    #[error("the plugin host is busy or stopping, and nothing was done; try again shortly")]
     Busy,
+    /// It was begun, and takes long.
+    #[error("it was begun and takes long; `tollgate plugin list` shows what comes of it")]
+    UnderWay,
 }
 
 impl ControlError {
+    pub(crate) fn ambiguous(name: &str, found: &[&Member]) -> Self {
+        let files: Vec<&str> = found.iter().map(|member| &*member.file).collect();
+        Self::Ambiguous { name: name.to_owned(), files: files.join(", ") }
+    }
+
     /// A short, stable name of what kind of error this is.
     #[must_use]
     pub fn kind(&self) -> &'static str {
@@ -72,8 +92,10 @@ impl ControlError {
             Self::NoPrevious { .. } => "no_previous",
             Self::PreviousRefused { .. } => "previous_refused",
             Self::NotACostModel { .. } => "not_a_cost_model",
+            Self::Ambiguous { .. } => "ambiguous_plugin",
             Self::NotKept(_) => "not_kept",
             Self::Busy => "busy",
+            Self::UnderWay => "under_way",
         }
     }
 }
@@ -84,6 +106,37 @@ pub(crate) enum Command {
     Disable(String, SyncSender<Result<(), ControlError>>),
     Enable(String, SyncSender<Result<(), ControlError>>),
     RollBack(String, SyncSender<Result<PluginStatus, ControlError>>),
+}
+
+/// A command on its way. Whoever sent it may give it up, and then it is not carried out.
+pub(crate) struct Order {
+    pub command: Command,
+    pub claim: Claim,
+}
+
+/// Held by the sender and by the thread: who takes it first decides whether the command is carried out.
+#[derive(Clone, Default)]
+pub(crate) struct Claim(Arc<AtomicBool>);
+
+impl Claim {
+    /// Whether nobody had taken it.
+    pub fn take(&self) -> bool {
+        !self.0.swap(true, Ordering::AcqRel)
+    }
+}
+
+/// Waits for the answer to a command as long as its sender has patience; once it is begun, as long again.
+pub(crate) fn answer<R>(
+    answered: &Receiver<R>,
+    claim: &Claim,
+    patience: Duration,
+) -> Result<R, ControlError> {
+    answered.recv_timeout(patience).or_else(|_| {
+        if claim.take() {
+            return Err(ControlError::Busy);
+        }
+        answered.recv_timeout(patience).map_err(|_| ControlError::UnderWay)
+    })
 }
 
 /// Who is told when the next scan is done.
@@ -97,7 +150,11 @@ impl Registry {
     pub fn obey(&mut self) -> bool {
         self.watch_over_new_versions();
         // An answer that nobody waits for any more is no matter.
-        while let Ok(command) = self.commands.try_recv() {
+        while let Ok(Order { command, claim }) = self.commands.try_recv() {
+            // Its sender was told that it is not done.
+            if !claim.take() {
+                continue;
+            }
             match command {
                 Command::Rescan(answer) => {
                     self.forget_refusals();
@@ -118,8 +175,8 @@ impl Registry {
     }
 
     /// Tells those who wait for a scan how it went.
-    pub fn answer_waiting(&mut self, unreadable: Option<&std::io::Error>) {
-        for waiting in std::mem::take(&mut self.waiting) {
+    pub fn answer_waiting(&self, waiting: Vec<Waiting>, unreadable: Option<&std::io::Error>) {
+        for waiting in waiting {
             match waiting {
                 Waiting::Rescan(answer) => {
                     let done = unreadable.map_or(Ok(()), |error| {
@@ -172,9 +229,21 @@ impl Registry {
         let Some(mut known) = self.files.remove(file) else {
             return Err(ControlError::Unknown { name: named() });
         };
-        let target = self.previous(file, &mut known);
+        let target = self.previous(file, &known);
         let outcome = match (target, known.loaded.take()) {
-            (Ok(target), Some(bad)) => {
+            (Ok(Previous { loaded: target, in_force }), Some(bad)) => {
+                (known.in_force, known.unfit) = (in_force, None);
+                let target = match self.fitted(&target, &known.entry) {
+                    Ok(fitted) => {
+                        known.in_force = known.entry.clone();
+                        fitted
+                    }
+                    Err(error) => {
+                        let entry = known.entry.clone();
+                        known.unfit = Some(self.does_not_fit(file, &target, &entry, &error));
+                        target
+                    }
+                };
                 tracing::error!(
                     file,
                     plugin = bad.identity.name,
@@ -221,23 +290,20 @@ impl Registry {
     }
 
     /// What served before what serves now: still in memory, or from what is kept.
-    fn previous(
-        &self,
-        file: &str,
-        known: &mut Known,
-    ) -> Result<std::sync::Arc<crate::loaded::Loaded>, ControlError> {
+    fn previous(&self, file: &str, known: &Known) -> Result<Previous, ControlError> {
         let none = || ControlError::NoPrevious { file: file.to_owned() };
         let refused = |source| ControlError::PreviousRefused { file: file.to_owned(), source };
         if known.loaded.is_none() {
             return Err(none());
         }
         if let Some(previous) = &known.previous {
-            crate::gate::check_pin(&previous.identity.digest, &known.entry).map_err(refused)?;
-            return Ok(std::sync::Arc::clone(previous));
+            gate::check_pin(&previous.loaded.identity.digest, &known.entry).map_err(refused)?;
+            return Ok(previous.clone());
         }
         let digest = self.holds.files.get(file).and_then(|hold| hold.previous.as_deref());
         let digest = digest.ok_or_else(none)?;
-        self.load_kept(file, digest, &known.entry).ok_or_else(none)?.map_err(refused)
+        let loaded = self.load_kept(file, digest, &known.entry).ok_or_else(none)?;
+        Ok(Previous { loaded: loaded.map_err(refused)?, in_force: known.entry.clone() })
     }
 
     /// Rolls back what has turned out bad soon after it came.
@@ -277,3 +343,6 @@ impl Registry {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -50,7 +50,7 @@ impl Selection {
         let mut selection = Self::default();
         for (index, selector) in (0_u32..).zip(selectors) {
             let (AttributeSelector::Key(text) | AttributeSelector::Prefix(text)) = &selector;
-            if text.len() > KEY_BYTES || text.chars().any(char::is_control) {
+            if !is_name(text) {
                 return Err(unacceptable(format!(
                     "{of} has {:?}, which is no attribute's name",
                     one_line(text, 64)
@@ -122,8 +122,14 @@ impl Described {
                 one_line(&info.version, 64)
             )));
         }
-        if info.operations.len() > ENTRIES || info.operations.iter().any(|o| o.len() > KEY_BYTES) {
-            return Err(unacceptable("operations is too long".to_owned()));
+        if info.operations.len() > ENTRIES {
+            return Err(unacceptable(format!("operations has more than {ENTRIES} entries")));
+        }
+        if let Some(operation) = info.operations.iter().find(|operation| !is_name(operation)) {
+            return Err(unacceptable(format!(
+                "operations has {:?}, which is no operation's name",
+                one_line(operation, 64)
+            )));
         }
         if let Some(schema) = &info.config_schema
             && let Err(error) = serde_json::from_str::<serde_json::Value>(schema)
@@ -141,6 +147,11 @@ impl Described {
             config_schema: info.config_schema,
         })
     }
+}
+
+/// Something that may stand in a log and on a terminal.
+fn is_name(text: &str) -> bool {
+    text.len() <= KEY_BYTES && !text.chars().any(char::is_control)
 }
 
 fn unacceptable(what: String) -> PluginHostError {
@@ -170,6 +181,29 @@ mod tests {
         }
         for bad in ["", "1", "1.2", "1.2.3.4", "v1.2.3", "1.2.x", "1.2.3-", "1.2.3 ", "1.2.3\n"] {
             assert!(!is_version(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn no_name_has_what_a_terminal_acts_on() {
+        let info = |operation: &str, key: &str| PluginInfo {
+            name: "acme/x".to_owned(),
+            version: "1.0.0".to_owned(),
+            description: String::new(),
+            reads: vec![AttributeSelector::Key(key.to_owned())],
+            writes: Vec::new(),
+            operations: vec!["chat".to_owned(), operation.to_owned()],
+            max_batch: 0,
+            config_schema: None,
+        };
+        assert!(Described::check(info("embeddings", "a.b")).is_ok());
+        for bad in ["\u{1b}[2J", "a\nb", "\u{9b}31m", &"x".repeat(257)] {
+            for (info, list) in [(info(bad, "a"), "operations has"), (info("x", bad), "reads has")]
+            {
+                let said = Described::check(info).unwrap_err().to_string();
+                assert!(said.contains(list), "{said}");
+                assert!(!said.chars().any(char::is_control), "{said:?}");
+            }
         }
     }
 

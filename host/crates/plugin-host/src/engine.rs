@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::error::PluginHostError;
 use crate::limits::{Compiler, Limits, MOST_MEMORY, PluginHostSettings};
 use crate::manifest::Entry;
+use crate::pool::Pools;
 use crate::signature::TrustedKey;
 use crate::state::State;
 
@@ -37,6 +38,8 @@ pub(crate) struct Runtime {
     pub trusted_keys: Arc<[TrustedKey]>,
     /// What is kept, over a restart if there is a folder for it.
     pub state: Arc<State>,
+    /// The warm instances of all plugins.
+    pub pools: Arc<Pools>,
     /// Of an engine that counts instructions, what the last call used. Only the workshop has one: counting is slow.
     pub fuel: Option<Arc<AtomicU64>>,
 }
@@ -46,10 +49,11 @@ impl Runtime {
     pub fn start(settings: &PluginHostSettings) -> Result<Self, PluginHostError> {
         let limits = &settings.limits;
         let state = match &settings.state {
+            Some(folder) if settings.peeks => State::peek(folder),
             Some(folder) => open(folder, &settings.folder)?,
             None => State::in_memory(),
         };
-        let engine = Engine::new(&pooled(limits)).or_else(|error| {
+        let engine = Engine::new(&pooled(limits, settings.instances)).or_else(|error| {
             // The pool reserves address space up front, and some machines limit that.
             tracing::warn!(error = %format!("{error:#}"), "plugin instances are not pooled: starting one is slower");
             Engine::new(&base()).map_err(broken)
@@ -80,6 +84,7 @@ impl Runtime {
             compiler: settings.compiler.clone(),
             trusted_keys: settings.trusted_keys.clone().into(),
             state: Arc::new(state),
+            pools: Arc::default(),
             fuel,
         })
     }
@@ -152,11 +157,7 @@ impl Hasher for Fingerprint {
     }
 }
 
-fn pooled(limits: &Limits) -> Config {
-    // Instances live at the same time: the warm ones of a few plugins, and one for each thread and plugin in a call. Each
-    // memory takes 4 GiB of address space and its guards, so the number is bounded: 6 TiB of the usual 128.
-    let threads = std::thread::available_parallelism().map_or(4, usize::from);
-    let instances = u32::try_from(threads.saturating_mul(64)).unwrap_or(u32::MAX).clamp(128, 1024);
+fn pooled(limits: &Limits, instances: u32) -> Config {
     let mut pool = PoolingAllocationConfig::default();
     pool.total_component_instances(instances)
         .total_core_instances(instances.saturating_mul(8))

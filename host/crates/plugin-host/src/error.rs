@@ -26,7 +26,7 @@ pub enum PluginHostError {
     #[error("cannot start the WebAssembly engine")]
     Engine(#[source] Cause),
     /// A file cannot be read.
-    #[error("cannot read it")]
+    #[error("cannot read it; let the gateway's user read it, or copy it again")]
     Read(#[source] io::Error),
     /// Not a plain file inside the folder.
     #[error("it is {0}; put a plain .wasm file into the folder")]
@@ -148,22 +148,34 @@ pub enum PluginHostError {
     #[error("it does not fit the contract; build it again with the plugin SDK")]
     Link(#[source] Cause),
     /// `describe` failed.
-    #[error("`describe` failed")]
+    #[error(
+        "`describe` failed; have the plugin mended, or raise `start-ms` or `memory-mib` under [plugin.limits] in \
+         plugins.toml if it needs more"
+    )]
     Describe(#[source] CallFault),
     /// `describe` said something that is not acceptable.
-    #[error("`describe` says something unacceptable: {0}")]
+    #[error("`describe` says something unacceptable: {0}; have the plugin mended and built again")]
     Described(String),
     /// `configure` failed.
-    #[error("`configure` failed")]
+    #[error(
+        "`configure` failed; correct `config` in plugins.toml, or raise `start-ms` or `memory-mib` under [plugin.limits] \
+         if it needs more"
+    )]
     Configure(#[source] CallFault),
     /// `configure` refused the configuration.
     #[error("it refuses its configuration: {0}; correct `config` in plugins.toml")]
     Configuration(String),
     /// Its currency is not one.
-    #[error("`currency` answered {0:?}, which is not an ISO 4217 code such as \"USD\"")]
+    #[error(
+        "`currency` answered {0:?}, which is not an ISO 4217 code such as \"USD\"; correct the currency in its `config`, \
+         or have the plugin mended"
+    )]
     Currency(String),
     /// It failed on the made-up item that every new file is tried on.
-    #[error("it failed the trial call of its {role}")]
+    #[error(
+        "it failed the trial call of its {role}; correct `config` in plugins.toml, have the plugin mended, or raise \
+         `call-ms` or `memory-mib` under [plugin.limits] if it needs more"
+    )]
     Trial {
         /// The role.
         role: &'static str,
@@ -171,7 +183,10 @@ pub enum PluginHostError {
         source: CallFault,
     },
     /// Another file has a plugin of this name.
-    #[error("its name {name:?} is taken by {other}; remove one of the two")]
+    #[error(
+        "its name {name:?} is taken by {other}; remove one of the two, or give each an entry in plugins.toml with a \
+         `match` of its own"
+    )]
     Duplicate {
         /// The name.
         name: String,
@@ -179,12 +194,23 @@ pub enum PluginHostError {
         other: String,
     },
     /// `plugins.toml` asks for a role that it does not have.
-    #[error("`roles` in plugins.toml names {role}, which it does not export; it has {has}")]
+    #[error(
+        "`roles` in plugins.toml names {role}, which it does not export; it has {has}: correct `roles`, or leave it out"
+    )]
     Roles {
         /// The role.
         role: &'static str,
         /// What it exports.
         has: String,
+    },
+    /// `plugins.toml` has it price in the shadow, and it does not price.
+    #[error(
+        "`shadow = true` in plugins.toml is for cost models, and this one is used as {roles} only: it would do nothing at \
+         all; take `shadow` out, or say `enabled = false` if that is meant"
+    )]
+    Shadow {
+        /// What it is used as.
+        roles: String,
     },
     /// It is asked for a price and is no cost model.
     #[error("it is no cost model but {roles}; name a plugin that has the role cost-model")]
@@ -205,8 +231,17 @@ pub enum PluginHostError {
     /// The watcher's thread has too much to do, or is gone.
     #[error("the plugin host is busy or stopping; try again shortly")]
     Busy,
+    /// `plugins.toml` names a file that is not there.
+    #[error(
+        "plugins.toml has an entry for it, but there is no such file{}; put it into the folder, or correct the name",
+        near.as_ref().map(|near| format!("; did you mean {near}, which has no entry?")).unwrap_or_default()
+    )]
+    Absent {
+        /// A file without an entry that may have been meant.
+        near: Option<String>,
+    },
     /// `plugins.toml` is not acceptable.
-    #[error("plugins.toml: {0}; the last good settings stay in force")]
+    #[error("plugins.toml: {0}")]
     Manifest(String),
 }
 
@@ -237,8 +272,10 @@ impl PluginHostError {
             Self::Trial { .. } => "trial",
             Self::Duplicate { .. } => "duplicate",
             Self::Roles { .. } | Self::NoCostModel { .. } => "roles",
+            Self::Shadow { .. } => "shadow",
             Self::Rejected { .. } => "rejected",
             Self::Busy => "busy",
+            Self::Absent { .. } => "absent",
             Self::Manifest(_) => "manifest",
         }
     }
@@ -254,7 +291,6 @@ impl PluginHostError {
             | Self::Duplicate { .. }
             | Self::Pin { .. }
             | Self::Signature { .. }
-            | Self::Roles { .. }
             | Self::Rejected { .. } => false,
             Self::Describe(fault) | Self::Configure(fault) | Self::Trial { source: fault, .. } => {
                 fault.kind != FaultKind::Unavailable
@@ -301,6 +337,18 @@ impl CallFault {
     pub(crate) fn blameless(mut self) -> Self {
         self.blames_plugin = false;
         self
+    }
+
+    /// Every place for an instance is taken by one that is at work.
+    pub(crate) fn full() -> Self {
+        let why = "as many plugin instances are at work as may be; see in `tollgate plugin inspect FILE --admin URL` which \
+                   plugin takes long";
+        Self::new(FaultKind::Unavailable, why).blameless()
+    }
+
+    /// Whether it is no plugin's fault, and may pass soon.
+    pub(crate) fn is_full(&self) -> bool {
+        self.kind == FaultKind::Unavailable && !self.blames_plugin
     }
 
     pub(crate) fn invalid(message: impl Into<String>) -> Self {
@@ -383,6 +431,8 @@ mod tests {
             FaultKind::Deadline,
             "it ran past its deadline",
         ));
-        assert_eq!(chain(&error), "`describe` failed: deadline: it ran past its deadline");
+        let text = chain(&error);
+        assert!(text.starts_with("`describe` failed; have the plugin mended"), "{text}");
+        assert!(text.ends_with("if it needs more: deadline: it ran past its deadline"), "{text}");
     }
 }

@@ -21,7 +21,9 @@ use crate::lower::PREFIXED;
 use crate::manifest::Manifest;
 use crate::price::{self, Answer};
 use crate::wasi::{STDERR, Wasi};
-use crate::{folder, loaded, log, spans};
+use crate::{folder, loaded, log, schema, spans};
+
+mod schemas;
 
 /// Longest message that may reach the operator.
 const MESSAGE_BYTES: usize = 4 << 10;
@@ -74,13 +76,21 @@ fn describe(u: &mut Unstructured<'_>) -> Result<()> {
         writes: list(u, selector)?,
         operations: list(u, text)?,
         max_batch: u.arbitrary()?,
-        config_schema: u.arbitrary::<bool>()?.then(|| text(u)).transpose()?,
+        config_schema: match u.arbitrary()? {
+            true if u.arbitrary()? => Some(schemas::schema(u)?.to_string()),
+            true => Some(text(u)?),
+            false => None,
+        },
     };
     match Described::check(info) {
         Ok(described) => {
             assert!((1..=128).contains(&described.name.len()) && described.name.is_ascii());
             assert!((5..=64).contains(&described.version.len()) && described.version.is_ascii());
             plain_up_to(&described.description, 5 << 10);
+            described.operations.iter().for_each(|operation| plain_up_to(operation, KEY_BYTES));
+            if let Some(schema) = &described.config_schema {
+                checked(schema, &schemas::json(u)?.to_string());
+            }
             for index in 0..300 {
                 for selection in [&described.reads, &described.writes] {
                     let Some(key) = selection.key_at(index) else { continue };
@@ -331,6 +341,13 @@ fn check_value(value: &Value, limits: &Limits) {
     }
 }
 
+/// A configuration by a schema, both from strangers.
+fn checked(schema: &str, config: &str) {
+    if let Err(error) = schema::check(schema, config) {
+        refusal(&error);
+    }
+}
+
 fn refusal(error: &PluginHostError) {
     plain(&chain(error));
 }
@@ -347,7 +364,20 @@ fn plain_up_to(text: &str, limit: usize) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+        #[test]
+        fn no_schema_is_too_odd(data in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let u = &mut Unstructured::new(&data);
+            if let (Ok(schema), Ok(config)) = (schemas::schema(u), schemas::json(u)) {
+                checked(&schema.to_string(), &config.to_string());
+            }
+        }
+    }
 
     #[test]
     fn the_corpus_passes() {

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use tollgate_domain::PluginIdentity;
 use tollgate_domain::text::one_line;
+use tollgate_domain::{FaultKind, PluginIdentity};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
@@ -21,7 +21,7 @@ use crate::log::PluginLog;
 use crate::manifest::Entry;
 use crate::role::Role;
 use crate::steps::{Step, Steps};
-use crate::{price, schema, signature, spans, wasi};
+use crate::{fits, price, schema, signature, spans, wasi};
 
 /// What `describe` may hand over.
 const DESCRIBE_BYTES: usize = 256 << 10;
@@ -77,15 +77,14 @@ pub(crate) fn examine(
     )?;
     let loaded = steps.take(
         Step::Configure,
-        || Loaded::new(prepared, Arc::new(identity), described, entry),
+        || {
+            fits::check(&prepared.roles(), entry)?;
+            Loaded::new(prepared, Arc::new(identity), described, entry)
+        },
         |_| String::new(),
     )?;
     if runtime.limits.trial_call {
-        steps.take(
-            Step::Trial,
-            || try_out(&loaded),
-            |()| loaded.roles().iter().map(|role| role.name()).collect::<Vec<_>>().join(", "),
-        )?;
+        steps.take(Step::Trial, || try_out(&loaded), |tried| tried.join(", "))?;
     }
     Ok(Passed { loaded: Arc::new(loaded), compiled_bytes })
 }
@@ -151,6 +150,7 @@ pub(crate) fn reconfigure(
     entry: &Entry,
 ) -> Result<Arc<Loaded>, PluginHostError> {
     let runtime = &runtime.limited(entry);
+    fits::check(&loaded.roles(), entry)?;
     check_config(&loaded.described, &entry.config)?;
     let loaded = loaded.configured(runtime, entry)?;
     if runtime.limits.trial_call {
@@ -216,7 +216,7 @@ fn prepare(
 
 /// Twice on one instance: what changes from call to call cannot be relied on.
 fn describe(prepared: &Prepared) -> Result<Described, PluginHostError> {
-    let mut instance = prepared.instance(1).map_err(PluginHostError::Describe)?;
+    let mut instance = prepared.instance_in_time(1).map_err(PluginHostError::Describe)?;
     instance.store.set_hostcall_fuel(DESCRIBE_BYTES.min(prepared.runtime.limits.result_bytes));
     let budget = prepared.runtime.limits.deadline_start;
     let ask = |instance: &mut Instance| -> Result<Described, PluginHostError> {
@@ -232,15 +232,29 @@ fn describe(prepared: &Prepared) -> Result<Described, PluginHostError> {
     Ok(first)
 }
 
-/// One made-up item for each role: any well-formed answer will do.
-fn try_out(loaded: &Loaded) -> Result<(), PluginHostError> {
-    for role in loaded.roles() {
+/// One made-up item for each role: any well-formed answer will do, an error that the plugin reports of an item that it does
+/// not know included. Answers each role, and what was reported.
+fn try_out(loaded: &Loaded) -> Result<Vec<String>, PluginHostError> {
+    let tried = loaded.roles().into_iter().map(|role| {
         let tried = match role {
             Role::CostModel => price::try_out(loaded),
             Role::AttributeEnricher => spans::try_enrich(loaded),
             Role::ExportFilter => spans::try_filter(loaded),
         };
-        tried.map_err(|source| PluginHostError::Trial { role: role.name(), source })?;
-    }
-    Ok(())
+        match tried {
+            Ok(()) => Ok(role.name().to_owned()),
+            Err(fault) if fault.kind == FaultKind::Reported => {
+                tracing::warn!(
+                    plugin = loaded.identity.name,
+                    version = loaded.identity.version,
+                    role = role.name(),
+                    error = fault.message,
+                    "it answers the made-up item that every plugin is tried on with an error"
+                );
+                Ok(format!("{} (which answered with an error: {})", role.name(), fault.message))
+            }
+            Err(source) => Err(PluginHostError::Trial { role: role.name(), source }),
+        }
+    });
+    tried.collect()
 }

@@ -19,6 +19,7 @@ use crate::engine::{Runtime, TABLE_ELEMENTS};
 use crate::error::CallFault;
 use crate::log::PluginLog;
 use crate::meter::InstanceMeter;
+use crate::stopwatch::Stopwatch;
 use crate::wasi::Wasi;
 
 /// Most resource handles of an instance.
@@ -41,15 +42,16 @@ pub(crate) struct Instance {
     pub calls_left: u32,
     /// The only tenant it may serve, where instances are kept apart by tenant.
     pub tenant: Option<Box<str>>,
-    /// When it was last used, in calls of its pool.
-    pub last_used: u64,
+    /// When its last call ended.
+    pub last_used: Stopwatch,
     pub meter: InstanceMeter,
     /// Where to write what a call used, if the engine counts instructions.
     fuel: Option<Arc<AtomicU64>>,
 }
 
 impl Instance {
-    /// Starts a copy. Only the component's own start code runs.
+    /// Starts a copy, where no place is free in that of a warm one of whatever plugin. Only the component's own start code
+    /// runs.
     pub fn start(
         runtime: &Runtime,
         pre: &InstancePre<State>,
@@ -57,6 +59,23 @@ impl Instance {
         log: &Arc<PluginLog>,
         calls_left: u32,
     ) -> Result<Self, CallFault> {
+        loop {
+            match Self::start_in_place(runtime, pre, exports, log, calls_left) {
+                Ok(instance) => return Ok(instance),
+                Err(NotStarted::Failed(fault)) => return Err(fault),
+                Err(NotStarted::Full) if runtime.pools.let_the_oldest_go() => {}
+                Err(NotStarted::Full) => return Err(CallFault::full()),
+            }
+        }
+    }
+
+    fn start_in_place(
+        runtime: &Runtime,
+        pre: &InstancePre<State>,
+        exports: &Exports,
+        log: &Arc<PluginLog>,
+        calls_left: u32,
+    ) -> Result<Self, NotStarted> {
         let limits = &runtime.limits;
         let state = State {
             log: Arc::clone(log),
@@ -92,18 +111,22 @@ impl Instance {
         }));
         match started {
             Ok(Ok(functions)) => {
-                let (tenant, last_used, meter) = (None, 0, InstanceMeter::default());
+                let (tenant, last_used, meter) =
+                    (None, Stopwatch::default(), InstanceMeter::default());
                 Ok(Self { store, functions, calls_left, tenant, last_used, meter, fuel })
             }
             // The same for ever: its functions have other types than the contract's.
-            Ok(Err(error)) if instantiated => {
-                Err(CallFault::invalid(format!("it does not fit the contract: {error:#}")))
+            Ok(Err(error)) if instantiated => Err(NotStarted::Failed(CallFault::invalid(format!(
+                "it does not fit the contract: {error:#}"
+            )))),
+            Ok(Err(error)) if error.is::<wasmtime::PoolConcurrencyLimitError>() => {
+                Err(NotStarted::Full)
             }
-            Ok(Err(error)) => Err(fault_at_start(&store, &error)),
-            Err(_) => Err(CallFault::new(
+            Ok(Err(error)) => Err(NotStarted::Failed(fault_at_start(&store, &error))),
+            Err(_) => Err(NotStarted::Failed(CallFault::new(
                 FaultKind::Trap,
                 "the host panicked while it started an instance",
-            )),
+            ))),
         }
     }
 
@@ -142,6 +165,14 @@ impl Instance {
     }
 }
 
+/// Why there is no instance.
+enum NotStarted {
+    /// There is no place for another one.
+    Full,
+    /// The plugin's own fault.
+    Failed(CallFault),
+}
+
 /// Nothing of what an earlier call left behind may be seen by the next: deadline, random numbers, marks.
 fn arm(store: &mut Store<State>, budget: Duration) {
     let state = store.data_mut();
@@ -153,13 +184,6 @@ fn arm(store: &mut Store<State>, budget: Duration) {
 }
 
 fn fault_at_start(store: &Store<State>, error: &wasmtime::Error) -> CallFault {
-    if error.is::<wasmtime::PoolConcurrencyLimitError>() {
-        return CallFault::new(
-            FaultKind::Unavailable,
-            "too many plugin instances are running at the same time",
-        )
-        .blameless();
-    }
     let state = store.data();
     let fault = CallFault::classify(error, state.memory.refused, state.wasi.last_words());
     match fault.kind {

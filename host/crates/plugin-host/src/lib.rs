@@ -22,15 +22,19 @@ mod describe;
 mod engine;
 mod error;
 mod events;
+mod fits;
 mod folder;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzz;
 mod gate;
+mod ignored;
+mod in_force;
 mod inspect;
 mod instance;
 mod interface;
 mod keeping;
+mod last_good;
 mod lift;
 mod limits;
 mod loaded;
@@ -74,8 +78,8 @@ use arc_swap::ArcSwap;
 use tollgate_domain::{CostOutcome, Usage};
 
 pub use crate::child::run_compiler;
-use crate::control::Command;
 pub use crate::control::ControlError;
+use crate::control::{Claim, Command, Order};
 use crate::engine::Runtime;
 pub use crate::error::{CallFault, PluginHostError, chain};
 pub use crate::inspect::{Inspection, Rejection, inspect, inspect_in_folder};
@@ -105,7 +109,7 @@ pub struct PluginHost(Arc<Inner>);
 struct Inner {
     shared: Arc<Shared>,
     reminders: SyncSender<Reminder>,
-    commands: SyncSender<Command>,
+    commands: SyncSender<Order>,
     stop: Arc<AtomicBool>,
 }
 
@@ -179,13 +183,32 @@ impl PluginHost {
         self.command(Command::Rescan).unwrap_or(Err(PluginHostError::Busy))
     }
 
-    /// Has nothing serve from a file, now and after a restart, until it is enabled.
+    /// The file that is meant by its name or by that of the plugin that serves from it. What neither names is taken for a file.
+    ///
+    /// # Errors
+    ///
+    /// When several files serve the plugin.
+    pub fn file_of(&self, file_or_plugin: &str) -> Result<String, ControlError> {
+        let set = self.pin();
+        let found = set.find(file_or_plugin);
+        if self.0.shared.status.load().iter().any(|r| r.status.file == file_or_plugin) {
+            return Ok(file_or_plugin.to_owned());
+        }
+        match found[..] {
+            [] => Ok(file_or_plugin.to_owned()),
+            [member] => Ok(member.file.to_string()),
+            _ => Err(ControlError::ambiguous(file_or_plugin, &found)),
+        }
+    }
+
+    /// Has nothing serve from a file, named by itself or by its plugin, now and after a restart, until it is enabled.
     ///
     /// # Errors
     ///
     /// When there is no such file, or it is done but could not be written down.
     pub fn disable(&self, file: &str) -> Result<(), ControlError> {
-        self.command(|answer| Command::Disable(file.to_owned(), answer))?
+        let file = self.file_of(file)?;
+        self.command(|answer| Command::Disable(file, answer))?
     }
 
     /// Allows a file again that was disabled, and contents of it that were rolled back from.
@@ -194,7 +217,8 @@ impl PluginHost {
     ///
     /// When there is no such file, or it is done but could not be written down.
     pub fn enable(&self, file: &str) -> Result<(), ControlError> {
-        self.command(|answer| Command::Enable(file.to_owned(), answer))?
+        let file = self.file_of(file)?;
+        self.command(|answer| Command::Enable(file, answer))?
     }
 
     /// Has the content serve again that served from a file before the present one. The present one is not used again, also
@@ -204,7 +228,8 @@ impl PluginHost {
     ///
     /// When there is no such file, or nothing to go back to, or that cannot serve now.
     pub fn roll_back(&self, file: &str) -> Result<PluginStatus, ControlError> {
-        self.command(|answer| Command::RollBack(file.to_owned(), answer))?
+        let file = self.file_of(file)?;
+        self.command(|answer| Command::RollBack(file, answer))?
     }
 
     /// What a cost model, named by its file or by itself, says of a request. It is on no bill and in no figures, whatever
@@ -212,7 +237,7 @@ impl PluginHost {
     ///
     /// # Errors
     ///
-    /// When no such plugin serves, or it is no cost model.
+    /// When no such plugin serves, or several do, or it is no cost model.
     pub fn try_price(
         &self,
         file_or_plugin: &str,
@@ -221,7 +246,11 @@ impl PluginHost {
     ) -> Result<CostOutcome, ControlError> {
         let set = self.pin();
         let named = || file_or_plugin.to_owned();
-        let Some(member) = set.find(file_or_plugin) else {
+        let found = set.find(file_or_plugin);
+        if found.len() > 1 {
+            return Err(ControlError::ambiguous(file_or_plugin, &found));
+        }
+        let Some(member) = found.first() else {
             let is_known = self.0.shared.status.load().iter().any(|r| r.status.file == named());
             return Err(if is_known {
                 ControlError::NotACostModel { name: named() }
@@ -240,11 +269,12 @@ impl PluginHost {
         &self,
         command: impl FnOnce(SyncSender<R>) -> Command,
     ) -> Result<R, ControlError> {
-        let (answer, answered) = mpsc::sync_channel(1);
-        self.0.commands.try_send(command(answer)).map_err(|_| ControlError::Busy)?;
+        let ((answer, answered), claim) = (mpsc::sync_channel(1), Claim::default());
+        let order = Order { command: command(answer), claim: claim.clone() };
+        self.0.commands.try_send(order).map_err(|_| ControlError::Busy)?;
         // One that waits already will do.
         let _ = self.0.reminders.try_send(Reminder);
-        answered.recv_timeout(control::PATIENCE).map_err(|_| ControlError::Busy)
+        control::answer(&answered, &claim, control::PATIENCE)
     }
 }
 

@@ -16,9 +16,15 @@ pub struct PluginHostSettings {
     pub rescan_every: Duration,
     /// What each plugin may use.
     pub limits: Limits,
+    /// Most instances of all plugins at the same time, warm or at work. Each memory takes 4 GiB of address space and its
+    /// guards: 1024 take 6 TiB of the usual 128. More threads than that are in no gateway, so that a call finds a place: in
+    /// place of the warm instance that was not used for longest, if no other.
+    pub instances: u32,
     /// Where the host keeps compiled code, the last good contents and what the operator holds back. Made if it is not
     /// there; none: nothing is kept.
     pub state: Option<PathBuf>,
+    /// That folder belongs to another host, which may be running: it is read, and nothing is kept.
+    pub peeks: bool,
     /// Who turns WebAssembly into machine code.
     pub compiler: Compiler,
     /// When there are any, every plugin needs a signature by one of them: `NAME.wasm.minisig` beside `NAME.wasm`.
@@ -58,7 +64,9 @@ impl PluginHostSettings {
             folder: folder.into(),
             rescan_every: Duration::from_secs(10),
             limits: Limits::default(),
+            instances: 1024,
             state: None,
+            peeks: false,
             compiler: Compiler::InProcess,
             trusted_keys: Vec::new(),
         }

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tollgate_domain::text::one_line;
 use tollgate_domain::{Currency, FaultKind, PluginIdentity};
@@ -26,6 +26,9 @@ use crate::pool::Pool;
 use crate::role::Role;
 use crate::stopwatch::Stopwatch;
 use crate::watch::Reminder;
+
+/// How long a plugin that is to serve waits for room for its first instances: calls end by their deadlines.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A call that takes longer is one to make where it holds nobody up.
 const QUICK: Duration = Duration::from_micros(250);
@@ -51,7 +54,7 @@ pub(crate) struct Loaded {
     pub config_digest: Option<String>,
     pub isolation: Isolation,
     shadow: bool,
-    pool: Pool,
+    pool: Arc<Pool>,
     pub breaker: Breaker,
     pub tally: Arc<Tally>,
     /// Wakes whoever decides about a rollback when the breaker opens.
@@ -86,6 +89,19 @@ impl Prepared {
     pub fn instance(&self, calls: u32) -> Result<Instance, CallFault> {
         Instance::start(&self.runtime, &self.pre, &self.exports, &self.log, calls)
     }
+
+    /// The same for one that no request waits for: it has patience until a call makes room.
+    pub fn instance_in_time(&self, calls: u32) -> Result<Instance, CallFault> {
+        let since = Instant::now();
+        loop {
+            match self.instance(calls) {
+                Err(fault) if fault.is_full() && since.elapsed() < PATIENCE => {
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                started => return started,
+            }
+        }
+    }
 }
 
 impl Loaded {
@@ -96,10 +112,12 @@ impl Loaded {
         described: Described,
         entry: &Entry,
     ) -> Result<Self, PluginHostError> {
-        let mut instance = prepared.instance(1).map_err(PluginHostError::Configure)?;
+        let mut instance = prepared.instance_in_time(1).map_err(PluginHostError::Configure)?;
         let currency = configure(&prepared, &mut instance, &entry.config)?;
+        let pool = Arc::new(Pool::new(entry.isolation, &prepared.runtime.limits));
+        prepared.runtime.pools.add(&pool);
         Ok(Self {
-            pool: Pool::new(entry.isolation, &prepared.runtime.limits),
+            pool,
             prepared,
             identity,
             described,
@@ -203,7 +221,7 @@ impl Loaded {
     ) -> Result<T, CallFault> {
         let Caller { role, tenant, items, trial } = caller;
         let watch = Stopwatch::start();
-        let taken = self.pool.take(tenant).map_or_else(|| self.start(tenant), Ok);
+        let taken = self.pool.take(tenant).map_or_else(|| self.start(tenant, trial), Ok);
         let mut instance = taken.inspect_err(|_| {
             if !trial {
                 self.tally.ended_without_instance(role, items, watch.nanos());
@@ -215,7 +233,8 @@ impl Loaded {
         let budget =
             limits.deadline_call.saturating_add(limits.deadline_per_item.saturating_mul(factor));
         let answer = instance.call(budget, call).and_then(lift);
-        let nanos = watch.nanos();
+        let now = Stopwatch::start();
+        let nanos = watch.nanos_until(now);
         if !trial {
             instance.meter.ended(role, items, nanos);
         }
@@ -223,7 +242,7 @@ impl Loaded {
         instance.meter.memory(instance.memory());
         instance.meter.at_work(false);
         if answer.as_ref().err().is_none_or(|fault| fault.kind == FaultKind::Reported) {
-            self.pool.put_back(instance);
+            self.pool.put_back(instance, now);
         }
         answer
     }
@@ -258,9 +277,14 @@ impl Loaded {
         }
     }
 
-    fn start(&self, tenant: Option<&str>) -> Result<Box<Instance>, CallFault> {
+    fn start(&self, tenant: Option<&str>, trial: bool) -> Result<Box<Instance>, CallFault> {
         let unavailable = |why: String| CallFault::new(FaultKind::Unavailable, why);
-        let mut instance = self.prepared.instance(self.lifetime()).map_err(|fault| {
+        let calls = self.lifetime();
+        let started = match trial {
+            true => self.prepared.instance_in_time(calls),
+            false => self.prepared.instance(calls),
+        };
+        let mut instance = started.map_err(|fault| {
             let blames_plugin = fault.blames_plugin;
             let why = format!("no instance of it could be started: {fault}");
             CallFault { blames_plugin, ..unavailable(why) }

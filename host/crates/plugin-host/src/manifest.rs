@@ -139,7 +139,7 @@ impl Default for Entry {
 impl Entry {
     /// What decides whether a content passes the gate, as text.
     pub fn made_with(&self) -> String {
-        format!("{:?} {:?} {}", self.limits, self.roles, self.config)
+        format!("{:?} {:?} {} {}", self.limits, self.roles, self.shadow, self.config)
     }
 
     /// Its limits, from the host's.
@@ -309,7 +309,18 @@ impl Manifest {
         self.files.get(file).cloned().unwrap_or_default()
     }
 
+    /// Whether it has an entry for a file.
+    pub fn names(&self, file: &str) -> bool {
+        self.files.contains_key(file)
+    }
+
+    /// Files that are to serve by it.
+    pub fn wanted(&self) -> impl Iterator<Item = &str> {
+        self.files.iter().filter(|(_, entry)| entry.enabled).map(|(file, _)| file.as_str())
+    }
+
     /// The files it names.
+    #[cfg(any(test, feature = "fuzzing"))]
     pub fn files(&self) -> impl Iterator<Item = &str> {
         self.files.keys().map(String::as_str)
     }

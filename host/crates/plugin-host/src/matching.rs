@@ -77,6 +77,11 @@ fn patterns(list: &str, written: &[String]) -> Result<Patterns, String> {
 }
 
 impl Matching {
+    /// Whether it says anything of exporters.
+    pub fn names_exporters(&self) -> bool {
+        !self.exporters.0.is_empty()
+    }
+
     /// Whether it is for a request with this usage.
     pub fn usage(&self, tenant: Option<&str>, usage: &Usage) -> bool {
         !self.restricted

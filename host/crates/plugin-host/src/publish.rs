@@ -53,52 +53,66 @@ impl Registry {
         }
     }
 
-    /// The files that serve, in order. Of several files of one plugin one does, and besides it any that are in the shadow.
+    /// The files that serve, in order. Of several files of one plugin one does, besides it any that are in the shadow, and
+    /// all that plugins.toml names, since whoever names them both wants them both.
     fn choose(&mut self) -> Vec<String> {
         let mut names = self.in_order(self.files.keys().cloned());
-        let present = self.shared.set.load_full();
+        names.sort_by_key(|name| self.claim(name));
         let mut taken: HashMap<String, String> = HashMap::new();
-        // A name belongs to whoever serves under it already, unless that file is gone.
-        for (name, known) in &self.files {
-            if let Some(loaded) = &known.loaded
-                && !known.missing
-                && !known.in_force.shadow
-                && present.plugins().any(|identity| *identity == *loaded.identity)
-            {
-                taken.entry(loaded.identity.name.clone()).or_insert_with(|| name.clone());
-            }
-        }
-        // A file that is gone gives way to a present one of the same plugin at once.
-        names.sort_by_key(|name| self.files.get(name).is_some_and(|known| known.missing));
         let mut serving: Vec<String> = Vec::new();
         for name in &names {
             let Some(known) = self.files.get_mut(name) else { continue };
-            let Some(loaded) = &known.loaded else { continue };
-            if known.in_force.shadow {
-                serving.push(name.clone());
-                continue;
-            }
-            let owner = taken.entry(loaded.identity.name.clone()).or_insert_with(|| name.clone());
-            if *owner == *name {
-                serving.push(name.clone());
-            } else if !known.missing {
-                let error = PluginHostError::Duplicate {
-                    name: loaded.identity.name.clone(),
-                    other: owner.clone(),
-                };
-                let refusal = PluginRefusal::of(&error);
-                let reported = self.shared.status.load();
-                let is_reported = reported.iter().any(|reported| {
-                    reported.status.file == *name
-                        && reported.status.error.as_ref() == Some(&refusal)
-                });
-                if !is_reported {
-                    tracing::error!(file = name, error = refusal.message, "plugin refused");
+            let loaded = known.loaded.as_ref();
+            let plugin = loaded.map(|loaded| loaded.identity.name.clone());
+            let owner = match (&plugin, known.in_force.shadow) {
+                (None, _) => None,
+                (Some(_), true) => {
+                    serving.push(name.clone());
+                    None
                 }
-                known.error = Some(refusal);
+                (Some(plugin), false) => {
+                    Some(taken.entry(plugin.clone()).or_insert_with(|| name.clone()).clone())
+                }
+            };
+            let is_missing = known.missing;
+            let both_named = |owner: &String| self.told.names(owner) && self.told.names(name);
+            let serves = owner
+                .as_ref()
+                .is_some_and(|owner| owner == name || (!is_missing && both_named(owner)));
+            match (owner, &plugin) {
+                (Some(_), _) if serves => serving.push(name.clone()),
+                (Some(owner), Some(plugin)) if !is_missing => {
+                    self.refuse_duplicate(name, plugin.clone(), owner);
+                }
+                _ => {}
             }
+            let hold = self.holds.files.entry(name.clone()).or_default();
+            hold.plugin = plugin.filter(|_| serves);
         }
         self.in_order(serving.into_iter())
+    }
+
+    /// Who comes first to a name: a file that is there, that served under it last, also before a restart, and that
+    /// plugins.toml names.
+    fn claim(&self, name: &str) -> (bool, bool, bool) {
+        let Some(known) = self.files.get(name) else { return (true, true, true) };
+        let plugin = known.loaded.as_ref().map(|loaded| &loaded.identity.name);
+        let held = self.holds.files.get(name).and_then(|hold| hold.plugin.as_ref());
+        (known.missing, held.is_none() || held != plugin, !self.told.names(name))
+    }
+
+    fn refuse_duplicate(&mut self, file: &str, name: String, other: String) {
+        let refusal = PluginRefusal::of(&PluginHostError::Duplicate { name, other });
+        let reported = self.shared.status.load();
+        let is_reported = reported.iter().any(|reported| {
+            reported.status.file == *file && reported.status.error.as_ref() == Some(&refusal)
+        });
+        if !is_reported {
+            tracing::error!(file, error = refusal.message, "plugin refused");
+        }
+        if let Some(known) = self.files.get_mut(file) {
+            known.error = Some(refusal);
+        }
     }
 
     fn in_order(&self, names: impl Iterator<Item = String>) -> Vec<String> {
@@ -119,11 +133,16 @@ impl Registry {
     }
 
     fn report(&self, serving: &[String]) -> Vec<Reported> {
-        let broken_manifest = self.manifest_error.iter().map(|error| Reported {
+        let broken_manifest = self.told.error.iter().map(|error| Reported {
             status: PluginStatus {
                 error: Some(error.clone()),
                 ..PluginStatus::new(manifest::FILE)
             },
+            loaded: None,
+        });
+        let of_absent = self.told.absent().filter(|(file, _)| !self.files.contains_key(*file));
+        let of_absent = of_absent.map(|(file, refusal)| Reported {
+            status: PluginStatus { error: Some(refusal.clone()), ..PluginStatus::new(file) },
             loaded: None,
         });
         let of_files = self.files.iter().map(|(name, known)| {
@@ -136,7 +155,10 @@ impl Registry {
                 since: loaded.and(known.since),
                 enabled: known.entry.enabled && known.held.as_deref() != Some(Known::DISABLED),
                 error: known.error.clone(),
-                held: known.held.clone(),
+                held: match (&known.held, &known.unfit) {
+                    (Some(held), Some(unfit)) => Some(format!("{held}; {unfit}")),
+                    (held, unfit) => held.clone().or_else(|| unfit.clone()),
+                },
                 digest_of_file: known.digest.clone(),
                 previous: self.previous_identity(name, known),
                 shadow: known.in_force.shadow,
@@ -148,12 +170,12 @@ impl Registry {
             };
             Reported { status, loaded: loaded.cloned() }
         });
-        broken_manifest.chain(of_files).collect()
+        broken_manifest.chain(of_files).chain(of_absent).collect()
     }
 
     fn previous_identity(&self, name: &str, known: &Known) -> Option<PluginIdentity> {
         let loaded = known.loaded.as_ref()?;
-        known.previous.as_ref().map(|previous| (*previous.identity).clone()).or_else(|| {
+        known.previous.as_ref().map(|previous| (*previous.loaded.identity).clone()).or_else(|| {
             let digest = self.holds.files.get(name)?.previous.clone()?;
             let name = loaded.identity.name.clone();
             Some(PluginIdentity { name, version: String::new(), digest })

@@ -8,23 +8,29 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 
-use crate::control::{Command, Waiting};
+use crate::control::{Order, Waiting};
 use crate::engine::Runtime;
 use crate::error::PluginHostError;
+use crate::fits;
 use crate::folder::{self, Content, Listing, Stamp};
 use crate::gate::{self, Candidate};
+use crate::ignored::Ignored;
+use crate::in_force::InForce;
 use crate::limits::PluginHostSettings;
 use crate::loaded::Loaded;
-use crate::manifest::{self, Entry, Manifest};
+use crate::manifest::Entry;
 use crate::meter::Meters;
 use crate::set::PluginSet;
 use crate::state::{Hold, Holds};
 use crate::status::{PluginRefusal, Reported};
 use crate::watch::Reminder;
+
+/// How long a command may wait while files are looked at; for one that is being compiled it does.
+const OBEY_EVERY: Duration = Duration::from_millis(50);
 
 /// Most contents remembered as refused.
 const REFUSED: usize = 256;
@@ -41,16 +47,16 @@ pub(crate) struct Registry {
     pub settings: PluginHostSettings,
     pub runtime: Runtime,
     pub shared: Arc<Shared>,
-    pub commands: Receiver<Command>,
+    pub commands: Receiver<Order>,
     pub alarm: SyncSender<Reminder>,
     pub waiting: Vec<Waiting>,
     pub holds: Holds,
-    manifest: Manifest,
-    pub manifest_error: Option<PluginRefusal>,
-    manifest_missing: bool,
+    /// What plugins.toml says.
+    pub told: InForce,
     pub files: BTreeMap<String, Known>,
+    ignored: Ignored,
     /// By content and by what the gate makes of it.
-    refused: HashMap<(String, String), PluginRefusal>,
+    pub refused: HashMap<(String, String), PluginRefusal>,
 }
 
 /// What is known of one file.
@@ -58,7 +64,7 @@ pub(crate) struct Registry {
 pub(crate) struct Known {
     pub loaded: Option<Arc<Loaded>>,
     /// The good content that served before it.
-    pub previous: Option<Arc<Loaded>>,
+    pub previous: Option<Previous>,
     pub since: Option<SystemTime>,
     /// Set while its breaker may bring back what it took the place of.
     pub newcomer: Option<Newcomer>,
@@ -68,6 +74,8 @@ pub(crate) struct Known {
     pub entry: Entry,
     /// What it said when what serves was accepted.
     pub in_force: Entry,
+    /// Why what serves does not follow what plugins.toml says now.
+    pub unfit: Option<String>,
     /// Missing in the last scan.
     pub missing: bool,
     /// What the file held when it was read last.
@@ -78,6 +86,13 @@ pub(crate) struct Known {
     pub signed: Option<Stamp>,
     /// Scans in a row that found this content without a valid signature.
     pub unsigned: u32,
+}
+
+/// A content that served, and what was in force for it.
+#[derive(Clone)]
+pub(crate) struct Previous {
+    pub loaded: Arc<Loaded>,
+    pub in_force: Entry,
 }
 
 /// How a content stood when it took another's place.
@@ -95,7 +110,21 @@ impl Known {
     /// Nothing serves from it.
     pub fn switch_off(&mut self) {
         (self.loaded, self.previous, self.since) = (None, None, None);
-        (self.error, self.held, self.newcomer) = (None, None, None);
+        (self.error, self.held, self.newcomer, self.unfit) = (None, None, None, None);
+    }
+
+    /// Once, when they are new.
+    fn warn_of_idle_settings(&self, file: &str) {
+        let Some(loaded) = self.loaded.as_ref().filter(|_| self.in_force != self.entry) else {
+            return;
+        };
+        for setting in fits::idle(&loaded.roles(), &self.entry) {
+            tracing::warn!(
+                file,
+                setting,
+                "plugins.toml says something of a plugin that means nothing for it"
+            );
+        }
     }
 }
 
@@ -104,7 +133,7 @@ impl Registry {
         settings: PluginHostSettings,
         runtime: Runtime,
         shared: Arc<Shared>,
-        commands: Receiver<Command>,
+        commands: Receiver<Order>,
         alarm: SyncSender<Reminder>,
     ) -> Self {
         let holds = runtime.state.holds();
@@ -116,10 +145,9 @@ impl Registry {
             alarm,
             waiting: Vec::new(),
             holds,
-            manifest: Manifest::default(),
-            manifest_error: None,
-            manifest_missing: false,
+            told: InForce::default(),
             files: BTreeMap::new(),
+            ignored: Ignored::default(),
             refused: HashMap::new(),
         }
     }
@@ -127,58 +155,29 @@ impl Registry {
     /// Makes the set match the folder. `unsettled`: files that are being written, to be looked at next time.
     /// Answers whether another scan is due soon.
     pub fn scan(&mut self, listing: &Listing, unsettled: &HashSet<String>) -> bool {
+        // Who asks from now on wants one that begins after that.
+        let waiting = std::mem::take(&mut self.waiting);
         let mut again = !unsettled.is_empty();
-        again |= self.read_manifest(listing, unsettled);
+        again |= self.told.read(&self.settings.folder, listing, unsettled, &self.runtime.state);
+        let mut obeyed = Instant::now();
         for (name, stamp) in listing {
             if folder::is_plugin_name(name) && !unsettled.contains(name) {
                 again |= self.look_at(name, stamp);
             }
+            // Files that take long to compile are nothing to wait for.
+            if obeyed.elapsed() > OBEY_EVERY {
+                self.obey();
+                obeyed = Instant::now();
+            }
         }
         again |= self.forget_vanished(listing);
+        self.ignored.look(&self.settings.folder);
         self.publish();
         // What could not be written is in force all the same, and was logged.
         let _ = self.keep_holds();
-        self.answer_waiting(None);
+        self.answer_waiting(waiting, None);
         // Meanwhile more may have come, and its reminder may have been taken for one to look at the folder.
         again | self.obey()
-    }
-
-    /// A broken one leaves the last good one in force; one that vanished counts for one more scan.
-    fn read_manifest(&mut self, listing: &Listing, unsettled: &HashSet<String>) -> bool {
-        if unsettled.contains(manifest::FILE) {
-            return false;
-        }
-        if !listing.contains_key(manifest::FILE) {
-            if self.manifest_missing {
-                (self.manifest, self.manifest_error) = (Manifest::default(), None);
-            }
-            return !std::mem::replace(&mut self.manifest_missing, true)
-                && self.manifest != Manifest::default();
-        }
-        self.manifest_missing = false;
-        let read = folder::read(&self.settings.folder, manifest::FILE, manifest::LIMIT).and_then(
-            |content| {
-                let text = String::from_utf8(content.bytes)
-                    .map_err(|_| PluginHostError::Manifest("it is not UTF-8".to_owned()))?;
-                Manifest::parse(&text)
-            },
-        );
-        match read {
-            Ok(manifest) => {
-                for file in manifest.files().filter(|file| !listing.contains_key(*file)) {
-                    tracing::debug!(file, "plugins.toml names a file that is not in the folder");
-                }
-                (self.manifest, self.manifest_error) = (manifest, None);
-            }
-            Err(error) => {
-                let refusal = PluginRefusal::of(&error);
-                if self.manifest_error.as_ref() != Some(&refusal) {
-                    tracing::error!(error = refusal.message, "plugins.toml is not used");
-                }
-                self.manifest_error = Some(refusal);
-            }
-        }
-        false
     }
 
     /// Brings one file up to date. Whether that takes another scan.
@@ -186,17 +185,25 @@ impl Registry {
         let mut in_doubt = false;
         let mut known = self.files.remove(name).unwrap_or_default();
         known.missing = false;
-        known.entry = self.manifest.entry(name);
-        let disabled = self.holds.files.get(name).is_some_and(|hold| hold.disabled);
-        if !known.entry.enabled || disabled {
+        let hold = self.holds.files.get(name);
+        let disabled = hold.is_some_and(|hold| hold.disabled);
+        let served = known.loaded.is_some() || hold.is_some_and(|hold| hold.serving.is_some());
+        let told = self.told.entry(name, served);
+        let waits = told.is_none();
+        known.entry = told.unwrap_or_default();
+        if !known.entry.enabled || disabled || waits {
             known.switch_off();
-            known.held = disabled.then(|| Known::DISABLED.to_owned());
+            known.held = match disabled {
+                true => Some(Known::DISABLED.to_owned()),
+                false => waits.then(|| InForce::HELD_BACK.to_owned()),
+            };
         } else {
             match self.current(name, stamp, &mut known) {
                 Ok(loaded) => {
                     self.take_over(name, &mut known, loaded);
+                    known.warn_of_idle_settings(name);
                     known.in_force = known.entry.clone();
-                    (known.error, known.held) = (None, None);
+                    (known.error, known.held, known.unfit) = (None, None, None);
                 }
                 Err(refusal) => {
                     in_doubt = self.withdraw_unsigned(name, &mut known);
@@ -227,120 +234,17 @@ impl Registry {
         // Also after a restart: what served last may have been another content.
         if hold.serving.as_ref().is_some_and(|before| before != digest) {
             hold.previous = hold.serving.take();
-            known.previous = known.loaded.take();
+            let in_force = known.in_force.clone();
+            known.previous = known.loaded.take().map(|loaded| Previous { loaded, in_force });
             let (openings, calls) = (loaded.breaker.openings(), loaded.tally.calls());
             known.newcomer = Some(Newcomer { openings, calls });
         }
         hold.serving = Some(digest.clone());
-        if let Some(old) = known.loaded.replace(loaded).or_else(|| known.previous.clone()) {
+        let before = known.previous.as_ref().map(|previous| Arc::clone(&previous.loaded));
+        if let Some(old) = known.loaded.replace(loaded).or(before) {
             old.rest();
         }
         known.since = Some(SystemTime::now());
-    }
-
-    /// The file's own content cannot serve: what served goes on, or what served before a restart serves again.
-    fn refuse(&mut self, name: &str, known: &mut Known, refusal: PluginRefusal) {
-        if known.loaded.is_none() {
-            self.bring_back(name, known);
-        } else {
-            self.keep_up(name, known);
-        }
-        if known.error.as_ref() != Some(&refusal) {
-            tracing::error!(
-                file = name,
-                error = refusal.message,
-                keeps_last = known.loaded.is_some(),
-                "plugin refused"
-            );
-        }
-        // Of a rollback more is said where it happens.
-        if known.loaded.is_none() {
-            known.held = None;
-        } else if refusal.kind != "rejected" || known.held.is_none() {
-            known.held = Some(format!("what was good before serves ({})", refusal.kind));
-        }
-        known.error = Some(refusal);
-    }
-
-    /// At start-up the last good content is in what is kept only.
-    fn bring_back(&mut self, name: &str, known: &mut Known) {
-        let Some(hold) = self.holds.files.get(name) else { return };
-        let kept: Vec<String> = [&hold.serving, &hold.previous]
-            .into_iter()
-            .flatten()
-            .filter(|digest| !hold.rejected.contains(*digest) && !known.is_unsigned(digest))
-            .cloned()
-            .collect();
-        for digest in kept {
-            match self.load_kept(name, &digest, &known.entry) {
-                Some(Ok(loaded)) => {
-                    tracing::warn!(
-                        file = name,
-                        version = loaded.identity.version,
-                        digest,
-                        "the last good content serves, not what the file holds"
-                    );
-                    known.since = Some(SystemTime::now());
-                    known.in_force = known.entry.clone();
-                    known.loaded = Some(loaded);
-                    return;
-                }
-                Some(Err(error)) => {
-                    let error = crate::error::chain(&error);
-                    tracing::error!(file = name, digest, error, "a kept content cannot serve");
-                }
-                None => {}
-            }
-        }
-    }
-
-    /// A content that serves although the file holds another follows plugins.toml as far as it can.
-    fn keep_up(&mut self, name: &str, known: &mut Known) {
-        let Some(loaded) = &known.loaded else { return };
-        let (digest, entry) = (&loaded.identity.digest, &known.entry);
-        // Where it is the file's own content that does not take its settings, that was tried already.
-        if known.digest.as_ref() == Some(digest) || known.in_force == *entry {
-            return;
-        }
-        let key = (digest.clone(), entry.made_with());
-        if self.refused.contains_key(&key) {
-            return;
-        }
-        let made = check_roles(loaded, entry).and_then(|()| {
-            if loaded.is_set_up_as(entry, &self.runtime.limits) {
-                return Ok(Arc::clone(loaded));
-            }
-            gate::reconfigure(&self.runtime, loaded, entry)
-        });
-        match made {
-            Ok(loaded) => {
-                known.loaded = Some(loaded);
-                known.in_force = known.entry.clone();
-            }
-            Err(error) => {
-                let refusal = PluginRefusal::of(&error);
-                tracing::error!(
-                    file = name,
-                    error = refusal.message,
-                    "the content that serves does not take its new settings, and keeps the old ones"
-                );
-                self.remember(key, refusal);
-            }
-        }
-    }
-
-    /// A content that is kept, through the gate. None: it is not kept.
-    pub fn load_kept(
-        &self,
-        name: &str,
-        digest: &str,
-        entry: &Entry,
-    ) -> Option<Result<Arc<Loaded>, PluginHostError>> {
-        let (bytes, signature) = self.runtime.state.original(digest)?;
-        let content = Content { bytes, digest: digest.to_owned() };
-        let signature = signature.as_deref();
-        let candidate = Candidate { file: name, content: &content, entry, signature };
-        Some(gate::load(&self.runtime, &candidate))
     }
 
     /// The plugin that the file holds now: one that is loaded already, or through the gate.
@@ -368,13 +272,13 @@ impl Registry {
         let same: Vec<&Arc<Loaded>> = known
             .loaded
             .iter()
-            .chain(&known.previous)
+            .chain(known.previous.iter().map(|previous| &previous.loaded))
             .chain(others)
             .filter(|loaded| loaded.identity.digest == digest)
             .collect();
         let host = &self.runtime.limits;
         if let Some(loaded) = same.iter().find(|loaded| loaded.is_set_up_as(&entry, host)) {
-            check_roles(loaded, &entry).map_err(|error| PluginRefusal::of(&error))?;
+            fits::check(&loaded.roles(), &entry).map_err(|error| PluginRefusal::of(&error))?;
             return Ok(Arc::clone(loaded));
         }
         let key = (digest, entry.made_with());
@@ -388,7 +292,6 @@ impl Registry {
             (None, None) => folder::read(&self.settings.folder, name, limit)
                 .and_then(|read| self.load_and_keep(name, &read, &entry)),
         };
-        let made = made.and_then(|loaded| check_roles(&loaded, &entry).map(|()| loaded));
         made.map_err(|error| {
             let refusal = PluginRefusal::of(&error);
             if error.is_lasting() {
@@ -422,7 +325,7 @@ impl Registry {
         Ok((read.digest.clone(), Some(read)))
     }
 
-    fn load_and_keep(
+    pub fn load_and_keep(
         &self,
         name: &str,
         read: &Content,
@@ -447,7 +350,7 @@ impl Registry {
         self.refused.clear();
     }
 
-    fn remember(&mut self, key: (String, String), refusal: PluginRefusal) {
+    pub fn remember(&mut self, key: (String, String), refusal: PluginRefusal) {
         if self.refused.len() >= REFUSED {
             self.refused.clear();
         }
@@ -465,8 +368,8 @@ impl Registry {
             if known.missing {
                 tracing::info!(file = name, "plugin removed");
                 // Whoever removes a file does not want its last good content back when the next one is broken.
-                if let Some(Hold { serving, previous, .. }) = holds.files.get_mut(name) {
-                    (*serving, *previous) = (None, None);
+                if let Some(Hold { plugin, serving, previous, .. }) = holds.files.get_mut(name) {
+                    (*plugin, *serving, *previous) = (None, None, None);
                 }
                 return false;
             }
@@ -475,17 +378,5 @@ impl Registry {
             true
         });
         again
-    }
-}
-
-/// Whether it has all that `roles` in plugins.toml asks for.
-fn check_roles(loaded: &Loaded, entry: &Entry) -> Result<(), PluginHostError> {
-    let wanted = entry.roles.iter().flatten();
-    match wanted.copied().find(|role| !loaded.has(*role)) {
-        None => Ok(()),
-        Some(role) => {
-            let has: Vec<_> = loaded.roles().iter().map(|role| role.name()).collect();
-            Err(PluginHostError::Roles { role: role.name(), has: has.join(", ") })
-        }
     }
 }

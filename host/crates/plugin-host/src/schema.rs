@@ -32,9 +32,7 @@ const FAULTS: usize = 5;
 
 /// Checks a configuration. Both are JSON.
 pub(crate) fn check(schema: &str, config: &str) -> Result<(), PluginHostError> {
-    let unusable = |what: String| {
-        PluginHostError::Described(format!("config-schema {what}; correct it in the plugin"))
-    };
+    let unusable = |what: String| PluginHostError::Described(format!("config-schema {what}"));
     if schema.len() > BYTES {
         return Err(unusable(format!("has {} bytes and the limit is {BYTES}", schema.len())));
     }

@@ -122,10 +122,12 @@ impl PluginSet {
             && self.members.iter().zip(members).all(|(a, b)| a.is(b))
     }
 
-    /// The one from this file, or else of this name.
-    pub(crate) fn find(&self, name: &str) -> Option<&Member> {
-        let by_file = self.members.iter().find(|member| *member.file == *name);
-        by_file.or_else(|| self.members.iter().find(|m| m.loaded.identity.name == name))
+    /// The one from this file, or else those of this name.
+    pub(crate) fn find(&self, name: &str) -> Vec<&Member> {
+        match self.members.iter().find(|member| *member.file == *name) {
+            Some(member) => vec![member],
+            None => self.members.iter().filter(|m| m.loaded.identity.name == name).collect(),
+        }
     }
 
     /// Who is in it, in order.

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! holds.json                     what the operator and the breaker decided, and what served last
+//! plugins.toml                   the last good one of the plugin folder; empty where there was none
 //! originals/SHA256.wasm          contents that served, and SHA256.wasm.minisig where they were signed
 //! configurations/SHA256.json     configurations of cost models that served
 //! compiled/SHA256-ENGINE.bin     their machine code
@@ -56,6 +57,8 @@ pub(crate) struct Hold {
     pub disabled: bool,
     /// Contents that were rolled back from.
     pub rejected: BTreeSet<String>,
+    /// The plugin that the file serves, by its name for itself. None: another file has that name.
+    pub plugin: Option<String>,
     /// The content that served last.
     pub serving: Option<String>,
     /// The good content that served before it.
@@ -77,6 +80,8 @@ pub(crate) type Original = (Vec<u8>, Option<String>);
 #[derive(Debug, Default)]
 pub(crate) struct State {
     folder: Option<PathBuf>,
+    /// The folder is another host's: what is to be written stays in memory.
+    reads_only: bool,
     /// As long as anything may be written there.
     _lock: Option<Lock>,
     /// None: there is no folder, or another user could write to it.
@@ -95,6 +100,14 @@ impl State {
     /// Keeps what it is given as long as this process lasts.
     pub fn in_memory() -> Self {
         Self::default()
+    }
+
+    /// What a folder holds that another host may be using. Nothing of it is changed.
+    pub fn peek(folder: &Path) -> Self {
+        let holds = keeping::read_own(&folder.join(HOLDS), HOLDS_BYTES).ok().flatten();
+        let holds = holds.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+        let kept = Mutex::new(Kept { holds, ..Kept::default() });
+        Self { folder: Some(folder.to_owned()), reads_only: true, kept, ..Self::default() }
     }
 
     /// Keeps it in a folder, which is made if there is none. None: another host has the folder.
@@ -117,7 +130,8 @@ impl State {
         }
         let compiled = open_to_others.is_none().then(|| Cache::new(compiled));
         let kept = Mutex::new(Kept { holds, ..Kept::default() });
-        Ok(Some(Self { folder: Some(folder.to_owned()), _lock: Some(lock), compiled, kept }))
+        let folder = Some(folder.to_owned());
+        Ok(Some(Self { folder, _lock: Some(lock), compiled, kept, reads_only: false }))
     }
 
     /// Machine code that was kept under this key.
@@ -135,7 +149,7 @@ impl State {
     /// Keeps a content that serves, so that it can serve again when its file holds another or is broken.
     pub fn keep(&self, digest: &str, bytes: &[u8], signature: Option<&str>) -> io::Result<()> {
         check_digest(digest)?;
-        let Some(folder) = &self.folder else {
+        let Some(folder) = self.writable() else {
             let Kept { holds, originals } = &mut *self.lock();
             if originals.len() >= MOST_IN_MEMORY {
                 originals.retain(|digest, _| holds.need(digest));
@@ -159,7 +173,10 @@ impl State {
     /// A content that was kept.
     pub fn original(&self, digest: &str) -> Option<Original> {
         check_digest(digest).ok()?;
-        let Some(folder) = &self.folder else { return self.lock().originals.get(digest).cloned() };
+        let in_memory = self.lock().originals.get(digest).cloned();
+        let Some(folder) = self.folder.as_ref().filter(|_| in_memory.is_none()) else {
+            return in_memory;
+        };
         let folder = folder.join(ORIGINALS);
         let path = original(&folder, digest);
         let read = || match keeping::read_own(&path, ORIGINAL_BYTES)? {
@@ -179,12 +196,31 @@ impl State {
     /// Keeps the configuration of a cost model that is about to serve. Without a folder there is nobody to ask for it.
     pub fn keep_configuration(&self, digest: &str, config: &str) -> io::Result<()> {
         check_digest(digest)?;
-        let Some(folder) = &self.folder else { return Ok(()) };
+        let Some(folder) = self.writable() else { return Ok(()) };
         let folder = folder.join(CONFIGURATIONS);
         let path = configuration(&folder, digest);
         let own = format!("{digest}.json");
         let most = (MOST_CONFIGURATIONS, MOST_CONFIGURATION_BYTES);
         keeping::keep(&path, config.as_bytes(), most, |name| name == own)
+    }
+
+    /// Keeps the text of a `plugins.toml` that is good. Without a folder nothing outlasts whoever read it.
+    pub fn keep_manifest(&self, text: &str) -> io::Result<()> {
+        let Some(folder) = self.writable() else { return Ok(()) };
+        keeping::write(&folder.join(manifest::FILE), &[text.as_bytes()])
+    }
+
+    /// The text that was kept.
+    pub fn manifest(&self) -> Option<String> {
+        let path = self.folder.as_ref()?.join(manifest::FILE);
+        let read = keeping::read_own(&path, manifest::LIMIT).and_then(|found| {
+            let not_text = |_| io::Error::other("it is not UTF-8");
+            found.map(|bytes| String::from_utf8(bytes).map_err(not_text)).transpose()
+        });
+        read.unwrap_or_else(|error| {
+            tracing::error!(file = %path.display(), %error, "the plugins.toml that was kept is not used");
+            None
+        })
     }
 
     /// What is held.
@@ -196,8 +232,12 @@ impl State {
     pub fn set_holds(&self, holds: &Holds) -> io::Result<()> {
         let mut kept = self.lock();
         kept.holds.clone_from(holds);
-        let Some(folder) = &self.folder else { return Ok(()) };
+        let Some(folder) = self.writable() else { return Ok(()) };
         keeping::write(&folder.join(HOLDS), &[&serde_json::to_vec_pretty(holds)?])
+    }
+
+    fn writable(&self) -> Option<&PathBuf> {
+        self.folder.as_ref().filter(|_| !self.reads_only)
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {
@@ -297,7 +337,7 @@ mod tests {
             disabled: true,
             rejected: BTreeSet::from([digest(1)]),
             serving: Some(digest(2)),
-            previous: None,
+            ..Hold::default()
         };
         let holds = Holds { files: BTreeMap::from([("a.wasm".to_owned(), hold)]) };
         state.set_holds(&holds).unwrap();
@@ -327,6 +367,34 @@ mod tests {
         assert!(State::open(folder.path()).unwrap().is_none());
         drop(state);
         assert!(State::open(folder.path()).unwrap().is_some());
+    }
+
+    #[test]
+    fn whoever_peeks_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = opened(folder.path());
+        let hold = Hold { disabled: true, ..Hold::default() };
+        let holds = Holds { files: BTreeMap::from([("a.wasm".to_owned(), hold)]) };
+        state.set_holds(&holds).unwrap();
+        state.keep_manifest("# kept").unwrap();
+        state.keep(&digest(1), &[1], None).unwrap();
+        // While another has it.
+        let peeking = State::peek(folder.path());
+        assert_eq!((peeking.holds(), peeking.manifest()), (holds, Some("# kept".to_owned())));
+        peeking.set_holds(&Holds::default()).unwrap();
+        peeking.keep_manifest("").unwrap();
+        peeking.keep(&digest(2), &[2], None).unwrap();
+        assert_eq!(peeking.original(&digest(1)), Some((vec![1], None)));
+        assert_eq!(peeking.original(&digest(2)), Some((vec![2], None)));
+        assert_eq!(peeking.holds(), Holds::default());
+        drop((peeking, state));
+        let state = opened(folder.path());
+        assert!(state.holds().files["a.wasm"].disabled);
+        assert_eq!(
+            (state.manifest().as_deref(), state.original(&digest(2))),
+            (Some("# kept"), None)
+        );
+        assert_eq!(State::peek(Path::new("nowhere")).holds(), Holds::default());
     }
 
     #[test]

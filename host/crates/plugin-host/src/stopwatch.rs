@@ -11,8 +11,8 @@ pub(crate) fn calibrate() {
     LazyLock::force(&CLOCK);
 }
 
-/// How long something takes.
-#[derive(Clone, Copy)]
+/// How long something takes. A later one is greater.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Stopwatch(u64);
 
 impl Stopwatch {
@@ -21,8 +21,13 @@ impl Stopwatch {
         Self(CLOCK.raw())
     }
 
+    /// Time until another one began.
+    pub fn nanos_until(self, later: Self) -> u64 {
+        CLOCK.delta_as_nanos(self.0, later.0)
+    }
+
     /// Time since it began.
     pub fn nanos(self) -> u64 {
-        CLOCK.delta_as_nanos(self.0, CLOCK.raw())
+        self.nanos_until(Self::start())
     }
 }

@@ -12,7 +12,7 @@ use tollgate_domain::time::Interval;
 use tollgate_domain::usage::{Phase, UsageSource};
 use tollgate_domain::{Span, SpanContext, SpanId, TokenUsage, TraceId, UnixNanos, Usage, Value};
 
-use crate::control::Command;
+use crate::control::Order;
 use crate::engine::Runtime;
 use crate::limits::PluginHostSettings;
 use crate::meter::Meters;
@@ -33,7 +33,7 @@ pub(crate) struct Alone {
     pub registry: Registry,
     pub shared: Arc<Shared>,
     /// The other ends of its channels.
-    _commands: SyncSender<Command>,
+    pub commands: SyncSender<Order>,
     _reminders: Receiver<Reminder>,
 }
 
@@ -44,10 +44,10 @@ impl Alone {
             status: ArcSwap::from_pointee(Vec::new()),
             meters: Meters::default(),
         });
-        let (commands, obeyed) = mpsc::sync_channel(1);
+        let (commands, obeyed) = mpsc::sync_channel(4);
         let (alarm, reminders) = mpsc::sync_channel(1);
         let registry = Registry::new(settings, runtime, Arc::clone(&shared), obeyed, alarm);
-        Self { registry, shared, _commands: commands, _reminders: reminders }
+        Self { registry, shared, commands, _reminders: reminders }
     }
 }
 

@@ -85,7 +85,8 @@ fn scan(
             if was_readable {
                 tracing::error!(folder = %folder.display(), %error, "cannot read the plugin folder");
             }
-            registry.answer_waiting(Some(&error));
+            let waiting = std::mem::take(&mut registry.waiting);
+            registry.answer_waiting(waiting, Some(&error));
             Some(if registry.obey() { SETTLE } else { ABSENT })
         }
     }

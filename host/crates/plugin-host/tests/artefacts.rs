@@ -41,6 +41,7 @@ fn junk() -> Vec<(&'static str, Vec<u8>)> {
     )];
     let other_type = [("describe: func() -> plugin-info;", "describe: func() -> string;")];
     let other_field = [("max-batch: u32,", "max-batch: u32, more: u32,")];
+    let inside = |name: &str, id: u8, content: &[u8]| craft::with_section(name, (id, content));
     vec![
         ("empty", Vec::new()),
         ("text", b"not wasm at all".to_vec()),
@@ -82,6 +83,20 @@ fn junk() -> Vec<(&'static str, Vec<u8>)> {
         ("types-1000000", craft::many_types(1_000_000)),
         ("types-2000000", craft::many_types(2_000_000)),
         ("import-cycle", craft::import_cycle()),
+        // The same within a plugin, so that a compiler sees them.
+        (
+            "plugin-nested-1000",
+            inside("tollgate/nest-1k", craft::COMPONENT_SECTION, &craft::nested(1000)),
+        ),
+        (
+            "plugin-types-900000",
+            inside("tollgate/types-9", craft::MODULE_SECTION, &craft::module_of_types(900_000)),
+        ),
+        (
+            "plugin-types-1000001",
+            inside("tollgate/types-1", craft::MODULE_SECTION, &craft::module_of_types(1_000_001)),
+        ),
+        ("plugin-import-cycle", craft::plugin_with_cycle("tollgate/a-cycle")),
         ("custom-section-64-mib", craft::with_custom_section(&good, 64 << 20)),
         ("custom-section-1-mib", craft::with_custom_section(&good, 1 << 20)),
         ("one-byte-short", real[..real.len() - 1].to_vec()),

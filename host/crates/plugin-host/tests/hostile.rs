@@ -7,9 +7,10 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use support::{Fixture, expect, shown, span, told, usage, verdict};
+use serde_json::json;
+use support::{Fixture, built, expect, shown, span, told, usage, verdict};
 use tollgate_domain::Resource;
-use tollgate_plugin_host::Limits;
+use tollgate_plugin_host::{Limits, PluginHostSettings, Step, inspect};
 
 const HOSTILE: &str = "hostile.wasm";
 
@@ -202,6 +203,30 @@ fn the_gate_keeps_out_what_fails_at_once() {
         assert_eq!(fixture.amount("m", 1, 1), "0.01");
     }
     expect("hostile-gate.txt", &found);
+}
+
+/// An error in due form about an item that nobody ever sent is no reason to keep a plugin out.
+#[test]
+fn the_gate_lets_in_what_reports_an_error() {
+    let file = built("hostile");
+    for (act, role) in [
+        (json!({ "act": "error", "on": "price" }), "cost-model"),
+        (json!({ "act": "huge-failure", "on": "price", "n": 9 }), "cost-model"),
+        (json!({ "act": "error", "on": "enrich" }), "attribute-enricher"),
+        (json!({ "act": "error", "on": "filter" }), "export-filter"),
+    ] {
+        let passed = inspect(&PluginHostSettings::new(""), &file, Some(&act));
+        let steps = passed.unwrap_or_else(|refused| panic!("{act}: {refused}")).steps;
+        let trial = &steps.iter().find(|taken| taken.step == Step::Trial).unwrap().found;
+        let said = format!("{role} (which answered with an error: ");
+        assert!(trial.contains(&said) && trial.matches("(which").count() == 1, "{act}: {trial}");
+    }
+    let fixture = Fixture::prepared(Limits::default(), |folder| {
+        std::fs::copy(&file, folder.join(HOSTILE)).unwrap();
+        let told = format!("[[plugin]]\nfile = \"{HOSTILE}\"\nconfig = {{ act = 'error' }}\n");
+        std::fs::write(folder.join("plugins.toml"), told).unwrap();
+    });
+    assert_eq!(verdict(&fixture.host, HOSTILE), "serves as tollgate/hostile");
 }
 
 #[test]

@@ -28,6 +28,18 @@ const CASES: &[(&str, Change)] = &[
     ("spins in describe", Put(&[("describe", SPIN)])),
     ("spins in configure", Put(&[("configure", SPIN)])),
     ("spins in price", Put(&[("price", SPIN)])),
+    // What Rust has for this is a panic; here the processor meets it. There are zeros at address 0.
+    (
+        "divides by zero",
+        Put(&[("price", "(drop (i32.div_s (i32.const 1) (i32.load (i32.const 0))))")]),
+    ),
+    (
+        "divides the least number by minus one",
+        Put(&[(
+            "price",
+            "(drop (i32.div_s (i32.const -2147483648) (i32.sub (i32.load (i32.const 0)) (i32.const 1))))",
+        )]),
+    ),
     (
         "spins in cabi_realloc",
         Put(&[("realloc", "(if (i32.eq (local.get $size) (i32.const 16)) (then (loop (br 0))))")]),

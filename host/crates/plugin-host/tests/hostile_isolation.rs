@@ -8,6 +8,7 @@ use std::io::Write;
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
+use support::craft::{Craft, component};
 use support::{Fixture, amount, shown, span, usage, verdict};
 use tollgate_domain::{CostOutcome, Resource};
 use tollgate_plugin_host::Limits;
@@ -193,4 +194,48 @@ fn a_secret_in_a_configuration_is_not_told() {
     }
     assert!(!logged().contains(SECRET), "in the log");
     assert!(logged().contains("plugins.toml is not used"));
+}
+
+/// Long for a request with a long name of a model, and a trap for any other.
+fn long_or_trap() -> Vec<u8> {
+    let put = [
+        ("items", "(global $text (mut i32) (i32.const 0))"),
+        (
+            "realloc",
+            "(if (i32.eq (local.get $align) (i32.const 1)) (then (global.set $text (local.get $size))))",
+        ),
+        (
+            "price",
+            "(if (i32.lt_u (global.get $text) (i32.const 200)) (then unreachable))
+             (local.set 0 (i32.const 1500000000))
+             (loop (br_if 0 (local.tee 0 (i32.sub (local.get 0) (i32.const 1)))))",
+        ),
+    ];
+    component(Craft { put: &put, ..Craft::default() })
+}
+
+#[test]
+fn a_trap_in_one_instance_leaves_another_of_the_same_plugin_alone() {
+    let limits = Limits { deadline_call: Duration::from_secs(60), ..lenient() };
+    let fixture = Fixture::prepared(limits, |folder| {
+        std::fs::write(folder.join("crafted.wasm"), long_or_trap()).unwrap();
+    });
+    let set = fixture.host.pin();
+    let ask = |model: &str| shown(&set.price(None, &usage(model, 1, 1)));
+    let long = "m".repeat(300);
+    let in_flight = || fixture.host.meters().first().map_or(0, |meter| meter.in_flight);
+    std::thread::scope(|scope| {
+        let answer = scope.spawn(|| ask(&long));
+        while in_flight() == 0 {
+            assert!(!answer.is_finished(), "it is too quick for this test");
+            std::thread::yield_now();
+        }
+        // Fewer than open the breaker.
+        for _ in 0..4 {
+            assert!(ask("m").starts_with("trap: "));
+        }
+        assert_eq!((in_flight(), answer.is_finished()), (1, false), "they were meant to overlap");
+        assert_eq!(answer.join().unwrap(), "0.01");
+    });
+    assert_eq!(ask(&long), "0.01");
 }

@@ -156,7 +156,7 @@ pub enum FileState {
     Refused,
     /// It is turned off.
     Disabled,
-    /// It was not looked at yet: it is being written.
+    /// It was not looked at yet: it is being written, or nobody can tell how it is to serve.
     Pending,
 }
 
@@ -168,8 +168,9 @@ impl FileState {
     /// What a file's status comes to in one word.
     #[must_use]
     pub fn of(file: &PluginStatus) -> Self {
-        let older = file.held.is_some() || file.error.is_some();
-        Self::from_facts(file.enabled, file.identity.is_some(), older, file.shadow)
+        let serves = file.identity.is_some();
+        let older = file.error.is_some() || (serves && file.held.is_some());
+        Self::from_facts(file.enabled, serves, older, file.shadow)
     }
 
     /// `refused`: the file as it is now is not used.

@@ -1,6 +1,7 @@
 //! Components that no toolchain makes: the page of text in `plugins/fixtures/crafted`, with something put into it, and
 //! files that are no plugins but look like one.
 
+use wasmparser::{Parser, Payload};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
@@ -50,6 +51,21 @@ fn replaced(text: &str, old: &str, new: &str) -> String {
     text.replace(old, new)
 }
 
+/// A plugin that behaves, under a name of sixteen letters, with a section more: what is put into it gets as far as the compiler.
+pub fn with_section(name: &str, (id, content): (u8, &[u8])) -> Vec<u8> {
+    assert_eq!(name.len(), 16, "as long as the one it takes the place of");
+    let mut bytes = component(Craft { module: &[("tollgate/crafted", name)], ..Craft::default() });
+    section(&mut bytes, id, content);
+    bytes
+}
+
+/// The section of a component that lies in another.
+pub const COMPONENT_SECTION: u8 = 4;
+/// The section of a core module in a component.
+pub const MODULE_SECTION: u8 = 1;
+/// The section of instances of core modules in a component.
+const CORE_INSTANCE_SECTION: u8 = 2;
+
 /// A component of so many components, each inside the one before.
 pub fn nested(depth: usize) -> Vec<u8> {
     let mut inner = COMPONENT.to_vec();
@@ -63,13 +79,39 @@ pub fn nested(depth: usize) -> Vec<u8> {
 
 /// A component with a core module of so many types.
 pub fn many_types(count: usize) -> Vec<u8> {
+    let mut component = COMPONENT.to_vec();
+    section(&mut component, MODULE_SECTION, &module_of_types(count));
+    component
+}
+
+/// A core module of so many types.
+pub fn module_of_types(count: usize) -> Vec<u8> {
     let mut types = leb(count);
     types.extend(b"\x60\0\0".repeat(count));
     let mut module = MODULE.to_vec();
     section(&mut module, 1, &types);
-    let mut component = COMPONENT.to_vec();
-    section(&mut component, 1, &module);
-    component
+    module
+}
+
+/// A plugin with two instances more of its module, each of which imports the other.
+pub fn plugin_with_cycle(name: &str) -> Vec<u8> {
+    let plain = with_section(name, (0, b"\x04note"));
+    let count = |part: wasmparser::Result<Payload<'_>>| match part.unwrap() {
+        Payload::InstanceSection(instances) => usize::try_from(instances.count()).unwrap(),
+        _ => 0,
+    };
+    let first: usize = Parser::new(0).parse_all(&plain).map(count).sum();
+    let mut content = leb(2);
+    for other in [first + 1, first] {
+        // Instantiate module 0 with the other as "other".
+        content.extend([0, 0, 1, 5]);
+        content.extend(b"other");
+        content.push(0x12);
+        content.extend(leb(other));
+    }
+    let mut bytes = plain;
+    section(&mut bytes, CORE_INSTANCE_SECTION, &content);
+    bytes
 }
 
 /// `component` with a section of so many bytes that mean nothing.
