@@ -11,9 +11,7 @@ import time
 
 import grpc
 import httpx
-import openai
 import pytest
-from openinference.instrumentation.openai import OpenAIInstrumentor
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
 from opentelemetry.sdk.trace.export import SpanExportResult
@@ -96,20 +94,9 @@ def test_an_sdk_exports_and_the_receiver_gets_it_with_its_cost(start, receiver, 
 def test_a_client_of_the_gateway_is_billed_once_where_its_trace_goes_on(start, receiver):
     gateway = start()
     sender = provider(HttpExporter(endpoint=f"{gateway.otlp}/v1/traces"))
-    instrumentor = OpenAIInstrumentor()
-    instrumentor.instrument(tracer_provider=sender)
-    try:
-        with sender.get_tracer("app").start_as_current_span("joined", attributes=CHAT) as call:
-            context = call.get_span_context()
-            gateway.complete(headers={"traceparent": f"00-{context.trace_id:032x}-{context.span_id:016x}-01"})
-        # This instrumentation tells neither the gateway of its trace nor us of the answer's id: nothing joins the two.
-        client = openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="x", max_retries=0)
-        client.chat.completions.create(
-            model="gpt-4o-mini", messages=[{"role": "user", "content": "hi"}], max_tokens=4
-        )
-        client.close()
-    finally:
-        instrumentor.uninstrument()
+    with sender.get_tracer("app").start_as_current_span("joined", attributes=CHAT) as call:
+        context = call.get_span_context()
+        gateway.complete(headers={"traceparent": f"00-{context.trace_id:032x}-{context.span_id:016x}-01"})
     sender.shutdown()
 
     def named(name):
@@ -117,9 +104,7 @@ def test_a_client_of_the_gateway_is_billed_once_where_its_trace_goes_on(start, r
 
     joined = until(lambda: named("joined"), what="the client's span")
     assert (joined["tollgate.cost.status"], joined["tollgate.cost.reason"]) == ("unpriced", "counted_elsewhere")
-    alone = until(lambda: named("ChatCompletion"), what="the instrumentation's span")
-    assert (alone["openinference.span.kind"], alone["tollgate.cost.status"]) == ("LLM", "priced")
-    assert total(gateway)["requests"] == 3
+    assert total(gateway)["requests"] == 1
 
 
 def test_a_call_is_billed_once_whoever_tells_of_it_and_however_often(start, receiver):

@@ -111,6 +111,12 @@ pub struct ReceivedCall {
     /// Id of the answer, as the span tells it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response_id: Option<String>,
+    /// Id that the server gave the request, as the span tells it. Clients may choose it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+    /// Whether its prompt is billed with another choice of the same call, and not with this one.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub prompt_elsewhere: bool,
     /// Who recorded it.
     #[serde(with = "crate::shared")]
     pub origin: Arc<Origin>,

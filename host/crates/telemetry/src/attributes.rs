@@ -7,7 +7,7 @@ use tollgate_domain::record::{Content, FinishReason, Message, Record};
 use tollgate_domain::span::{Attributes, Value};
 use tollgate_domain::time::Interval;
 use tollgate_domain::upstream::UpstreamCall;
-use tollgate_domain::{CostOutcome, Currency, Outcome};
+use tollgate_domain::{CostOutcome, Currency, Outcome, UnpricedReason};
 
 use crate::names::{cost, gen_ai, gen_ai_cost, http, llm, tollgate, vllm};
 
@@ -72,6 +72,9 @@ pub(crate) fn of_received(record: &Record, to: &mut Attributes) {
     to.set_some(tollgate::TENANT, record.tenant.as_deref());
     if let Some(usage) = &record.usage {
         to.set(tollgate::USAGE_SOURCE, usage.source.name());
+    }
+    if record.received.as_ref().is_some_and(|call| call.prompt_elsewhere) {
+        to.set(tollgate::USAGE_PROMPT, UnpricedReason::CountedElsewhere.name());
     }
 }
 

@@ -41,4 +41,4 @@ pub use settings::{
     Compression, ConsoleFormat, ExporterSettings, FileSettings, OtlpSettings, Protocol, Rotation,
     SinkSettings, StartAt,
 };
-pub use spans::{not_billed, plugin_failed, spans, upstream_context};
+pub use spans::{has_cost_status, not_billed, plugin_failed, spans, upstream_context};
