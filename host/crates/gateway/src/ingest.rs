@@ -102,8 +102,7 @@ impl Taking<'_> {
         let (window, pending) = state.parts();
         let now = SystemTime::now().into();
         for known in pending.remove(&self.number).into_iter().flatten() {
-            // Also if the window was read anew meanwhile.
-            window.note(&Known { pending: false, ..known }, now);
+            window.recorded(known, now);
         }
     }
 }

@@ -243,7 +243,7 @@ impl Ingest {
 }
 
 /// Who pays for each answer, as far as any span of it says.
-fn of_answers(candidates: &[Candidate]) -> HashMap<u128, Payer> {
+fn of_answers(candidates: &[Candidate]) -> HashMap<[u64; 2], Payer> {
     let mut payers = HashMap::<_, Payer>::default();
     for Candidate { known, payer, .. } in candidates {
         if let Some(answer) = known.answer {

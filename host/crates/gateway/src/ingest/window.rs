@@ -44,7 +44,7 @@ pub(super) struct Window {
     unknown: VecDeque<Id>,
     traces: HashMap<TraceId, Trace>,
     /// Answers of billed calls.
-    answers: HashMap<(Scope, u128), Told>,
+    answers: HashMap<(Scope, [u64; 2]), Told>,
     /// All calls that have been forgotten arrived by then.
     forgotten: Option<UnixNanos>,
 }
@@ -113,10 +113,9 @@ impl Window {
     /// Takes note of a span, or of more about it, at that time.
     pub(super) fn note(&mut self, known: &Known, now: UnixNanos) {
         let Known { id, parent, call, billed, pending, answer, prompt, payer } = known;
-        let place =
-            self.traces.get(&id.trace).and_then(|trace| trace.spans.get(&(id.scope, id.span)));
-        if let Some(before) =
-            place.and_then(|place| place.answer).filter(|before| Some(*before) != *answer)
+        if *call
+            && let Some(before) = self.place(*id).and_then(|place| place.answer)
+            && Some(before) != *answer
         {
             self.forget_answer(*id, before);
         }
@@ -130,8 +129,9 @@ impl Window {
             }
         }
         let trace = self.traces.entry(id.trace).or_default();
-        let above = trace.above_billed.remove(&(id.scope, id.span))
-            || trace.above_billed.contains(&(Scope::SERVED, id.span));
+        let above = !trace.above_billed.is_empty()
+            && (trace.above_billed.remove(&(id.scope, id.span))
+                || trace.above_billed.contains(&(Scope::SERVED, id.span)));
         let is_new = !trace.spans.contains_key(&(id.scope, id.span));
         let place = trace.spans.entry((id.scope, id.span)).or_default();
         if *call && !place.call {
@@ -144,13 +144,31 @@ impl Window {
         place.billed = *billed;
         place.pending = *pending;
         place.above_billed |= above;
-        place.answer = *answer;
-        place.payer.clone_from(payer);
+        if *call {
+            place.answer = *answer;
+            place.payer.clone_from(payer);
+        }
         if *billed || place.above_billed {
             let unknown = trace.tell_parents(id.scope, id.span);
             self.unknown.extend(unknown.map(|span| Id { span, ..*id }));
         }
         self.forget();
+    }
+
+    /// A span that was noted is on record.
+    pub(super) fn recorded(&mut self, known: Known, now: UnixNanos) {
+        let trace = self.traces.get_mut(&known.id.trace);
+        let place = trace.and_then(|trace| trace.spans.get_mut(&(known.id.scope, known.id.span)));
+        match place {
+            Some(place) => place.pending = false,
+            // It was forgotten meanwhile, or all was.
+            None => self.note(&Known { pending: false, ..known }, now),
+        }
+    }
+
+    /// What its sender has said of a span.
+    fn place(&self, id: Id) -> Option<&Place> {
+        self.traces.get(&id.trace)?.spans.get(&(id.scope, id.span))
     }
 
     /// How many known spans are above a span.

@@ -30,8 +30,7 @@ impl Scopes {
 
     /// An answer by its id, if that is one.
     pub(in super::super) fn answer(&self, naming: Naming, id: &str) -> Option<Answer> {
-        let half = |state: &RandomState| u128::from(state.hash_one(id));
-        let digest = half(&self.0) << 64 | half(&self.1);
+        let digest = [self.0.hash_one(id), self.1.hash_one(id)];
         ANSWER_ID.contains(&id.len()).then_some(Answer { naming, digest })
     }
 }
@@ -65,7 +64,7 @@ pub(in super::super) enum Naming {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) struct Answer {
     pub(in super::super) naming: Naming,
-    pub(in super::super) digest: u128,
+    pub(in super::super) digest: [u64; 2],
 }
 
 /// Who pays for a call, as far as a span says it.
