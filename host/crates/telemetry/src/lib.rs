@@ -12,6 +12,7 @@ mod error;
 mod exporter;
 mod file;
 pub mod genai;
+mod json;
 pub mod metrics;
 pub mod names;
 mod ndjson;
