@@ -140,7 +140,9 @@ fn what_cannot_be_read_is_said_and_where() {
     for json in ["", "{", "[]", "null", "5", "{} x", r#"{"resourceMetrics":[[]]}"#] {
         assert!(read(json.as_bytes(), &METRICS).is_err(), "{json}");
     }
-    let deep = format!("{}1{}", r#"{"x":["#.repeat(1000), "]}".repeat(1000));
+    let (open, close) = (r#"{"arrayValue":{"values":["#, "]}}");
+    let deep = format!("{}{{}}{}", open.repeat(1000), close.repeat(1000));
+    let deep = with(&format!(r#""metadata":[{{"key":"k","value":{deep}}}]"#));
     assert!(read(deep.as_bytes(), &METRICS).is_err());
 }
 
@@ -159,7 +161,7 @@ fn what_no_version_knows_is_passed_over() {
         message.extend_from_slice(inner);
         message
     };
-    let mut request = within(&within(&metric));
+    let mut request = within(&within(&within(&metric)));
     request[0] = 0x0a;
     let json = String::from_utf8(write(&request, &METRICS).unwrap()).unwrap();
     assert_eq!(

@@ -70,14 +70,17 @@ fn written(incoming: &Incoming) -> Vec<u8> {
 
 #[test]
 fn what_is_not_understood_leaves_as_it_came() {
+    // In the JSON of a record no value is an empty one.
+    let whole = WHOLE.replace(r#"{"key":"null","value":null},"#, "");
+    assert_ne!(whole, WHOLE);
     let with = |from: &str, to: &str| {
-        assert!(WHOLE.contains(from), "{from}");
-        WHOLE.replace(from, to)
+        assert!(whole.contains(from), "{from}");
+        whole.replace(from, to)
     };
     let status = r#""status":{"code":2,"message":"no"}"#;
     let times = r#""endTimeUnixNano":1544712661000000000"#;
     for body in [
-        WHOLE.to_owned(),
+        whole.clone(),
         with(status, r#""status":{"code":0,"message":"said though unset"}"#),
         with(status, r#""status":{"code":1,"message":"said though good"}"#),
         with(status, r#""status":{"code":7}"#),
