@@ -11,7 +11,7 @@ mod span;
 mod wire;
 
 pub(crate) use self::attributes::{Sent, Unread, by_name, keys, values};
-pub use self::request::{Incoming, read, write, write_groups};
+pub use self::request::{Incoming, read, write, write_frame, write_groups, write_span};
 pub use self::span::{HAS_IS_REMOTE, IS_REMOTE, SAMPLED, flags};
 pub use self::wire::{Content, Fields};
 

@@ -28,9 +28,25 @@ pub struct Received {
     /// Links that were left out before it was sent.
     #[serde(skip_serializing_if = "is_zero")]
     pub dropped_links: u32,
+    /// What the rest does not tell of it.
+    #[serde(flatten)]
+    pub verbatim: Verbatim,
     /// Who recorded it. Stored once for all spans of a [`Group`].
     #[serde(skip)]
     pub origin: Arc<Origin>,
+}
+
+/// Fields of a span in OTLP's protobuf that its other facts do not tell, as they were sent: so they leave.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Verbatim {
+    /// The fields, one behind another: those of a newer OTLP, links that lead nowhere, and those which
+    /// say more, or other things, than we understand.
+    #[serde(with = "crate::value::as_base64", skip_serializing_if = "Vec::is_empty")]
+    pub unread: Vec<u8>,
+    /// Numbers of fields, as bits, that leave as they stand there or not at all.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub instead: u32,
 }
 
 /// A span that another one has to do with.
@@ -56,6 +72,10 @@ pub struct Origin {
     /// Attributes of the resource that were left out before it was sent.
     #[serde(skip_serializing_if = "is_zero")]
     pub resource_dropped_attributes: u32,
+    /// Fields of the resource, in OTLP's protobuf, that are not read: references to entities, and those
+    /// of a newer OTLP.
+    #[serde(with = "crate::value::as_base64", skip_serializing_if = "Vec::is_empty")]
+    pub resource_unread: Vec<u8>,
     /// Conventions that the resource follows.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub resource_schema_url: String,
@@ -79,6 +99,9 @@ pub struct Scope {
     /// How many of them were left out before it was sent.
     #[serde(skip_serializing_if = "is_zero")]
     pub dropped_attributes: u32,
+    /// Fields of a newer OTLP, in protobuf.
+    #[serde(with = "crate::value::as_base64", skip_serializing_if = "Vec::is_empty")]
+    pub unread: Vec<u8>,
 }
 
 /// Spans of one origin.
@@ -111,6 +134,12 @@ pub struct ReceivedCall {
     /// Id of the answer, as the span tells it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response_id: Option<String>,
+    /// Id that the server gave the request, as the span tells it. Clients may choose it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+    /// Whether its prompt is billed with another choice of the same call, and not with this one.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub prompt_elsewhere: bool,
     /// Who recorded it.
     #[serde(with = "crate::shared")]
     pub origin: Arc<Origin>,

@@ -78,6 +78,13 @@ impl TokenUsage {
     pub fn total(&self) -> u64 {
         self.input.saturating_add(self.output)
     }
+
+    /// What came out, without what went in.
+    #[must_use]
+    pub fn without_input(self) -> Self {
+        let Self { output, output_reasoning, output_audio, output_image, .. } = self;
+        Self { output, output_reasoning, output_audio, output_image, ..Self::default() }
+    }
 }
 
 /// Device time of our own hardware.

@@ -219,6 +219,28 @@ pub fn from_base64(text: &str) -> Option<Vec<u8>> {
     GeneralPurpose::new(digits, LENIENT).decode(text).ok()
 }
 
+/// How serde reads and writes bytes that JSON holds as base64.
+pub(crate) mod as_base64 {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
+
+    pub(crate) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&super::base64(bytes))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<u8>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        super::from_base64(&text).ok_or_else(|| D::Error::custom("it is not base64"))
+    }
+}
+
+/// Bytes in hexadecimal, in small letters.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    const_hex::encode(bytes)
+}
+
 /// Bytes from hexadecimal: two digits for each, of either case, and nothing else.
 #[must_use]
 pub fn from_hex(digits: &str) -> Option<Vec<u8>> {

@@ -3,22 +3,26 @@
 //!
 //! What is billed, and what not:
 //!
-//! 1. A span that was received before, by its trace and its id, is dropped: neither billed nor
-//!    delivered again.
+//! 1. A span that its sender has sent before, by its trace and its id, is dropped: neither billed nor
+//!    delivered again. Of calls that holds as long as the ledger keeps them.
 //! 2. A span that a Tollgate recorded is passed on as it is: it is on that one's record.
 //! 3. Of the spans that tell of one call only one is billed: the innermost of those that arrive
 //!    together, else the first. Spans tell of one call if one is below the other in a trace, or if
-//!    both name the same answer. Requests of this gateway count as the first.
+//!    both name the same answer. Requests of this gateway count as the first. Who pays is what any span
+//!    of the call says that is known by then.
 //! 4. What is not billed by 3 is passed on and says so.
 //!
-//! All of that within the newest spans ([`window`]), which are known again after a restart.
+//! All of that within the newest spans ([`window`]), which are known again after a restart, and for
+//! each sender apart: nobody's spans are dropped for what others have sent.
 
 mod passed;
 mod rate;
 mod record;
+mod sort;
 mod window;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -28,7 +32,7 @@ use tollgate_domain::received::{Group, Origin, SpanBatch};
 use tollgate_domain::{CostOutcome, ErrorKind, Record, Span, UnpricedReason};
 use tollgate_ledger::{Ledger, LedgerError, Payload};
 use tollgate_plugin_host::PluginSet;
-use tollgate_telemetry::genai::{self, Call};
+use tollgate_telemetry::genai;
 use tollgate_telemetry::receive::{self, Encoding, Malformed};
 use tollgate_tenancy::Draw;
 use tracing::Instrument;
@@ -37,7 +41,8 @@ use crate::call::{Caller, Refusal};
 use crate::serve::unrecorded;
 use crate::{Gateway, Inner};
 use rate::Rate;
-use window::{Known, Seen, Window};
+use sort::{Billed, Sorted};
+use window::{Known, Scopes, Window};
 
 /// Requests that are worked on at a time. Policy when there are more: *refuse*, with 429.
 const AT_A_TIME: usize = 8;
@@ -48,22 +53,68 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Most spans of one entry of the ledger.
 const BATCH: usize = 512;
 
-/// How far back a restart looks for what was received, in entries of the ledger.
-const LOOK_BACK: u64 = 262_144;
-
 /// What is known of received spans, where any are taken.
 #[derive(Debug)]
 pub(crate) struct Ingest {
     places: Arc<Semaphore>,
     rate: Rate,
+    scopes: Scopes,
+    takings: AtomicU64,
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     window: Window,
+    /// What is about to be put on record, by request.
+    pending: Pending,
     /// It is not known what the ledger holds: a commit has failed.
     stale: bool,
+}
+
+type Pending = BTreeMap<u64, Vec<Known>>;
+
+impl State {
+    fn parts(&mut self) -> (&mut Window, &mut Pending) {
+        (&mut self.window, &mut self.pending)
+    }
+}
+
+/// The spans of a request on their way to the ledger. If they do not get there, whatever the reason, the
+/// window is read anew before it is asked again: the commit may have reached the disk.
+struct Taking<'a> {
+    ingest: &'a Ingest,
+    number: u64,
+    begun: bool,
+}
+
+impl Taking<'_> {
+    /// From now on spans of it are noted.
+    fn begins<'p>(&mut self, pending: &'p mut Pending) -> &'p mut Vec<Known> {
+        self.begun = true;
+        pending.entry(self.number).or_default()
+    }
+
+    /// They are on record.
+    fn committed(mut self) {
+        self.begun = false;
+        let mut state = self.ingest.locked();
+        let (window, pending) = state.parts();
+        let now = SystemTime::now().into();
+        for known in pending.remove(&self.number).into_iter().flatten() {
+            window.recorded(known, now);
+        }
+    }
+}
+
+impl Drop for Taking<'_> {
+    fn drop(&mut self) {
+        if self.begun {
+            let mut state = self.ingest.locked();
+            state.pending.remove(&self.number);
+            state.stale = true;
+        }
+    }
 }
 
 /// What became of a request of spans.
@@ -80,11 +131,17 @@ type Outcomes = BTreeMap<&'static str, u64>;
 
 impl Ingest {
     /// Knows what the ledger holds. Each sender may send so many bytes a minute.
-    pub(crate) fn new(ledger: &Ledger, per_minute: Option<u64>) -> Result<Self, LedgerError> {
-        let window = remembered(ledger)?;
-        let state = Mutex::new(State { window, stale: false });
-        let rate = Rate::new(per_minute);
-        Ok(Self { places: Arc::new(Semaphore::new(AT_A_TIME)), rate, state })
+    /// `keyed`: each sender shows a key.
+    pub(crate) fn new(
+        ledger: &Ledger,
+        keyed: bool,
+        per_minute: Option<u64>,
+    ) -> Result<Self, LedgerError> {
+        let scopes = Scopes::default();
+        let window = record::remembered(ledger, &scopes, keyed)?;
+        let state = Mutex::new(State { window, pending: Pending::new(), stale: false });
+        let (rate, takings) = (Rate::new(per_minute), AtomicU64::new(0));
+        Ok(Self { places: Arc::new(Semaphore::new(AT_A_TIME)), rate, scopes, takings, state })
     }
 
     /// A place to work on a request of so many bytes.
@@ -103,33 +160,21 @@ impl Ingest {
     /// Takes note of a request of our own: spans that tell of it are not billed.
     pub(crate) fn served(&self, record: &Record) {
         if record.usage.is_some() {
-            let mut state = self.locked();
-            record::known(record).into_iter().for_each(|known| state.window.note(known));
+            let known = record::known(record, &self.scopes);
+            let (mut state, now) = (self.locked(), SystemTime::now().into());
+            known.iter().for_each(|known| state.window.note(known, now));
         }
+    }
+
+    /// A request, of which nothing is noted yet.
+    fn taking(&self) -> Taking<'_> {
+        let number = self.takings.fetch_add(1, Ordering::Relaxed);
+        Taking { ingest: self, number, begun: false }
     }
 
     fn locked(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// What was received and served lately, as the ledger tells it.
-fn remembered(ledger: &Ledger) -> Result<Window, LedgerError> {
-    let mut newest_first = Vec::new();
-    ledger.look_back(LOOK_BACK, |payload| {
-        match payload {
-            Payload::Record(record) => newest_first.extend(record::known(record)),
-            Payload::Spans(batch) => {
-                let spans = batch.groups.iter().flat_map(|group| &group.spans);
-                newest_first.extend(spans.map(Known::passed));
-            }
-            Payload::Passed(_) => {}
-        }
-        newest_first.len() < window::MOST
-    })?;
-    let mut window = Window::default();
-    newest_first.into_iter().rev().for_each(|known| window.note(known));
-    Ok(window)
 }
 
 impl Gateway {
@@ -176,23 +221,16 @@ impl Inner {
         let incoming = incoming.map_err(|error| malformed(&error))?;
         let receipt = Receipt { rejected: incoming.rejected, problem: incoming.problem };
         let mut outcomes = Outcomes::from([("rejected", receipt.rejected)]);
-        let sorted = block_in_place(|| ingest.sort(&self.ledger, incoming.groups, &mut outcomes));
-        let mut sorted = sorted?;
-        let ids = std::mem::take(&mut sorted.ids);
+        let groups = incoming.groups;
+        let sorted = block_in_place(|| ingest.sort(&self.ledger, caller, groups, &mut outcomes));
+        let Sorted { calls, passed, taking } = sorted?;
         let plugins = self.plugins.pin();
         let (payloads, calls) =
-            block_in_place(|| self.priced(caller, &plugins, sorted, &mut outcomes));
+            block_in_place(|| self.priced(caller, &plugins, (calls, passed), &mut outcomes));
         if !payloads.is_empty() {
-            let committed = self.ledger.received(payloads).await;
-            let mut state = ingest.locked();
-            match committed {
-                Ok(()) => state.window.committed(&ids),
-                Err(error) => {
-                    state.stale = true;
-                    return Err(unrecorded(&error));
-                }
-            }
+            self.ledger.received(payloads).await.map_err(|error| unrecorded(&error))?;
         }
+        taking.committed();
         self.settle(caller, &plugins, &calls);
         self.requests.received.spans(&outcomes);
         Ok(receipt)
@@ -217,7 +255,7 @@ impl Inner {
         &self,
         caller: &Caller,
         plugins: &PluginSet,
-        sorted: Sorted,
+        (calls, passed): (Vec<Billed>, Vec<Group>),
         outcomes: &mut Outcomes,
     ) -> (Vec<Payload>, Vec<Arc<Record>>) {
         let now = SystemTime::now().into();
@@ -225,10 +263,9 @@ impl Inner {
             Some(_) => caller.0.tenant.clone(),
             None => genai::tenant(span, origin),
         };
-        let mut records: Vec<Arc<Record>> = Vec::with_capacity(sorted.calls.len());
-        for (call, origin, span) in sorted.calls {
-            let tenant = tenant(&span, &origin);
-            let mut record = record::of(call, &origin, span, tenant, caller, now);
+        let mut records: Vec<Arc<Record>> = Vec::with_capacity(calls.len());
+        for billed in calls {
+            let mut record = record::of(billed, caller, now);
             record.cost = match &record.usage {
                 None => CostOutcome::Unpriced { reason: UnpricedReason::MissingUsage },
                 Some(usage) if usage.request_model.is_empty() => {
@@ -240,7 +277,7 @@ impl Inner {
             records.push(Arc::new(record));
         }
         let mut batches = BTreeMap::<Option<String>, Vec<SpanBatch>>::new();
-        for Group { origin, spans } in sorted.passed {
+        for Group { origin, spans } in passed {
             for span in spans {
                 let tenant = tenant(&span, &origin);
                 let batches = match batches.get_mut(&tenant) {
@@ -282,112 +319,6 @@ impl Inner {
     }
 }
 
-/// What is to be done with the spans of a request.
-struct Sorted {
-    /// To be billed.
-    calls: Vec<(Call, Arc<Origin>, Span)>,
-    /// To be passed on.
-    passed: Vec<Group>,
-    /// All that are new.
-    ids: Vec<window::Id>,
-}
-
-/// A span that tells of a call, by its place among all.
-struct Candidate {
-    group: usize,
-    span: usize,
-    depth: usize,
-    call: Call,
-}
-
-impl Ingest {
-    /// Says of each span what it is, and takes note of it.
-    fn sort(
-        &self,
-        ledger: &Ledger,
-        mut groups: Vec<Group>,
-        outcomes: &mut Outcomes,
-    ) -> Result<Sorted, Refusal> {
-        let mut state = self.locked();
-        if state.stale {
-            state.window = remembered(ledger).map_err(|error| unrecorded(&error))?;
-            state.stale = false;
-        }
-        let window = &mut state.window;
-        let all = || groups.iter().flat_map(|group| &group.spans);
-        if all().any(|span| window.seen(window::id(span)) == Some(Seen::Pending)) {
-            return Err(busy("A span of the request is being taken already."));
-        }
-        let mut ids = Vec::new();
-        for group in &mut groups {
-            group.spans.retain(|span| {
-                let new = window.seen(window::id(span)).is_none();
-                if new {
-                    ids.push(window::id(span));
-                    window.note(Known { pending: true, ..Known::passed(span) });
-                }
-                *outcomes.entry("duplicate").or_default() += u64::from(!new);
-                new
-            });
-        }
-        let mut billed = billed(&groups, window, outcomes);
-        let mut calls = Vec::new();
-        for (place, group) in groups.iter_mut().enumerate() {
-            let mut passed = Vec::with_capacity(group.spans.len());
-            for (at, mut span) in std::mem::take(&mut group.spans).into_iter().enumerate() {
-                match billed.remove(&(place, at)) {
-                    Some(Ok(call)) => calls.push((call, Arc::clone(&group.origin), span)),
-                    Some(Err(reason)) => {
-                        tollgate_telemetry::not_billed(&mut span, reason);
-                        passed.push(span);
-                    }
-                    None => passed.push(span),
-                }
-            }
-            *outcomes.entry("passed").or_default() += passed.len() as u64;
-            group.spans = passed;
-        }
-        Ok(Sorted { calls, passed: groups, ids })
-    }
-}
-
-/// Which spans are billed, by their places, and why those that tell of a call are not.
-fn billed(
-    groups: &[Group],
-    window: &mut Window,
-    outcomes: &mut Outcomes,
-) -> BTreeMap<(usize, usize), Result<Call, UnpricedReason>> {
-    let mut candidates = Vec::new();
-    for (group, Group { origin, spans }) in groups.iter().enumerate() {
-        for (at, span) in spans.iter().enumerate() {
-            if genai::is_ours(span, origin) {
-                *outcomes.entry("ours").or_default() += 1;
-            } else if let Some(call) = genai::call(span, origin) {
-                let depth = window.depth(window::id(span));
-                candidates.push(Candidate { group, span: at, depth, call });
-            }
-        }
-    }
-    // The innermost first.
-    candidates.sort_by_key(|candidate| std::cmp::Reverse(candidate.depth));
-    let mut billed = BTreeMap::new();
-    for Candidate { group, span: at, call, .. } in candidates {
-        let Some(span) = groups.get(group).and_then(|group| group.spans.get(at)) else { continue };
-        let verdict = if window.is_counted(window::id(span), call.response_id.as_deref()) {
-            *outcomes.entry("counted_elsewhere").or_default() += 1;
-            Err(UnpricedReason::CountedElsewhere)
-        } else {
-            // Only what has a price can stand for others.
-            let counts = call.tokens.is_some() && !call.request_model.is_empty();
-            let known = Known { billed: counts, pending: true, ..Known::passed(span) };
-            window.note(Known { answer: call.response_id.clone().filter(|_| counts), ..known });
-            Ok(call)
-        };
-        billed.insert((group, at), verdict);
-    }
-    billed
-}
-
 fn busy(message: &str) -> Refusal {
     Refusal::new(ErrorKind::Overloaded, message).retry_after(RETRY)
 }
@@ -399,3 +330,6 @@ fn malformed(error: &Malformed) -> Refusal {
     };
     Refusal::new(kind, format!("{error}."))
 }
+
+#[cfg(test)]
+mod tests;

@@ -174,7 +174,8 @@ impl Gateway {
     pub async fn start(parts: Parts) -> Result<(Self, Delivery), LedgerError> {
         let Opened { ledger, interrupted } = parts.ledger;
         recover::end_interrupted(&ledger, &parts.plugins, interrupted).await?;
-        let ingest = || Ingest::new(&ledger, parts.received_bytes_per_minute);
+        let keyed = !parts.tenancy.keys.is_open();
+        let ingest = || Ingest::new(&ledger, keyed, parts.received_bytes_per_minute);
         let ingest = parts.receives.then(|| tokio::task::block_in_place(ingest)).transpose()?;
         let (plugins, exporters) = (parts.plugins.clone(), parts.exporters.len());
         let tracer = Tracer::new(plugins, parts.resource, parts.address, exporters);

@@ -111,14 +111,16 @@ impl Otlp {
 fn router(gateway: Gateway) -> Router {
     let otlp = Otlp { gateway, bodies: Arc::new(Semaphore::new(BODIES)) };
     let signals = [
-        ("/v1/traces", grpc::TRACES, What::Spans),
-        ("/v1/metrics", grpc::METRICS, What::Passed(Signal::Metrics)),
-        ("/v1/logs", grpc::LOGS, What::Passed(Signal::Logs)),
+        (["/v1/traces", "/v1/traces/"], grpc::TRACES, What::Spans),
+        (["/v1/metrics", "/v1/metrics/"], grpc::METRICS, What::Passed(Signal::Metrics)),
+        (["/v1/logs", "/v1/logs/"], grpc::LOGS, What::Passed(Signal::Logs)),
     ];
-    let router = signals.into_iter().fold(Router::new(), |router, (path, method, what)| {
-        router
-            .route(path, post(move |State(otlp), request| http::exported(otlp, what, request)))
-            .route(method, post(move |State(otlp), request| grpc::exported(otlp, what, request)))
+    let router = signals.into_iter().fold(Router::new(), |router, (paths, method, what)| {
+        let router = paths.into_iter().fold(router, |router, path| {
+            router
+                .route(path, post(move |State(otlp), request| http::exported(otlp, what, request)))
+        });
+        router.route(method, post(move |State(otlp), request| grpc::exported(otlp, what, request)))
     });
     router.fallback(http::other).with_state(otlp)
 }
@@ -152,6 +154,11 @@ impl Otlp {
             }
         }
     }
+}
+
+/// Who did not send a whole body in time may come again: the same request is no worse then.
+fn slow(refusal: Refusal) -> Refusal {
+    if refusal.kind == ErrorKind::Timeout { refusal.retry_after(RETRY) } else { refusal }
 }
 
 /// There is nothing there.

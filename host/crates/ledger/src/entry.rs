@@ -6,7 +6,7 @@ use serde::Serialize;
 use tollgate_domain::passed::Passed;
 use tollgate_domain::received::SpanBatch;
 use tollgate_domain::time::UnixNanos;
-use tollgate_domain::{Outcome, Record};
+use tollgate_domain::{Outcome, Record, RequestId};
 
 use crate::batch;
 use crate::slots::Ticket;
@@ -175,6 +175,28 @@ impl Payload {
             }
         }
     }
+}
+
+/// By what a call that another program told of is found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReceivedKey {
+    /// Of its record.
+    pub id: RequestId,
+    /// When it ended, as its record has it.
+    pub ended: UnixNanos,
+    /// Who pays; none: whoever it is.
+    pub tenant: Option<String>,
+}
+
+/// How to go on looking back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// As far as the ledger goes.
+    On,
+    /// The same, and at records only.
+    OnAtRecords,
+    /// Not any more.
+    NoFurther,
 }
 
 /// A request that was in flight when the last process ended.

@@ -9,7 +9,9 @@ use tollgate_domain::Record;
 
 use crate::book::Book;
 use crate::decisions::Decisions;
-use crate::entry::{Cursor, Head, Interrupted, Kind, NewEntry, Outbound, Payload, Seq, UnderWay};
+use crate::entry::{
+    Cursor, Head, Interrupted, Kind, Look, NewEntry, Outbound, Payload, ReceivedKey, Seq, UnderWay,
+};
 use crate::error::LedgerError;
 use crate::files;
 use crate::reader::{self, LedgerReader};
@@ -149,39 +151,65 @@ impl Ledger {
         self.ask(|reply| Ok(Command::Receive { entries, payloads, reply })).await
     }
 
-    /// Looks back at what leaves, newest first, as long as `see` says so, over at most `entries`
-    /// entries; blocks.
+    /// Looks back at what leaves, newest first, as far as `see` says, over at most `entries` entries;
+    /// blocks. Whether that was all there is.
     ///
     /// # Errors
     /// A file that cannot be read.
     pub fn look_back(
         &self,
         entries: u64,
-        mut see: impl FnMut(&Payload) -> bool,
-    ) -> Result<(), LedgerError> {
+        mut see: impl FnMut(&Payload) -> Look,
+    ) -> Result<bool, LedgerError> {
         let shared = &self.0.shared;
         let head = shared.head.borrow().seq;
         let from = Seq(head.0.saturating_sub(entries) + 1);
         let mut before = Seq(head.0 + 1);
+        let mut look = Look::On;
         for ordinal in shared.ordinals_after(Seq(from.0 - 1))?.into_iter().rev() {
             let path = files::partition(&shared.folder, ordinal);
             loop {
+                let records = look == Look::OnAtRecords;
                 let page = shared.reading(ordinal, |file| {
-                    let page = file.newest_first(before, from, PAGE_BACK);
+                    let page = file.newest_first(before, from, records, PAGE_BACK);
                     page.map_err(|error| file.failed(&error))
                 })?;
                 let Some((last, _, _)) = page.last() else { break };
                 before = *last;
                 // One after another: a batch may be far larger than its body.
                 for (seq, kind, body) in page {
+                    let is_record = Kind::named(&kind).is_some_and(Kind::is_record);
+                    if look == Look::OnAtRecords && !is_record {
+                        continue;
+                    }
                     let (payload, _) = reader::payload(&path, seq, &kind, &body)?;
-                    if !see(&payload) {
-                        return Ok(());
+                    look = see(&payload);
+                    if look == Look::NoFurther {
+                        return Ok(false);
                     }
                 }
             }
         }
-        Ok(())
+        Ok(from.0 == 1)
+    }
+
+    /// Of each of these calls, which another program told of, whether it is on record; blocks. An index
+    /// of each file is asked, and nothing else is read.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn have_received(&self, calls: &[ReceivedKey]) -> Result<Vec<bool>, LedgerError> {
+        let shared = &self.0.shared;
+        let mut found = vec![false; calls.len()];
+        for ordinal in shared.ordinals()?.into_iter().rev() {
+            shared.reading(ordinal, |file| {
+                for (call, found) in calls.iter().zip(&mut found).filter(|(_, found)| !**found) {
+                    *found = file.has_received(call).map_err(|error| file.failed(&error))?;
+                }
+                Ok(())
+            })?;
+        }
+        Ok(found)
     }
 
     /// How far the ledger goes, as it grows.

@@ -39,7 +39,9 @@ mod writer;
 pub use append::LedgerWriter;
 pub use chain::Hash;
 pub use decisions::{Decisions, Remembered};
-pub use entry::{Cursor, Head, Interrupted, Kind, Outbound, Payload, Seq, Stored, UnderWay};
+pub use entry::{
+    Cursor, Head, Interrupted, Kind, Look, Outbound, Payload, ReceivedKey, Seq, Stored, UnderWay,
+};
 pub use error::{LedgerError, LedgerErrorKind};
 pub use files::free_bytes;
 pub use ledger::{Ledger, Opened};

@@ -8,8 +8,10 @@ use support::record;
 use tollgate_domain::received::{Group, Received, SpanBatch};
 use tollgate_domain::span::SpanKind;
 use tollgate_domain::time::Interval;
-use tollgate_domain::{Span, SpanContext, SpanId, TraceId, UnixNanos, Value};
-use tollgate_ledger::{Ledger, LedgerReader, LedgerSettings, Payload, Query, Seq, verify};
+use tollgate_domain::{Record, Span, SpanContext, SpanId, TraceId, UnixNanos, Value};
+use tollgate_ledger::{
+    Ledger, LedgerReader, LedgerSettings, Look, Payload, Query, ReceivedKey, Seq, verify,
+};
 
 fn batch(tenant: &str) -> Payload {
     let attributes = [("a", Value::Int(1))].into_iter().collect();
@@ -48,26 +50,37 @@ async fn what_was_received_is_there_after_a_restart_and_in_order() {
     ledger
         .look_back(100, |payload| {
             back.push(payload.clone());
-            true
+            Look::On
         })
+        .map(|whole| assert!(whole))
         .unwrap();
     back.reverse();
     assert_eq!(back, sent);
-    let mut seen = 0;
-    ledger
-        .look_back(3, |_| {
+    for (entries, until, records, wanted) in
+        [(3, 100, false, (3, false)), (100, 5, false, (5, false)), (100, 5, true, (9, true))]
+    {
+        let mut seen = 0;
+        let whole = ledger.look_back(entries, |payload| {
             seen += 1;
-            true
-        })
-        .unwrap();
-    assert_eq!(seen, 3);
-    ledger
-        .look_back(100, |_| {
-            seen += 1;
-            seen < 5
-        })
-        .unwrap();
-    assert!(seen >= 5);
+            assert!(seen <= until || matches!(payload, Payload::Record(_)));
+            match (seen < until, records) {
+                (true, _) => Look::On,
+                (false, true) => Look::OnAtRecords,
+                (false, false) => Look::NoFurther,
+            }
+        });
+        assert_eq!((seen, whole.unwrap()), wanted, "{entries} {until} {records}");
+    }
+    // A call is found by what its record says, and by nothing else.
+    let key = |number: u64, tenant: Option<&str>| {
+        let Record { id, phases, .. } = record(number);
+        ReceivedKey { id, ended: phases.request.end, tenant: tenant.map(str::to_owned) }
+    };
+    let tenant = record(5).tenant;
+    let earlier = ReceivedKey { ended: UnixNanos(1), ..key(0, None) };
+    let asked =
+        [key(0, None), key(5, tenant.as_deref()), key(3, Some("another")), key(6, None), earlier];
+    assert_eq!(ledger.have_received(&asked).unwrap(), [true, true, false, false, false]);
     // Reports see the records only.
     let reader = LedgerReader::open(folder.path()).unwrap();
     let records: Vec<_> =

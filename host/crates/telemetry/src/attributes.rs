@@ -7,7 +7,7 @@ use tollgate_domain::record::{Content, FinishReason, Message, Record};
 use tollgate_domain::span::{Attributes, Value};
 use tollgate_domain::time::Interval;
 use tollgate_domain::upstream::UpstreamCall;
-use tollgate_domain::{CostOutcome, Currency, Outcome};
+use tollgate_domain::{CostOutcome, Currency, Outcome, UnpricedReason};
 
 use crate::names::{cost, gen_ai, gen_ai_cost, http, llm, tollgate, vllm};
 
@@ -69,9 +69,13 @@ pub fn error_type(outcome: &Outcome) -> Option<&'static str> {
 /// What a span that was sent to us gets besides what it has.
 pub(crate) fn of_received(record: &Record, to: &mut Attributes) {
     money(&record.cost, to);
+    in_dollars(&record.cost, to);
     to.set_some(tollgate::TENANT, record.tenant.as_deref());
     if let Some(usage) = &record.usage {
         to.set(tollgate::USAGE_SOURCE, usage.source.name());
+    }
+    if record.received.as_ref().is_some_and(|call| call.prompt_elsewhere) {
+        to.set(tollgate::USAGE_PROMPT, UnpricedReason::CountedElsewhere.name());
     }
 }
 
@@ -92,12 +96,17 @@ fn tutorial(record: &Record, to: &mut Attributes) {
         to.set(llm::COMPLETION_TOKENS, usage.tokens.output);
         to.set(llm::TOTAL_TOKENS, usage.tokens.total());
     }
-    if let Some(cost) = record.cost.cost()
+    in_dollars(&record.cost, to);
+    to.set(llm::TRACE_ID, record.trace.trace_id.to_string());
+}
+
+/// The cost by the tutorial's name, which says the currency.
+fn in_dollars(cost: &CostOutcome, to: &mut Attributes) {
+    if let Some(cost) = cost.cost()
         && cost.total.currency == Currency::USD
     {
         to.set(llm::ESTIMATED_COST_USD, cost.total.to_f64());
     }
-    to.set(llm::TRACE_ID, record.trace.trace_id.to_string());
 }
 
 fn gen_ai_request(record: &Record, to: &mut Attributes) {

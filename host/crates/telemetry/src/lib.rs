@@ -12,6 +12,7 @@ mod error;
 mod exporter;
 mod file;
 pub mod genai;
+mod json;
 pub mod metrics;
 pub mod names;
 mod ndjson;
@@ -41,4 +42,4 @@ pub use settings::{
     Compression, ConsoleFormat, ExporterSettings, FileSettings, OtlpSettings, Protocol, Rotation,
     SinkSettings, StartAt,
 };
-pub use spans::{not_billed, plugin_failed, spans, upstream_context};
+pub use spans::{has_cost_status, not_billed, plugin_failed, spans, upstream_context};

@@ -147,6 +147,9 @@ pub mod tollgate {
     pub const OUTCOME: &str = "tollgate.outcome";
     /// `reported`, `counted` or `estimated`.
     pub const USAGE_SOURCE: &str = "tollgate.usage.source";
+    /// `counted_elsewhere` on a choice that is billed without its prompt, which another one of the same
+    /// request is billed with.
+    pub const USAGE_PROMPT: &str = "tollgate.usage.prompt";
     /// Operator's label of the hardware that served.
     pub const USAGE_DEVICE: &str = "tollgate.usage.device";
     /// Set only if something was left out of the content that is kept.

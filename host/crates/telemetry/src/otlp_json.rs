@@ -4,11 +4,12 @@
 //! A line stays below 1 MiB, since that receiver cuts longer ones. The form is OTLP's own: ids in
 //! hexadecimal, kinds and status codes as numbers, 64-bit numbers as text.
 
-use opentelemetry_proto::tonic::trace::v1::TracesData;
+use tollgate_domain::otlp;
 use tollgate_domain::received::Origin;
 use tollgate_domain::span::{Attributes, Resource, Span, SpanStatus, Value};
 
 use crate::exporter::Accepted;
+use crate::json;
 use crate::otlp::message;
 
 /// Longest line, its newline included: the receiver's limit less a little.
@@ -20,7 +21,7 @@ const CUTS: [usize; 2] = [16 << 10, 512];
 /// Writes lines, each of spans of one origin.
 #[derive(Debug)]
 pub(crate) struct OtlpJson {
-    own: Origin,
+    own: Box<Origin>,
     ours: Frame,
 }
 
@@ -33,13 +34,12 @@ struct Frame {
 
 impl Frame {
     fn of(origin: &Origin) -> Self {
-        const SPANS: &str = "\"spans\":[";
-        let empty = message::of_origin(origin, Vec::new());
-        let empty = TracesData { resource_spans: vec![empty] };
-        let empty = serde_json::to_string(&empty).unwrap_or_default();
+        const SPANS: &str = r#""spans":[{}"#;
+        // A span with nothing in it is `{}`, and where it stands there will be others.
+        let empty = in_json(&otlp::write_frame(origin), &json::TRACES).unwrap_or_default();
         // A text of the resource that holds the same has its quotation marks escaped.
         let (before, after) = empty.split_once(SPANS).unwrap_or_default();
-        Self { before: format!("{before}{SPANS}"), after: format!("{after}\n") }
+        Self { before: format!(r#"{before}"spans":["#), after: format!("{after}\n") }
     }
 
     fn room(&self) -> usize {
@@ -61,7 +61,7 @@ impl OtlpJson {
     pub(crate) fn new(resource: &Resource) -> Self {
         let own = message::own(resource);
         let ours = Frame::of(&own);
-        Self { own, ours }
+        Self { own: Box::new(own), ours }
     }
 
     /// The lines of `spans`, and what of them did not fit into any line.
@@ -95,10 +95,14 @@ impl OtlpJson {
     }
 }
 
+fn in_json(message: &[u8], of: &'static json::Message) -> Option<String> {
+    String::from_utf8(json::write(message, of).ok()?).ok()
+}
+
 /// The span in JSON, its texts cut where it would not fit; `None` if it does not even so.
 fn fitting(span: &Span, room: usize) -> Option<String> {
     let json = |span: &Span| {
-        let json = serde_json::to_string(&message::span(span)).ok()?;
+        let json = in_json(&otlp::write_span(span), &json::SPAN)?;
         (json.len() <= room).then_some(json)
     };
     json(span).or_else(|| CUTS.iter().find_map(|longest| json(&cut(span, *longest))))

@@ -5,7 +5,6 @@
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
-mod json;
 #[cfg(any(test, feature = "fuzzing"))]
 mod judge;
 mod limits;
@@ -14,8 +13,9 @@ mod status;
 
 use std::fmt::Display;
 
-use prost::Message;
 use tollgate_domain::otlp;
+
+use crate::json;
 
 pub use self::limits::{MAX_SPANS, MAX_VALUES};
 pub use self::passed::passed;
@@ -70,9 +70,9 @@ pub fn decode(bytes: &[u8], encoding: Encoding) -> Result<Incoming, Malformed> {
         Encoding::Protobuf => otlp::read(bytes, &limits::MOST)?,
         Encoding::Json => {
             limits::check_json(bytes)?;
-            let request = json::request(bytes).map_err(Malformed::unreadable)?;
+            let request = json::read(bytes, &json::TRACES).map_err(Malformed::unreadable)?;
             // By the same limits as in the form in which it leaves.
-            otlp::read(&request.encode_to_vec(), &limits::MOST)?
+            otlp::read(&request, &limits::MOST)?
         }
     })
 }

@@ -15,7 +15,7 @@ use tollgate_domain::{
 };
 
 use crate::attributes;
-use crate::names::{event, llm, span, tollgate};
+use crate::names::{cost, event, llm, span, tollgate};
 
 /// Number of each phase among the root's children. Ids are made from it: never renumber.
 const QUEUE: u64 = 0;
@@ -54,6 +54,12 @@ pub fn spans(record: &Record, server: Option<SocketAddr>) -> Vec<Span> {
 /// Says on a received span that it is not billed, and why.
 pub fn not_billed(span: &mut Span, reason: UnpricedReason) {
     attributes::money(&CostOutcome::Unpriced { reason }, &mut span.attributes);
+}
+
+/// Whether a span says what became of its cost, as one does that is not billed.
+#[must_use]
+pub fn has_cost_status(span: &Span) -> bool {
+    span.attributes.has(|key| key == cost::STATUS.as_bytes())
 }
 
 /// The span that another server is told to be the child of, when it serves the request at `place`.

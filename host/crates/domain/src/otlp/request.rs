@@ -1,12 +1,13 @@
 //! A whole request: spans by who recorded them.
 
 use std::borrow::Cow;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use bytes::BufMut;
 use prost::encoding::{encoded_len_varint, uint32};
 
-use super::span::{self, attributes_of};
+use super::span::{self, attributes_of, placed};
 use super::wire::{Fields, head, nested, number, text, written};
 use super::{Counts, Malformed, Most, attributes};
 use crate::received::{Group, Origin, Scope, by_origin};
@@ -49,6 +50,7 @@ fn read_process(
     let mut process = Origin {
         resource: Resource { attributes: attributes_of(&resource, 1, counts, most)? },
         resource_dropped_attributes: dropped(&resource, 2)?,
+        resource_unread: resource_unread(&resource)?,
         ..Origin::default()
     };
     for field in Fields(message) {
@@ -114,6 +116,7 @@ fn instrumentation(message: &[u8], counts: &mut Counts, most: &Most) -> Result<S
     let mut scope = Scope {
         attributes: attributes_of(message, 3, counts, most)?,
         dropped_attributes: dropped(message, 4)?,
+        unread: unread(message, 1..=4)?,
         ..Scope::default()
     };
     for field in Fields(message) {
@@ -140,6 +143,33 @@ fn singular(message: &[u8], field: u32) -> Result<Cow<'_, [u8]>, Malformed> {
         }
     }
     Ok(all)
+}
+
+/// The fields of a message whose numbers are not among these.
+fn unread(message: &[u8], read: RangeInclusive<u32>) -> Result<Vec<u8>, Malformed> {
+    let mut unread = Vec::new();
+    for field in placed(message) {
+        let ((begins, end), number, _) = field?;
+        if !read.contains(&number) {
+            unread.extend_from_slice(message.get(begins..end).unwrap_or_default());
+        }
+    }
+    Ok(unread)
+}
+
+/// Those of a resource. What is known of them has been looked at: no receiver refuses them.
+fn resource_unread(resource: &[u8]) -> Result<Vec<u8>, Malformed> {
+    const ENTITY_REFS: u32 = 3;
+    for field in Fields(resource) {
+        if let (ENTITY_REFS, entity) = field? {
+            for field in Fields(entity.bytes()?) {
+                if let (1..=4, content) = field? {
+                    content.text()?;
+                }
+            }
+        }
+    }
+    unread(resource, 1..=2)
 }
 
 /// How many attributes were left out, as the field of that number says.
@@ -182,6 +212,20 @@ pub fn write(own: &Origin, spans: &[Span], most: usize) -> (usize, Vec<u8>) {
     (taken, request)
 }
 
+/// One span as a message of its own.
+#[must_use]
+pub fn write_span(span: &Span) -> Vec<u8> {
+    written(|to| span::write(span, to))
+}
+
+/// A request of an origin with one span in it of which nothing is told.
+#[must_use]
+pub fn write_frame(origin: &Origin) -> Vec<u8> {
+    let (mut request, within) = (Vec::new(), written(|to| nested(2, to, |_| ())));
+    Frame::of(origin).around(&within, &mut request);
+    request
+}
+
 /// These as a request; each is what it was when it is read again.
 #[must_use]
 pub fn write_groups(groups: &[Group]) -> Vec<u8> {
@@ -207,16 +251,18 @@ struct Frame {
 
 impl Frame {
     fn of(origin: &Origin) -> Self {
-        let Scope { name, version, attributes, dropped_attributes } = &origin.scope;
+        let Scope { name, version, attributes, dropped_attributes, unread } = &origin.scope;
         let scope = |to: &mut Vec<u8>| {
             text(1, name, to);
             text(2, version, to);
             attributes::write(3, attributes, to);
             number(4, *dropped_attributes, uint32::encode, to);
+            to.put_slice(unread);
         };
         let resource = |to: &mut Vec<u8>| {
             attributes::write(1, &origin.resource.attributes, to);
             number(2, origin.resource_dropped_attributes, uint32::encode, to);
+            to.put_slice(&origin.resource_unread);
         };
         Self {
             resource: written(|to| nested(1, to, resource)),

@@ -20,6 +20,12 @@ pub const HAS_IS_REMOTE: u32 = 0x100;
 /// Of a span's flags: it is.
 pub const IS_REMOTE: u32 = 0x200;
 
+/// Fields that leave as they came, where we understand less of them, or something else.
+const KIND: u32 = 6;
+const START: u32 = 7;
+const END: u32 = 8;
+const STATUS: u32 = 15;
+
 /// Its flags: as they were sent, where others sent them.
 #[must_use]
 pub fn flags(span: &Span) -> u32 {
@@ -96,9 +102,12 @@ pub(super) fn read(
 ) -> Result<Result<Span, &'static str>, Malformed> {
     counts.span(most)?;
     let (mut identity, mut parent, mut name) = (Identity::default(), &[][..], "");
-    let (mut kind, mut start, mut end, mut status) = (0, 0, 0, (0, ""));
+    let (mut kind, mut start, mut end, mut status) = (0, 0, 0, Status::default());
     let (mut gathered, mut events) = (Gathered::default(), Vec::new());
     let mut received = Received { origin: Arc::clone(origin), ..Received::default() };
+    let keep = |(begins, end): (usize, usize), unread: &mut Vec<u8>| {
+        unread.extend_from_slice(message.get(begins..end).unwrap_or_default());
+    };
     for field in placed(message) {
         let (place, number, content) = field?;
         match number {
@@ -112,13 +121,33 @@ pub(super) fn read(
             10 => received.dropped_attributes = content.uint32()?,
             11 => events.push(event(content.bytes()?, counts, most)?),
             12 => received.dropped_events = content.uint32()?,
-            // A link that leads nowhere tells nothing.
-            13 => received.links.extend(link(content.bytes()?, counts, most)?),
+            13 => match link(content.bytes()?, counts, most)? {
+                Some(link) => received.links.push(link),
+                // One that leads nowhere.
+                None => keep(place, &mut received.verbatim.unread),
+            },
             14 => received.dropped_links = content.uint32()?,
             15 => read_status(content.bytes()?, &mut status)?,
             16 => received.flags = content.fixed32()?,
-            _ => {}
+            _ => keep(place, &mut received.verbatim.unread),
         }
+    }
+    let mut instead = |fields: &[u32]| {
+        received.verbatim.instead |= fields.iter().fold(0, |bits, field| bits | 1 << field);
+        for (place, number, _) in placed(message).flatten() {
+            if fields.contains(&number) {
+                keep(place, &mut received.verbatim.unread);
+            }
+        }
+    };
+    if number_of(kind_of(kind)).cast_unsigned() != kind {
+        instead(&[KIND]);
+    }
+    if end < start {
+        instead(&[START, END]);
+    }
+    if !status.is_plain() {
+        instead(&[STATUS]);
     }
     let flags = received.flags;
     let parent = match parent {
@@ -133,9 +162,9 @@ pub(super) fn read(
             name: name.to_owned().into(),
             kind: kind_of(kind),
             interval: Interval::new(UnixNanos(start), UnixNanos(end)),
-            status: match status {
-                (1, _) => SpanStatus::Ok,
-                (2, message) => SpanStatus::Error(message.to_owned()),
+            status: match status.code {
+                1 => SpanStatus::Ok,
+                2 => SpanStatus::Error(status.message.to_owned()),
                 _ => SpanStatus::Unset,
             },
             attributes: gathered.take(9, message),
@@ -187,12 +216,30 @@ fn link(message: &[u8], counts: &mut Counts, most: &Most) -> Result<Option<SpanL
     }))
 }
 
-fn read_status<'a>(message: &'a [u8], status: &mut (u32, &'a str)) -> Result<(), Malformed> {
+/// What is told of how a span ended.
+#[derive(Default)]
+struct Status<'a> {
+    is_told: bool,
+    code: u32,
+    message: &'a str,
+    more: bool,
+}
+
+impl Status<'_> {
+    /// Whether [`SpanStatus`] says all of it.
+    fn is_plain(&self) -> bool {
+        let no_message = self.message.is_empty() || self.code == 2;
+        self.is_told && self.code <= 2 && no_message && !self.more
+    }
+}
+
+fn read_status<'a>(message: &'a [u8], status: &mut Status<'a>) -> Result<(), Malformed> {
+    status.is_told = true;
     for field in Fields(message) {
         match field? {
-            (2, content) => status.1 = content.text()?,
-            (3, content) => status.0 = content.uint32()?,
-            _ => {}
+            (2, content) => status.message = content.text()?,
+            (3, content) => status.code = content.uint32()?,
+            _ => status.more = true,
         }
     }
     Ok(())
@@ -230,9 +277,17 @@ pub(super) fn write(span: &Span, to: &mut Vec<u8>) {
         id(4, &parent.0.to_be_bytes(), to);
     }
     text(5, &span.name, to);
-    number(6, number_of(span.kind), int32::encode, to);
-    number(7, span.interval.start.0, fixed64::encode, to);
-    number(8, span.interval.end.0, fixed64::encode, to);
+    let verbatim = received.map(|received| &received.verbatim);
+    let ours = |field: u32| verbatim.is_none_or(|verbatim| verbatim.instead & 1 << field == 0);
+    if ours(KIND) {
+        number(KIND, number_of(span.kind), int32::encode, to);
+    }
+    if ours(START) {
+        number(START, span.interval.start.0, fixed64::encode, to);
+    }
+    if ours(END) {
+        number(END, span.interval.end.0, fixed64::encode, to);
+    }
     attributes::write(9, &span.attributes, to);
     number(10, count(|received| received.dropped_attributes), uint32::encode, to);
     for event in &span.events {
@@ -243,8 +298,11 @@ pub(super) fn write(span: &Span, to: &mut Vec<u8>) {
         nested(13, to, |to| write_link(link, to));
     }
     number(14, count(|received| received.dropped_links), uint32::encode, to);
-    nested(15, to, |to| write_status(&span.status, to));
+    if ours(STATUS) {
+        nested(STATUS, to, |to| write_status(&span.status, to));
+    }
     number(16, flags(span), fixed32::encode, to);
+    to.put_slice(verbatim.map_or(&[], |verbatim| &verbatim.unread));
 }
 
 fn identity(context: &SpanContext, to: &mut Vec<u8>) {

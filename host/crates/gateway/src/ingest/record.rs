@@ -1,34 +1,99 @@
-//! A received span as the record of the request that it tells of, and what a record says to the
-//! window.
+//! A received span as the record of the request that it tells of, and what is on record as the window
+//! knows it.
 
-use std::sync::Arc;
+use std::time::SystemTime;
 
 use tollgate_domain::admission::Admission;
-use tollgate_domain::received::{Origin, ReceivedCall};
+use tollgate_domain::received::ReceivedCall;
 use tollgate_domain::record::{
     Asked, FinishReason, HttpExchange, Operation, Phases, ServedBy, TracePlace,
 };
 use tollgate_domain::span::SpanStatus;
 use tollgate_domain::time::Interval;
-use tollgate_domain::usage::{Phase, UsageSource};
+use tollgate_domain::usage::Phase;
 use tollgate_domain::{
     CostOutcome, ErrorKind, Outcome, Record, RequestId, Span, SpanContext, UnixNanos,
     UnpricedReason, Usage,
 };
-use tollgate_telemetry::genai::Call;
+use tollgate_ledger::{Ledger, LedgerError, Look, Payload};
+use tollgate_telemetry::genai;
 
-use super::window::Known;
+use super::sort::Billed;
+use super::window::{Answer, Id, Known, MOST, Naming, Payer, Scope, Scopes, Window};
 use crate::call::Caller;
 
+/// The dialect of vLLM's spans, as it stands on record.
+const VLLM: &str = "vllm";
+
+/// How far back a restart looks for what was received, in entries of the ledger.
+const LOOK_BACK: u64 = 262_144;
+
+/// What was received and served lately, as the ledger tells it. `keyed`: each sender shows a key, whose
+/// tenant is on record.
+pub(super) fn remembered(
+    ledger: &Ledger,
+    scopes: &Scopes,
+    keyed: bool,
+) -> Result<Window, LedgerError> {
+    let (mut newest_first, mut calls, mut plain) = (Vec::new(), 0, 0);
+    let whole = ledger.look_back(LOOK_BACK, |payload| {
+        match payload {
+            Payload::Record(record) => {
+                newest_first.extend(known(record, scopes));
+                calls += 1;
+            }
+            Payload::Spans(batch) => {
+                let scope = scopes.of(batch.tenant.as_deref().filter(|_| keyed));
+                let spans = batch.groups.iter().flat_map(|group| &group.spans);
+                plain += spans.clone().count();
+                newest_first.extend(spans.map(|span| {
+                    // What tells of a call and is counted elsewhere says so.
+                    let call = tollgate_telemetry::has_cost_status(span);
+                    Known { call, ..Known::plain(Id::of(scope, span), span.parent) }
+                }));
+            }
+            Payload::Passed(_) => {}
+        }
+        match (calls < MOST.calls, plain < MOST.plain) {
+            (true, true) => Look::On,
+            (true, false) => Look::OnAtRecords,
+            (false, _) => Look::NoFurther,
+        }
+    })?;
+    let now = SystemTime::now().into();
+    let mut window = Window::new(MOST);
+    if !whole {
+        window.has_forgotten(now);
+    }
+    newest_first.iter().rev().for_each(|known| window.note(known, now));
+    Ok(window)
+}
+
+/// The id of the record of a call: the same for ever, so that a copy has it, too.
+pub(super) fn id(span: &Span) -> RequestId {
+    RequestId(format!("{}-{}", span.context.trace_id, span.context.span_id))
+}
+
+/// The answer that somebody names: by its own id, else by that of its request.
+pub(super) fn answer(
+    scopes: &Scopes,
+    answer: Option<&str>,
+    request: Option<&str>,
+) -> Option<Answer> {
+    let answer = answer.and_then(|id| scopes.answer(Naming::Answer, id));
+    answer.or_else(|| request.and_then(|id| scopes.answer(Naming::Request, id)))
+}
+
 /// The record of a call, without its price.
-pub(super) fn of(
-    call: Call,
-    origin: &Arc<Origin>,
-    span: Span,
-    tenant: Option<String>,
-    caller: &Caller,
-    now: UnixNanos,
-) -> Record {
+pub(super) fn of(billed: Billed, caller: &Caller, now: UnixNanos) -> Record {
+    let Billed { mut call, origin, span, payer, is_choice } = billed;
+    if let (true, Some(tokens)) = (is_choice, &mut call.tokens) {
+        *tokens = tokens.without_input();
+    }
+    let tenant = match &caller.0.key_id {
+        Some(_) => caller.0.tenant.clone(),
+        None => payer.tenant.or_else(|| genai::tenant_of_user(payer.user.as_deref())),
+    };
     // Retention goes by a record's end, so it is never in the future, whatever a sender's clock
     // says. The span keeps its own times.
     let request = Interval::new(span.interval.start.min(now), span.interval.end.min(now));
@@ -42,7 +107,7 @@ pub(super) fn of(
             SpanStatus::Error(_) => Phase::Interrupted,
             SpanStatus::Unset | SpanStatus::Ok => Phase::Final,
         },
-        source: UsageSource::Reported,
+        source: call.source,
         start: request.start,
         tokens,
         compute: None,
@@ -57,8 +122,7 @@ pub(super) fn of(
     let context = &span.context;
     let key = caller.0.key_id.clone();
     Record {
-        // The same for ever, so that a copy has it, too.
-        id: RequestId(format!("{}-{}", context.trace_id, context.span_id)),
+        id: id(&span),
         operation: operation(&call.operation),
         trace: TracePlace {
             trace_id: context.trace_id,
@@ -66,7 +130,7 @@ pub(super) fn of(
             parent: span.parent.map(|parent| SpanContext { span_id: parent, ..context.clone() }),
         },
         tenant,
-        user: call.user,
+        user: payer.user,
         asked: Asked {
             model: call.request_model,
             max_tokens: call.max_tokens,
@@ -96,7 +160,9 @@ pub(super) fn of(
         received: Some(Box::new(ReceivedCall {
             dialect: call.dialect.name().to_owned(),
             response_id: call.response_id,
-            origin: Arc::clone(origin),
+            request_id: call.request_id,
+            prompt_elsewhere: is_choice,
+            origin,
             span,
         })),
     }
@@ -104,28 +170,40 @@ pub(super) fn of(
 
 /// What a record says of spans: of a request that was received its own, of one that was served here
 /// the root and the one that another server is told.
-pub(super) fn known(record: &Record) -> Vec<Known> {
+pub(super) fn known(record: &Record, scopes: &Scopes) -> Vec<Known> {
     let (trace, place) = (record.trace.trace_id, &record.trace);
     let parent = place.parent.as_ref().map(|parent| parent.span_id);
-    let counts = record.usage.as_ref().is_some_and(|usage| !usage.request_model.is_empty());
-    let root = Known {
-        id: (trace, place.root),
-        parent,
-        billed: counts,
-        pending: false,
-        answer: match (&record.received, &record.upstream) {
-            (Some(call), _) => call.response_id.clone(),
-            (None, Some(call)) => call.response_id.clone(),
-            (None, None) => Some(record.operation.answer_id(&record.id)),
-        }
-        .filter(|_| counts),
+    let billed = record.usage.as_ref().is_some_and(|usage| !usage.request_model.is_empty());
+    let key = record.admission.as_ref().and_then(|admission| admission.key.as_ref());
+    let scope = match &record.received {
+        Some(_) => scopes.of(key.and(record.tenant.as_deref())),
+        None => Scope::SERVED,
     };
-    let upstream = record.upstream.is_some().then(|| Known {
-        id: (trace, tollgate_telemetry::upstream_context(place).span_id),
-        parent: Some(place.root),
-        billed: false,
-        pending: false,
-        answer: None,
+    let answer = match (&record.received, &record.upstream) {
+        // vLLM names requests; this was on record as the answer once.
+        (Some(call), _) if call.dialect == VLLM && call.request_id.is_none() => {
+            answer(scopes, None, call.response_id.as_deref())
+        }
+        (Some(call), _) => answer(scopes, call.response_id.as_deref(), call.request_id.as_deref()),
+        (None, Some(call)) => answer(scopes, call.response_id.as_deref(), None),
+        (None, None) => answer(scopes, Some(&record.operation.answer_id(&record.id)), None),
+    };
+    let is_choice = record.received.as_ref().is_some_and(|call| call.prompt_elsewhere);
+    let prompt = record.usage.as_ref().map(|usage| usage.tokens.input);
+    let payer = Payer { tenant: record.tenant.clone(), user: record.user.clone() };
+    let root = Known {
+        call: true,
+        billed,
+        answer: answer.filter(|_| billed),
+        prompt: prompt.filter(|_| !is_choice),
+        // Of what was served here nothing is inherited.
+        payer: record.received.as_ref().and_then(|_| payer.kept()),
+        ..Known::plain(Id { scope, trace, span: place.root }, parent)
+    };
+    let upstream = record.upstream.is_some().then(|| {
+        let span = tollgate_telemetry::upstream_context(place).span_id;
+        let known = Known::plain(Id { scope, trace, span }, Some(place.root));
+        Known { call: true, ..known }
     });
     std::iter::once(root).chain(upstream).collect()
 }

@@ -1,253 +1,330 @@
 //! What is known of the newest spans: which there were, which is whose parent, and which are
 //! billed. Pure.
 //!
-//! Bounded: the newest [`MOST`] spans. What is older is forgotten; a span that is sent again later
-//! than that counts as new.
+//! Bounded: so many spans that tell of calls, and so many others ([`Most`]), each by itself, so that no
+//! flood of plain spans makes a call forgotten. What is older is forgotten; [`Window::covers`] says
+//! what that cannot be.
+//!
+//! Each sender has a [`Scope`]: what one says of ids changes nothing for another. Requests that were
+//! served here are known in all.
+
+mod known;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use foldhash::{HashMap, HashSet};
-use tollgate_domain::{Span, SpanId, TraceId};
+use tollgate_domain::{SpanId, TraceId, UnixNanos};
 
-/// Spans that are known.
-pub(super) const MOST: usize = 131_072;
+pub(super) use self::known::{Answer, Id, Known, Naming, Payer, Scope, Scopes, Seen, Verdict};
+
+/// How many spans are known.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Most {
+    /// That tell of no call.
+    pub(super) plain: usize,
+    /// That tell of one, whether it is billed or counted elsewhere.
+    pub(super) calls: usize,
+}
+
+/// So many.
+pub(super) const MOST: Most = Most { plain: 131_072, calls: 262_144 };
 
 /// How far up a trace is looked.
 const FAR: usize = 256;
 
-/// Answers' ids that are shorter are no ids: some servers give all answers the same one.
-const ANSWER_ID: std::ops::RangeInclusive<usize> = 16..=256;
-
-/// A span's name for ever.
-pub(super) type Id = (TraceId, SpanId);
-
-/// The id of a span.
-pub(super) fn id(span: &Span) -> Id {
-    (span.context.trace_id, span.context.span_id)
-}
-
-/// What is known of a span.
-#[derive(Clone, Debug)]
-pub(super) struct Known {
-    pub(super) id: Id,
-    pub(super) parent: Option<SpanId>,
-    /// Whether it is on a bill.
-    pub(super) billed: bool,
-    /// Whether it is not yet on record.
-    pub(super) pending: bool,
-    /// Id of the answer that it tells of.
-    pub(super) answer: Option<String>,
-}
-
-impl Known {
-    /// Of a span that is passed on.
-    pub(super) fn passed(span: &Span) -> Self {
-        let (id, parent) = (id(span), span.parent);
-        Self { id, parent, billed: false, pending: false, answer: None }
-    }
-}
-
-/// Whether a span is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Seen {
-    /// It is about to be put on record.
-    Pending,
-    /// It is on record.
-    Recorded,
-}
-
 /// The newest spans.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Window {
-    /// Oldest first.
-    order: VecDeque<Id>,
+    most: Most,
+    /// Oldest first, as all of these. What has come to tell of a call stays in here until its turn.
+    plain: VecDeque<Id>,
+    calls: VecDeque<(Id, UnixNanos)>,
+    /// Spans that are not known, above those that are billed.
+    unknown: VecDeque<Id>,
     traces: HashMap<TraceId, Trace>,
-    /// Answers of billed calls, and the spans that told of them.
-    answers: HashMap<String, Id>,
+    /// Answers of billed calls.
+    answers: HashMap<(Scope, [u64; 2]), Told>,
+    /// All calls that have been forgotten arrived by then.
+    forgotten: Option<UnixNanos>,
 }
 
 #[derive(Debug, Default)]
 struct Trace {
-    spans: HashMap<SpanId, Place>,
-    /// Spans that have one below them that is billed, whether they are known yet or not.
-    above_billed: HashSet<SpanId>,
+    spans: HashMap<(Scope, SpanId), Place>,
+    /// Spans that are not known and have one below them that is billed.
+    above_billed: HashSet<(Scope, SpanId)>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Place {
     parent: Option<SpanId>,
+    call: bool,
     billed: bool,
     pending: bool,
-    answer: Option<String>,
+    /// One below it is billed.
+    above_billed: bool,
+    answer: Option<Answer>,
+    payer: Option<Arc<Payer>>,
+}
+
+/// Who has told of an answer and is billed for it.
+#[derive(Debug, Default)]
+struct Told {
+    /// Who names it as an answer.
+    response: Option<Id>,
+    /// Who names it as a request, the newest: as whose child, and how long its prompt was.
+    request: Option<(Id, Option<SpanId>, u64)>,
+    /// The call of whose request spans `response` stands for: servers name several requests alike if their
+    /// clients do, and an answer is of one.
+    stands_for: Option<(TraceId, Option<SpanId>)>,
 }
 
 impl Window {
-    /// Whether a span is known.
-    pub(super) fn seen(&self, (trace, span): Id) -> Option<Seen> {
-        let place = self.traces.get(&trace)?.spans.get(&span)?;
+    /// One that knows nothing yet.
+    pub(super) fn new(most: Most) -> Self {
+        Self {
+            most,
+            plain: VecDeque::new(),
+            calls: VecDeque::new(),
+            unknown: VecDeque::new(),
+            traces: HashMap::default(),
+            answers: HashMap::default(),
+            forgotten: None,
+        }
+    }
+
+    /// Whether a span is known: of this sender, or served here.
+    pub(super) fn seen(&self, id: Id) -> Option<Seen> {
+        let place = self.traces.get(&id.trace)?.place(id.scope, id.span)?;
         Some(if place.pending { Seen::Pending } else { Seen::Recorded })
     }
 
-    /// Takes note of a span, or of more about it.
-    pub(super) fn note(&mut self, known: Known) {
-        let Known { id: (trace, span), parent, billed, pending, answer } = known;
-        let answer = answer.filter(|answer| ANSWER_ID.contains(&answer.len()));
-        if let Some(answer) = &answer {
-            self.answers.entry(answer.clone()).or_insert((trace, span));
+    /// Whether a call that ended then and has come before would be known. What arrives has ended.
+    pub(super) fn covers(&self, end: UnixNanos) -> bool {
+        self.forgotten.is_none_or(|forgotten| end > forgotten)
+    }
+
+    /// Calls have been forgotten, or were never known, that arrived until then.
+    pub(super) fn has_forgotten(&mut self, until: UnixNanos) {
+        self.forgotten = self.forgotten.max(Some(until));
+    }
+
+    /// Takes note of a span, or of more about it, at that time.
+    pub(super) fn note(&mut self, known: &Known, now: UnixNanos) {
+        let Known { id, parent, call, billed, pending, answer, prompt, payer } = known;
+        if *call
+            && let Some(before) = self.place(*id).and_then(|place| place.answer)
+            && Some(before) != *answer
+        {
+            self.forget_answer(*id, before);
         }
-        let spans = self.traces.entry(trace).or_default();
-        let place = Place { parent, billed, pending, answer };
-        if spans.spans.insert(span, place).is_none() {
-            self.order.push_back((trace, span));
+        if let (Some(answer), true) = (answer, billed) {
+            let told = self.answers.entry((id.scope, answer.digest)).or_default();
+            match answer.naming {
+                Naming::Answer => drop(told.response.get_or_insert(*id)),
+                Naming::Request => {
+                    told.request = prompt.map(|prompt| (*id, *parent, prompt)).or(told.request);
+                }
+            }
         }
-        if billed || spans.above_billed.contains(&span) {
-            spans.tell_parents(span);
+        let trace = self.traces.entry(id.trace).or_default();
+        let above = !trace.above_billed.is_empty()
+            && (trace.above_billed.remove(&(id.scope, id.span))
+                || trace.above_billed.contains(&(Scope::SERVED, id.span)));
+        let is_new = !trace.spans.contains_key(&(id.scope, id.span));
+        let place = trace.spans.entry((id.scope, id.span)).or_default();
+        if *call && !place.call {
+            self.calls.push_back((*id, now));
+        } else if is_new {
+            self.plain.push_back(*id);
         }
-        while self.order.len() > MOST {
-            self.forget_oldest();
+        place.parent = *parent;
+        place.call |= call;
+        place.billed = *billed;
+        place.pending = *pending;
+        place.above_billed |= above;
+        if *call {
+            place.answer = *answer;
+            place.payer.clone_from(payer);
+        }
+        if *billed || place.above_billed {
+            let unknown = trace.tell_parents(id.scope, id.span);
+            self.unknown.extend(unknown.map(|span| Id { span, ..*id }));
+        }
+        self.forget();
+    }
+
+    /// A span that was noted is on record.
+    pub(super) fn recorded(&mut self, known: Known, now: UnixNanos) {
+        let trace = self.traces.get_mut(&known.id.trace);
+        let place = trace.and_then(|trace| trace.spans.get_mut(&(known.id.scope, known.id.span)));
+        match place {
+            Some(place) => place.pending = false,
+            // It was forgotten meanwhile, or all was.
+            None => self.note(&Known { pending: false, ..known }, now),
         }
     }
 
-    /// These spans are on record.
-    pub(super) fn committed(&mut self, ids: &[Id]) {
-        for (trace, span) in ids {
-            let place = self.traces.get_mut(trace).and_then(|trace| trace.spans.get_mut(span));
-            if let Some(place) = place {
-                place.pending = false;
-            }
-        }
+    /// What its sender has said of a span.
+    fn place(&self, id: Id) -> Option<&Place> {
+        self.traces.get(&id.trace)?.spans.get(&(id.scope, id.span))
     }
 
     /// How many known spans are above a span.
-    pub(super) fn depth(&self, (trace, span): Id) -> usize {
-        self.traces.get(&trace).map_or(0, |trace| trace.above(span).count())
+    pub(super) fn depth(&self, id: Id) -> usize {
+        self.traces.get(&id.trace).map_or(0, |trace| trace.above(id.scope, id.span).count())
     }
 
     /// Whether the call that a span tells of is billed by another span: one above or below it, or
     /// one that names the same answer.
-    pub(super) fn is_counted(&self, (trace, span): Id, answer: Option<&str>) -> bool {
-        let by_answer = answer.and_then(|answer| self.answers.get(answer));
-        by_answer.is_some_and(|id| *id != (trace, span))
-            || self.traces.get(&trace).is_some_and(|trace| {
-                let billed = |id| trace.spans.get(&id).is_some_and(|place| place.billed);
-                trace.above_billed.contains(&span) || trace.above(span).any(billed)
-            })
+    pub(super) fn verdict(&self, known: &Known) -> Verdict {
+        let Id { scope, trace, span } = known.id;
+        let in_trace = self.traces.get(&trace).is_some_and(|trace| {
+            let billed = |id| trace.place(scope, id).is_some_and(|place| place.billed);
+            let unknown = |scope| trace.above_billed.contains(&(scope, span));
+            trace.place(scope, span).is_some_and(|place| place.above_billed)
+                || unknown(scope)
+                || unknown(Scope::SERVED)
+                || trace.above(scope, span).any(billed)
+        });
+        if in_trace {
+            return Verdict::Counted;
+        }
+        let Some(answer) = known.answer else { return Verdict::New };
+        for scope in [scope, Scope::SERVED] {
+            let Some(told) = self.answers.get(&(scope, answer.digest)) else { continue };
+            let response = told.response.filter(|id| *id != known.id);
+            match answer.naming {
+                Naming::Answer if response.is_some() || told.request.is_some() => {
+                    return Verdict::Counted;
+                }
+                Naming::Request if response.is_some() => {
+                    let call = (trace, known.parent);
+                    if told.stands_for.is_none_or(|stands_for| stands_for == call) {
+                        return Verdict::Counted;
+                    }
+                }
+                _ => {}
+            }
+            if let (Naming::Request, Some((id, parent, prompt))) = (answer.naming, told.request)
+                && (id.trace, parent, Some(prompt)) == (trace, known.parent, known.prompt)
+                && parent.is_some()
+                && id != known.id
+            {
+                return Verdict::Choice;
+            }
+        }
+        Verdict::New
     }
 
-    fn forget_oldest(&mut self) {
-        let Some((id, span)) = self.order.pop_front() else { return };
-        let Some(trace) = self.traces.get_mut(&id) else { return };
-        let answer = trace.spans.remove(&span).and_then(|place| place.answer);
-        if let Some(answer) = answer
-            && self.answers.get(&answer) == Some(&(id, span))
-        {
-            self.answers.remove(&answer);
+    /// Takes note of a span that is not billed, since another one is.
+    pub(super) fn counted(&mut self, known: &Known, now: UnixNanos) {
+        if let Some(Answer { naming: Naming::Request, digest }) = known.answer {
+            for scope in [known.id.scope, Scope::SERVED] {
+                if let Some(told) = self.answers.get_mut(&(scope, digest)) {
+                    told.stands_for.get_or_insert((known.id.trace, known.parent));
+                }
+            }
         }
-        trace.above_billed.remove(&span);
-        if trace.spans.is_empty() {
+        self.note(known, now);
+    }
+
+    /// Who pays for a call, as spans above a span say that tell of it, the nearest first.
+    pub(super) fn payer(&self, id: Id) -> Payer {
+        let mut payer = Payer::default();
+        if let Some(trace) = self.traces.get(&id.trace) {
+            for above in trace.above(id.scope, id.span) {
+                let place = trace.spans.get(&(id.scope, above));
+                if let Some(named) = place.and_then(|place| place.payer.as_deref()) {
+                    payer.complete(named);
+                }
+            }
+        }
+        payer
+    }
+
+    /// Forgets what is more than may be known.
+    fn forget(&mut self) {
+        while self.plain.len() > self.most.plain {
+            let Some(id) = self.plain.pop_front() else { break };
+            let place = self.traces.get(&id.trace);
+            let place = place.and_then(|trace| trace.spans.get(&(id.scope, id.span)));
+            if place.is_some_and(|place| !place.call) {
+                self.forget_one(id);
+            }
+        }
+        while self.calls.len() > self.most.calls {
+            let Some((id, arrived)) = self.calls.pop_front() else { break };
+            self.has_forgotten(arrived);
+            self.forget_one(id);
+        }
+        while self.unknown.len() > self.most.calls {
+            let Some(id) = self.unknown.pop_front() else { break };
+            if let Some(trace) = self.traces.get_mut(&id.trace) {
+                trace.above_billed.remove(&(id.scope, id.span));
+            }
+            self.forget_trace(id.trace);
+        }
+    }
+
+    fn forget_one(&mut self, id: Id) {
+        let Some(trace) = self.traces.get_mut(&id.trace) else { return };
+        let answer = trace.spans.remove(&(id.scope, id.span)).and_then(|place| place.answer);
+        self.forget_trace(id.trace);
+        if let Some(answer) = answer {
+            self.forget_answer(id, answer);
+        }
+    }
+
+    fn forget_answer(&mut self, id: Id, answer: Answer) {
+        let key = (id.scope, answer.digest);
+        if let Some(told) = self.answers.get_mut(&key) {
+            told.response.take_if(|response| *response == id);
+            told.request.take_if(|(request, ..)| *request == id);
+            if told.response.is_none() && told.request.is_none() {
+                self.answers.remove(&key);
+            }
+        }
+    }
+
+    fn forget_trace(&mut self, id: TraceId) {
+        let is_empty = |trace: &Trace| trace.spans.is_empty() && trace.above_billed.is_empty();
+        if self.traces.get(&id).is_some_and(is_empty) {
             self.traces.remove(&id);
         }
     }
 }
 
 impl Trace {
+    /// What a sender, or the gateway, has said of a span.
+    fn place(&self, scope: Scope, span: SpanId) -> Option<&Place> {
+        self.spans.get(&(scope, span)).or_else(|| self.spans.get(&(Scope::SERVED, span)))
+    }
+
     /// The spans above one, its parent first, as far as they are known; the last may not be.
-    fn above(&self, span: SpanId) -> impl Iterator<Item = SpanId> {
-        let parent = move |span: &SpanId| self.spans.get(span)?.parent;
+    fn above(&self, scope: Scope, span: SpanId) -> impl Iterator<Item = SpanId> {
+        let parent = move |span: &SpanId| self.place(scope, *span)?.parent;
         std::iter::successors(parent(&span), parent).take(FAR)
     }
 
-    /// All above this one have a billed span below them.
-    fn tell_parents(&mut self, span: SpanId) {
-        let above: Vec<SpanId> = self.above(span).collect();
+    /// All above this one have a billed span below them. Those that are not known and hear it now.
+    fn tell_parents(&mut self, scope: Scope, span: SpanId) -> impl Iterator<Item = SpanId> + use<> {
+        let above: Vec<SpanId> = self.above(scope, span).collect();
+        let mut unknown = None;
         for parent in above {
-            if !self.above_billed.insert(parent) {
-                break;
+            let (ours, served) = ((scope, parent), (Scope::SERVED, parent));
+            let key = if self.spans.contains_key(&ours) { ours } else { served };
+            match self.spans.get_mut(&key) {
+                Some(place) if place.above_billed => break,
+                Some(place) => place.above_billed = true,
+                // There is nothing above it.
+                None => unknown = self.above_billed.insert(ours).then_some(parent),
             }
         }
+        unknown.into_iter()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn known(span: u64, parent: u64, billed: bool) -> Known {
-        let parent = (parent > 0).then_some(SpanId(parent));
-        Known { id: at(span), parent, billed, pending: false, answer: None }
-    }
-
-    fn at(span: u64) -> Id {
-        (TraceId(1), SpanId(span))
-    }
-
-    /// In whichever order a client's span (1), the one of its connection (2) and the server's (3)
-    /// arrive, the second of the calls is known to be counted.
-    #[test]
-    fn one_of_a_client_and_a_server_is_billed() {
-        let orders = [[1, 2, 3], [1, 3, 2], [2, 1, 3], [2, 3, 1], [3, 1, 2], [3, 2, 1]];
-        for order in orders {
-            let mut window = Window::default();
-            let mut billed = 0;
-            for span in order {
-                window.note(known(span, span - 1, false));
-                if span == 2 {
-                    continue;
-                }
-                if !window.is_counted(at(span), None) {
-                    window.note(known(span, span - 1, true));
-                    billed += 1;
-                }
-            }
-            // Until the span between them is known nothing says that they are of one call.
-            let wanted = if order[2] == 2 { 2 } else { 1 };
-            assert_eq!(billed, wanted, "{order:?}");
-        }
-    }
-
-    #[test]
-    fn siblings_are_calls_of_their_own() {
-        let mut window = Window::default();
-        window.note(known(2, 1, true));
-        window.note(known(3, 1, false));
-        assert!(!window.is_counted(at(3), None));
-        assert!(window.is_counted(at(1), None), "their parent is not");
-        window.note(Known { id: (TraceId(2), SpanId(1)), ..known(1, 0, false) });
-        assert!(!window.is_counted((TraceId(2), SpanId(1)), None), "of another trace");
-    }
-
-    #[test]
-    fn an_answer_is_billed_once_if_it_has_a_real_id() {
-        let mut window = Window::default();
-        for (answer, counted) in [("chatcmpl-0123456789abcdef", true), ("chatcmpl-1", false)] {
-            let answer = answer.to_owned();
-            window.note(Known { answer: Some(answer.clone()), ..known(5, 0, true) });
-            let elsewhere = (TraceId(9), SpanId(9));
-            assert_eq!(window.is_counted(elsewhere, Some(&answer)), counted);
-            assert!(!window.is_counted(at(5), Some(&answer)), "itself");
-        }
-    }
-
-    #[test]
-    fn loops_end_and_the_oldest_are_forgotten() {
-        let mut window = Window::default();
-        window.note(known(1, 2, true));
-        window.note(known(2, 1, true));
-        assert!(window.is_counted(at(1), None) && window.depth(at(1)) <= FAR);
-        for span in 3..MOST as u64 + 10 {
-            window.note(known(span, 0, false));
-        }
-        assert_eq!((window.order.len(), window.seen(at(1))), (MOST, None));
-        assert_eq!(window.traces[&TraceId(1)].spans.len(), MOST);
-        assert!(window.traces[&TraceId(1)].above_billed.is_empty());
-    }
-
-    #[test]
-    fn what_is_pending_is_told_apart() {
-        let mut window = Window::default();
-        window.note(Known { pending: true, ..known(1, 0, false) });
-        assert_eq!(window.seen(at(1)), Some(Seen::Pending));
-        window.committed(&[at(1)]);
-        assert_eq!(window.seen(at(1)), Some(Seen::Recorded));
-    }
-}
+mod tests;

@@ -16,7 +16,7 @@ const ZSTD_WINDOW: u32 = 24;
 pub(super) fn decompressed(encoding: &str, body: Bytes) -> Result<Bytes, Refusal> {
     let read = match encoding.trim().to_ascii_lowercase().as_str() {
         "" | "identity" => return Ok(body),
-        "gzip" => bounded(flate2::read::MultiGzDecoder::new(&*body)),
+        "gzip" | "x-gzip" => bounded(flate2::read::MultiGzDecoder::new(&*body)),
         "zstd" => zstd::Decoder::new(&*body).and_then(|mut decoder| {
             decoder.window_log_max(ZSTD_WINDOW)?;
             bounded(decoder)
@@ -70,6 +70,8 @@ mod tests {
             ("", b"abc".to_vec(), Ok("abc")),
             ("identity", b"abc".to_vec(), Ok("abc")),
             ("GZIP", gzip(b"abc"), Ok("abc")),
+            // Its older name, which HTTP says is the same.
+            ("x-gzip", gzip(b"abc"), Ok("abc")),
             ("zstd", zstd(b"abc"), Ok("abc")),
             ("gzip", b"abc".to_vec(), Err(ErrorKind::InvalidRequest)),
             ("zstd", b"abc".to_vec(), Err(ErrorKind::InvalidRequest)),

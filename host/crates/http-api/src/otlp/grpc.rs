@@ -15,7 +15,7 @@ use tollgate_domain::ErrorKind;
 use tollgate_domain::value::base64;
 use tollgate_gateway::{Encoding, GrpcCode, Refusal, refused};
 
-use super::{BODY_TIMEOUT, LARGEST, Otlp, What, body};
+use super::{BODY_TIMEOUT, LARGEST, Otlp, What, body, slow};
 use crate::{body as bodies, headers};
 
 /// The methods.
@@ -27,6 +27,8 @@ const CONTENT_TYPE: &str = "application/grpc";
 const ENCODING: &str = "grpc-encoding";
 const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+/// The encodings that are read, which gRPC asks for where another one was used.
+const ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
 const DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
 
 /// Flag and length.
@@ -54,7 +56,8 @@ async fn taken(otlp: Otlp, what: What, request: Request) -> Result<Vec<u8>, Refu
     let (head, body) = request.into_parts();
     let caller = otlp.gateway.authenticate(headers::api_key(&head.headers))?;
     let place = otlp.place()?;
-    let framed = bodies::read(&head.headers, body, LARGEST + HEAD, BODY_TIMEOUT).await?;
+    let framed = bodies::read(&head.headers, body, LARGEST + HEAD, BODY_TIMEOUT).await;
+    let framed = framed.map_err(|error| slow(error.into()))?;
     let encoding = head.headers.get(ENCODING).and_then(|value| value.to_str().ok());
     let encoding = encoding.unwrap_or_default().to_owned();
     let message = tokio::task::block_in_place(|| message(framed, &encoding))?;
@@ -120,6 +123,9 @@ pub(super) fn refusal_of(refusal: &Refusal) -> Response {
     let to = response.headers_mut();
     headers::set(to, STATUS, &(code as i32).to_string());
     headers::set(to, MESSAGE, &percent_encoded(&refusal.message));
+    if refusal.kind == ErrorKind::UnsupportedMediaType {
+        headers::set(to, ACCEPT_ENCODING, "identity,gzip,zstd");
+    }
     headers::set(to, DETAILS, base64(&status).trim_end_matches('='));
     response
 }
@@ -168,5 +174,10 @@ mod tests {
             ("8".to_owned(), "100 %25 %C3%A4".to_owned())
         );
         assert!(header(DETAILS).len() > 20);
+        assert!(!response.headers().contains_key(ACCEPT_ENCODING));
+        let unknown = body::decompressed("snappy", Bytes::new()).unwrap_err();
+        let response = refusal_of(&unknown);
+        assert_eq!(response.headers()[STATUS], "12");
+        assert_eq!(response.headers()[ACCEPT_ENCODING], "identity,gzip,zstd");
     }
 }

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use tollgate_domain::ErrorKind;
 use tollgate_gateway::{Encoding, Refusal, refused};
 
-use super::{BODY_TIMEOUT, LARGEST, Otlp, What, body, grpc, not_there};
+use super::{BODY_TIMEOUT, LARGEST, Otlp, What, body, grpc, not_there, slow};
 use crate::{body as bodies, headers};
 
 const PROTOBUF: &str = "application/x-protobuf";
@@ -52,7 +52,8 @@ async fn taken(
             return Err(refusal);
         }
     };
-    let body = bodies::read(&head.headers, body, LARGEST, BODY_TIMEOUT).await?;
+    let body = bodies::read(&head.headers, body, LARGEST, BODY_TIMEOUT).await;
+    let body = body.map_err(|error| slow(error.into()))?;
     let compression = head.headers.get(header::CONTENT_ENCODING).map(HeaderValue::to_str);
     let compression = compression.unwrap_or(Ok("")).unwrap_or("?").to_owned();
     let body = tokio::task::block_in_place(|| body::decompressed(&compression, body))?;
@@ -73,8 +74,13 @@ fn encoding(headers: &HeaderMap) -> Option<Encoding> {
 
 fn refusal_of(refusal: &Refusal, encoding: Option<Encoding>) -> Response {
     let encoding = encoding.unwrap_or(Encoding::Json);
-    let status = StatusCode::from_u16(refusal.kind.http_status())
-        .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let status = match refusal.kind {
+        // 408 is for whoever is to do something else; OTLP's senders come again on 503.
+        ErrorKind::Timeout => StatusCode::SERVICE_UNAVAILABLE,
+        kind => {
+            StatusCode::from_u16(kind.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+        }
+    };
     let code = grpc::code(refusal.kind);
     let body = refused(encoding, code, &refusal.message, refusal.retry_after);
     let mut response = answered(status, encoding, body);
@@ -91,4 +97,21 @@ fn answered(status: StatusCode, encoding: Encoding, body: Vec<u8>) -> Response {
         Encoding::Json => JSON,
     };
     (status, [(header::CONTENT_TYPE, kind)], body).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_too_slow_is_told_to_come_again() {
+        let slow = slow(Refusal::new(ErrorKind::Timeout, "The body did not come."));
+        let response = refusal_of(&slow, Some(Encoding::Protobuf));
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(response.headers()[header::RETRY_AFTER], "1");
+        let refused = super::slow(Refusal::new(ErrorKind::InvalidRequest, "It is none."));
+        let response = refusal_of(&refused, None);
+        assert_eq!(response.status(), StatusCode::BAD_REQUEST);
+        assert!(!response.headers().contains_key(header::RETRY_AFTER));
+    }
 }

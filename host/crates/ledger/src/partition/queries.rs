@@ -6,7 +6,7 @@ use std::ops::Range;
 use rusqlite::params;
 
 use super::{Partition, Result};
-use crate::entry::{Seq, count, integer, nanos};
+use crate::entry::{ReceivedKey, Seq, count, integer, nanos};
 use crate::reader::Query;
 
 /// Sequence, number and body of records.
@@ -48,17 +48,20 @@ impl Partition {
         Ok(found)
     }
 
-    /// Sequence, kind and body of what leaves before `before` and from `from` on, newest first.
+    /// Sequence, kind and body of what leaves before `before` and from `from` on, newest first: all, or
+    /// only records.
     pub(crate) fn newest_first(
         &self,
         before: Seq,
         from: Seq,
+        records: bool,
         most: usize,
     ) -> Result<Vec<(Seq, String, String)>> {
         let sql = "SELECT seq, kind, body FROM entry WHERE seq < ?1 AND seq >= ?2 \
-                   AND number IS NOT NULL ORDER BY seq DESC LIMIT ?3";
+                   AND number IS NOT NULL AND (?4 OR kind NOT IN ('spans', 'passed')) \
+                   ORDER BY seq DESC LIMIT ?3";
         let mut select = self.db.prepare_cached(sql)?;
-        let given = params![integer(before.0), integer(from.0), limit(most)];
+        let given = params![integer(before.0), integer(from.0), limit(most), !records];
         let rows = select
             .query_map(given, |row| Ok((Seq(count(row.get(0)?)), row.get(1)?, row.get(2)?)))?;
         rows.collect()
@@ -82,6 +85,16 @@ impl Partition {
         );
         let bounds = [integer(numbers.start), limit(most), integer(numbers.end)];
         self.asked(&sql, query, bounds)
+    }
+
+    /// Whether a call that another program told of is in here.
+    pub(crate) fn has_received(&self, call: &ReceivedKey) -> Result<bool> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM entry INDEXED BY entry_ended_at \
+                   WHERE number IS NOT NULL AND ended_at = ?1 AND request_id = ?2 \
+                   AND kind = 'received' AND (?3 IS NULL OR tenant = ?3))";
+        let ReceivedKey { id, ended, tenant } = call;
+        let mut select = self.db.prepare_cached(sql)?;
+        select.query_row(params![nanos(*ended), id.0, tenant], |row| row.get(0))
     }
 
     /// When the first and the last record ended, by the clock.

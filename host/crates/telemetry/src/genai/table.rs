@@ -24,6 +24,8 @@ pub(super) enum Fact {
     OutputAudio,
     OutputImage,
     ResponseId,
+    /// The server's name of the request, which clients may choose.
+    RequestId,
     ServiceTier,
     MaxTokens,
     Temperature,
@@ -73,7 +75,11 @@ pub(super) fn keys(fact: Fact) -> &'static [&'static str] {
             "gen_ai.usage.cache_read.input_tokens",
             "gen_ai.usage.cache_read_input_tokens",
             "gen_ai.usage.cached_tokens",
+            "gen_ai.usage.details.cache_read_tokens",
+            "gen_ai.usage.details.cache_read_input_tokens",
+            "gen_ai.usage.details.cached_tokens",
             "llm.token_count.prompt_details.cache_read",
+            "llm.token_count.prompt_details.cache_input",
             "llm.usage.cache_read_input_tokens",
         ],
         Fact::CacheWrite => &[
@@ -81,6 +87,8 @@ pub(super) fn keys(fact: Fact) -> &'static [&'static str] {
             "gen_ai.usage.cache_creation.input_tokens",
             "gen_ai.usage.cache_creation_input_tokens",
             "gen_ai.usage.cache_write_input_tokens",
+            "gen_ai.usage.details.cache_write_tokens",
+            "gen_ai.usage.details.cache_creation_input_tokens",
             "llm.token_count.prompt_details.cache_write",
             "llm.usage.cache_creation_input_tokens",
         ],
@@ -98,7 +106,8 @@ pub(super) fn keys(fact: Fact) -> &'static [&'static str] {
             &["gen_ai.usage.audio.output_tokens", "llm.token_count.completion_details.audio"]
         }
         Fact::OutputImage => &["gen_ai.usage.image.output_tokens"],
-        Fact::ResponseId => &["gen_ai.response.id", "gen_ai.request.id", "llm.response.id"],
+        Fact::ResponseId => &["gen_ai.response.id", "llm.response.id"],
+        Fact::RequestId => &["gen_ai.request.id"],
         Fact::ServiceTier => &[
             "openai.response.service_tier",
             "gen_ai.openai.response.service_tier",
@@ -125,10 +134,32 @@ pub(super) const WRITERS: &[&str] = &["gen_ai.", "llm.", "openinference.", "trac
 /// Names of a tenant, on a span or on its process.
 pub(super) const TENANT: &[&str] = &["tollgate.tenant", "tenant.id"];
 
-/// On a process: how it counts cached tokens, where its spans do not tell.
+/// On a span, its scope or its process: how cached tokens are counted, where no total tells.
 pub(super) const CACHED: &str = "tollgate.usage.cached";
 pub(super) const CACHED_APART: &str = "apart";
 pub(super) const CACHED_INCLUDED: &str = "included";
+
+/// Anthropic's own names of cached tokens. Who writes them without being one of the dialects that are
+/// known passes on what its API says, which counts them apart.
+pub(super) const ANTHROPIC_CACHED: &[&str] =
+    &["gen_ai.usage.cache_read_input_tokens", "gen_ai.usage.cache_creation_input_tokens"];
+
+/// Scopes of instrumentations that are known to count them in, whatever the provider does.
+pub(super) const COUNTS_CACHED_IN: &str = "opentelemetry.instrumentation.";
+
+/// Whether a provider's own API, for this model, counts cached tokens apart from the input.
+pub(super) fn counts_cached_apart(provider: &str, model: &str) -> bool {
+    let of_anthropic = || ["anthropic", "claude"].iter().any(|name| model.contains(name));
+    provider == "anthropic" || (provider == "aws.bedrock" && of_anthropic())
+}
+
+/// Where OpenInference keeps an answer as it came, and what that is.
+pub(super) const OUTPUT: &[&str] = &["output.value"];
+pub(super) const OUTPUT_TYPE: &[&str] = &["output.mime_type"];
+pub(super) const JSON: &str = "application/json";
+
+/// Longest answer that is read for its id.
+pub(super) const OUTPUT_BYTES: usize = 1 << 20;
 
 /// Longest name of a tenant.
 pub(super) const TENANT_BYTES: usize = 256;

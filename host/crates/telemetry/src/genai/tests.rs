@@ -120,6 +120,41 @@ fn each_writer_is_understood() {
                 Some([8, 2, 0, 9, 1]),
             )),
         ),
+        (
+            "in its words, without its kind",
+            vec![
+                ("llm.model_name", "gpt-4o-mini".into()),
+                ("llm.token_count.prompt", int(8)),
+                ("llm.token_count.prompt_details.cache_input", int(2)),
+                ("llm.token_count.completion", int(9)),
+            ],
+            Some((
+                "openinference",
+                "chat",
+                "",
+                "gpt-4o-mini",
+                "gpt-4o-mini",
+                Some([8, 2, 0, 9, 0]),
+            )),
+        ),
+        (
+            "an embedding, without its kind",
+            vec![("embedding.model_name", "e".into()), ("llm.token_count.prompt", int(8))],
+            Some(("openinference", "embeddings", "", "e", "e", Some([8, 0, 0, 0, 0]))),
+        ),
+        ("no count", vec![("llm.model_name", "gpt-4o-mini".into())], None),
+        (
+            "details",
+            vec![
+                ("gen_ai.operation.name", "chat".into()),
+                ("gen_ai.request.model", "m".into()),
+                ("gen_ai.usage.input_tokens", int(100)),
+                ("gen_ai.usage.details.cache_read_tokens", int(60)),
+                ("gen_ai.usage.details.cache_write_tokens", int(10)),
+                ("gen_ai.usage.output_tokens", int(20)),
+            ],
+            Some(("gen_ai", "chat", "", "m", "m", Some([100, 60, 10, 20, 0]))),
+        ),
         ("agent", vec![("openinference.span.kind", "AGENT".into())], None),
         (
             "openai.chat",
@@ -235,12 +270,127 @@ fn parts_that_are_counted_apart_are_added() {
     for (sent, said, wanted) in cases {
         let sent = keys.iter().zip(sent).filter_map(|(key, count)| Some((key, count?)));
         let sent = sent.map(|(key, count)| (format!("gen_ai.usage.{key}"), Value::Int(count)));
-        let mut process = Attributes::new();
-        process.set_some("tollgate.usage.cached", said);
-        let attributes: Attributes = sent.collect();
-        let found = tokens(&attributes, "chat", &process).unwrap();
-        assert_eq!((found.input, found.output), wanted, "{attributes:?} {said:?}");
+        let sent: Vec<(String, Value)> = sent.collect();
+        let attributes: Attributes = sent.iter().cloned().collect();
+        // Whoever says it: the process, the instrumentation, or the span.
+        for place in 0..3 {
+            let (mut span, mut origin) = (span("chat", &[]), Origin::default());
+            span.attributes = attributes.clone();
+            let places = [
+                &mut origin.resource.attributes,
+                &mut origin.scope.attributes,
+                &mut span.attributes,
+            ];
+            places.into_iter().nth(place).unwrap().set_some("tollgate.usage.cached", said);
+            let call = call(&span, &origin).unwrap();
+            let found = call.tokens.unwrap();
+            assert_eq!((found.input, found.output), wanted, "{sent:?} {said:?} {place}");
+            assert_eq!(call.source, UsageSource::Reported);
+        }
     }
+}
+
+#[test]
+fn who_passes_on_what_an_api_says_counts_alike_in_all_spans() {
+    // By Anthropic's own names cached tokens are apart, whether there are many of them or few.
+    let counts = |read: i64, names: &str| {
+        let read = (format!("gen_ai.usage.{names}"), int(read));
+        [("gen_ai.usage.input_tokens".to_owned(), int(1000)), read]
+    };
+    let (own, conventional) = ("cache_read_input_tokens", "cache_read.input_tokens");
+    let known = "opentelemetry.instrumentation.anthropic";
+    for (provider, model, scope, names, read, input) in [
+        ("anthropic", "claude", "app", own, 900, 1900),
+        ("anthropic", "claude", "app", own, 1100, 2100),
+        ("aws.bedrock", "anthropic.claude-3", "app", own, 900, 1900),
+        ("aws.bedrock", "amazon.nova", "app", own, 900, 1000),
+        ("openai", "gpt-4o", "app", own, 900, 1000),
+        // By the conventions' they are within, and so they are with who is known to add them.
+        ("anthropic", "claude", "app", conventional, 900, 1000),
+        ("anthropic", "claude", known, own, 900, 1000),
+    ] {
+        let mut span = span("chat", &[("gen_ai.usage.output_tokens", int(5))]);
+        span.attributes.set("gen_ai.system", provider);
+        span.attributes.set("gen_ai.request.model", model);
+        for (key, value) in counts(read, names) {
+            span.attributes.set(key, value);
+        }
+        let mut origin = Origin::default();
+        scope.clone_into(&mut origin.scope.name);
+        let found = call(&span, &origin).unwrap().tokens.unwrap();
+        assert_eq!(
+            (found.input, found.input_cache_read),
+            (input, read.cast_unsigned()),
+            "{provider} {names}"
+        );
+        // A total knows better.
+        span.attributes.set("gen_ai.usage.total_tokens", 1005_i64);
+        let found = call(&span, &origin).unwrap().tokens.unwrap();
+        assert_eq!(found.input, if read > 1000 { input } else { 1000 }, "{provider} {names}");
+    }
+}
+
+#[test]
+fn what_is_not_told_is_not_nothing() {
+    let (input, output) = ("gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens");
+    let told = |operation: &str, counts: &[(&str, i64)]| {
+        let mut span = span("call", &[("gen_ai.operation.name", operation.into())]);
+        counts.iter().for_each(|(key, count)| span.attributes.set((*key).to_owned(), *count));
+        let call = call(&span, &Origin::default()).unwrap();
+        call.tokens.map(|tokens| (tokens.input, tokens.output, call.source))
+    };
+    let (reported, estimated) = (UsageSource::Reported, UsageSource::Estimated);
+    for (operation, counts, wanted) in [
+        ("chat", &[(input, 7), (output, 3)][..], Some((7, 3, reported))),
+        ("chat", &[(input, 7), (output, 0)], Some((7, 0, reported))),
+        ("chat", &[(input, 7)], Some((7, 0, estimated))),
+        ("chat", &[(output, 3)], Some((0, 3, estimated))),
+        ("chat", &[(input, -5), (output, 3)], Some((0, 3, estimated))),
+        ("chat", &[(input, -5), (output, -1)], None),
+        ("chat", &[(input, 7), ("gen_ai.usage.total_tokens", 9)], Some((7, 2, reported))),
+        ("embeddings", &[(input, 7)], Some((7, 0, reported))),
+        ("embeddings", &[(output, 3)], Some((0, 3, estimated))),
+    ] {
+        assert_eq!(told(operation, counts), wanted, "{operation} {counts:?}");
+    }
+}
+
+#[test]
+fn an_answers_id_is_told_by_its_name_or_by_the_answer() {
+    let id = "chatcmpl-0123456789abcdef";
+    let answer = format!(r#"{{"choices":[{{"id":7}}],"id":"{id}","object":"chat.completion"}}"#);
+    let message = format!(r#"{{"id":"{id}","type":"message","usage":null}}"#);
+    let long =
+        format!(r#"{{"id":"{id}","object":"chat.completion","x":"{}"}}"#, "y".repeat(1 << 20));
+    let (json, text) = ("application/json", "text/plain");
+    for (kind, output, wanted) in [
+        (json, answer.as_str(), Some(id)),
+        (json, &message, Some(id)),
+        (text, &answer, None),
+        (json, &long, None),
+        // No answer of an API.
+        (json, r#"{"id":"a-document-0123456789"}"#, None),
+        (json, r#"{"id":5,"object":"chat.completion"}"#, None),
+        (json, "[1]", None),
+        (json, "{", None),
+        (json, &"[".repeat(100_000), None),
+    ] {
+        let mut span = span("ChatCompletion", &[("openinference.span.kind", "LLM".into())]);
+        span.attributes.set("output.mime_type", kind);
+        span.attributes.set("output.value", output);
+        let found = call(&span, &Origin::default()).unwrap().response_id;
+        assert_eq!(found.as_deref(), wanted, "{output:.60}");
+    }
+    let of_vllm = span(
+        "llm_request",
+        &[
+            ("gen_ai.latency.e2e", 1.5.into()),
+            ("gen_ai.usage.prompt_tokens", int(1)),
+            ("gen_ai.request.id", id.into()),
+        ],
+    );
+    let found = call(&of_vllm, &Origin::default()).unwrap();
+    assert_eq!((found.response_id, found.request_id.as_deref()), (None, Some(id)));
 }
 
 #[test]
@@ -271,8 +421,18 @@ fn tenants_come_from_the_span_then_the_process_then_the_user() {
     origin.resource.attributes.set("tenant.id", "p");
     assert_eq!(tenant(&of_user, &origin).as_deref(), Some("p"));
     assert_eq!(tenant(&of_span, &origin).as_deref(), Some("s"));
-    let long = span("x", &[("tollgate.tenant", "x".repeat(300).into())]);
-    assert_eq!(tenant(&long, &origin), None);
+    // Names that are too long are none, and the next one counts.
+    let long = |key: &'static str| (key, Value::from("x".repeat(300)));
+    assert_eq!(tenant(&span("x", &[long("tollgate.tenant")]), &origin).as_deref(), Some("p"));
+    let both = span("x", &[long("tollgate.tenant"), ("tenant.id", "i".into())]);
+    assert_eq!(tenant(&both, &origin).as_deref(), Some("i"));
+    let none = Origin::default();
+    assert_eq!(tenant(&span("x", &[long("llm.user")]), &none), None);
+    // Numbers are names, too.
+    assert_eq!(tenant(&span("x", &[("tenant.id", int(42))]), &none).as_deref(), Some("42"));
+    assert_eq!(tenant(&span("x", &[("user.id", int(-1))]), &none).as_deref(), Some("-1"));
+    origin.resource.attributes.set("tenant.id", 7_i64);
+    assert_eq!(tenant(&of_user, &origin).as_deref(), Some("7"));
 }
 
 proptest! {
@@ -284,7 +444,7 @@ proptest! {
         let pairs: Vec<(String, Value)> = keys.iter().zip(counts)
             .map(|(key, count)| (format!("gen_ai.usage.{key}"), Value::Int(count))).collect();
         let attributes: Attributes = pairs.into_iter().collect();
-        if let Some(t) = tokens(&attributes, "chat", &Attributes::new()) {
+        if let Some((t, _)) = tokens(&attributes, "chat", None) {
             prop_assert!(t.input_cache_read.saturating_add(t.input_cache_write) <= t.input);
             prop_assert!(t.output_reasoning <= t.output && t.input_audio <= t.input);
         }

@@ -11,6 +11,7 @@ use prost::Message;
 use reqwest::Response;
 
 use crate::error::TelemetryError;
+use crate::json;
 use crate::otlp::client::{self, LARGEST_ANSWER, Refusal, USER_AGENT};
 use crate::otlp::signal::{PartialSuccess, Signal};
 use crate::otlp::tls;
@@ -73,7 +74,7 @@ impl Http {
 
     fn body<S: Signal>(&self, request: &S) -> io::Result<Bytes> {
         let plain = match self.json {
-            true => serde_json::to_vec(request)?.into(),
+            true => json::write(&request.bytes(), S::JSON)?.into(),
             false => request.bytes(),
         };
         match self.compression {

@@ -7,9 +7,8 @@ use std::marker::PhantomData;
 use bytes::{Buf, BufMut, Bytes};
 use prost::encoding::{DecodeContext, WireType, skip_field};
 use prost::{DecodeError, Message};
-use serde::ser::Error as _;
-use serde::{Serialize, Serializer};
 
+use crate::json;
 use crate::otlp::signal::{PartialSuccess, Signal};
 
 /// The bytes of a request of the signal `S`.
@@ -61,16 +60,11 @@ impl<S: Signal> Message for Raw<S> {
     }
 }
 
-impl<S: Signal> Serialize for Raw<S> {
-    fn serialize<T: Serializer>(&self, to: T) -> Result<T::Ok, T::Error> {
-        S::decode(self.bytes.clone()).map_err(T::Error::custom)?.serialize(to)
-    }
-}
-
 impl<S: Signal> Signal for Raw<S> {
     type Response = S::Response;
     const METHOD: &'static str = S::METHOD;
     const REJECTED: &'static str = S::REJECTED;
+    const JSON: &'static json::Message = S::JSON;
 
     fn partial(response: Self::Response) -> Option<PartialSuccess> {
         S::partial(response)

@@ -12,13 +12,13 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
 use prost::Message;
-use serde::Serialize;
 use serde_json::Value as Json;
 
+use crate::json;
 use crate::otlp::client;
 
 /// A request of one of OTLP's services.
-pub(crate) trait Signal: Message + Serialize + Default + 'static {
+pub(crate) trait Signal: Message + Default + 'static {
     /// What answers it.
     type Response: Message + Default + 'static;
 
@@ -27,6 +27,9 @@ pub(crate) trait Signal: Message + Serialize + Default + 'static {
 
     /// What its answers call the number of items that were not taken.
     const REJECTED: &'static str;
+
+    /// What it holds, for JSON.
+    const JSON: &'static json::Message;
 
     /// What of the request was not taken, if the answer says anything.
     fn partial(response: Self::Response) -> Option<PartialSuccess>;
@@ -71,6 +74,7 @@ impl Signal for ExportTraceServiceRequest {
     type Response = ExportTraceServiceResponse;
     const METHOD: &'static str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
     const REJECTED: &'static str = "rejectedSpans";
+    const JSON: &'static json::Message = &json::TRACES;
 
     fn partial(response: Self::Response) -> Option<PartialSuccess> {
         let partial = response.partial_success?;
@@ -82,6 +86,7 @@ impl Signal for ExportLogsServiceRequest {
     type Response = ExportLogsServiceResponse;
     const METHOD: &'static str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
     const REJECTED: &'static str = "rejectedLogRecords";
+    const JSON: &'static json::Message = &json::LOGS;
 
     fn partial(response: Self::Response) -> Option<PartialSuccess> {
         let partial = response.partial_success?;
@@ -93,6 +98,7 @@ impl Signal for ExportMetricsServiceRequest {
     type Response = ExportMetricsServiceResponse;
     const METHOD: &'static str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
     const REJECTED: &'static str = "rejectedDataPoints";
+    const JSON: &'static json::Message = &json::METRICS;
 
     fn partial(response: Self::Response) -> Option<PartialSuccess> {
         let partial = response.partial_success?;

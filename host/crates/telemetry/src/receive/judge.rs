@@ -57,6 +57,7 @@ fn scope(scope: InstrumentationScope) -> Scope {
         version: scope.version,
         attributes: attributes(scope.attributes),
         dropped_attributes: scope.dropped_attributes_count,
+        ..Scope::default()
     }
 }
 
@@ -75,6 +76,7 @@ fn span(sent: OtlpSpan, origin: &Arc<Origin>) -> Result<Span, &'static str> {
         dropped_events: sent.dropped_events_count,
         dropped_links: sent.dropped_links_count,
         origin: Arc::clone(origin),
+        ..Received::default()
     };
     let (start, end) = (UnixNanos(sent.start_time_unix_nano), UnixNanos(sent.end_time_unix_nano));
     Ok(Span {

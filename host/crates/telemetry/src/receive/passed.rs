@@ -1,12 +1,9 @@
 //! Metrics and logs from the receiver's side: whether they are what they say, and protobuf of JSON.
 
-use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
-use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
-use prost::Message;
-use serde::de::DeserializeOwned;
 use tollgate_domain::passed::Signal;
 
 use super::{Encoding, Malformed, limits};
+use crate::json;
 
 /// A request of metrics or logs, not compressed any more, in protobuf: as it came, if that is what it
 /// came as.
@@ -18,22 +15,21 @@ pub fn passed(bytes: &[u8], encoding: Encoding, signal: Signal) -> Result<Vec<u8
         Encoding::Protobuf => Ok(bytes.to_vec()),
         Encoding::Json => {
             limits::check_json(bytes)?;
-            match signal {
-                Signal::Metrics => protobuf::<ExportMetricsServiceRequest>(bytes),
-                Signal::Logs => protobuf::<ExportLogsServiceRequest>(bytes),
-            }
-            .map_err(Malformed::unreadable)
+            let message = match signal {
+                Signal::Metrics => &json::METRICS,
+                Signal::Logs => &json::LOGS,
+            };
+            json::read(bytes, message).map_err(Malformed::unreadable)
         }
     }
     .and_then(|request| limits::check_passed(&request, signal).map(|()| request))
 }
 
-fn protobuf<S: Message + DeserializeOwned>(json: &[u8]) -> Result<Vec<u8>, serde_json::Error> {
-    serde_json::from_slice::<S>(json).map(|request| request.encode_to_vec())
-}
-
 #[cfg(test)]
 mod tests {
+    use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+    use prost::Message;
+
     use super::*;
 
     #[test]

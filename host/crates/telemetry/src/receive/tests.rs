@@ -1,5 +1,8 @@
 //! What is sent comes out whole, in either encoding, and nothing that is sent can do harm.
 
+use std::sync::Arc;
+
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use proptest::prelude::*;
 use prost::Message;
 use tollgate_domain::span::{SpanKind, SpanStatus, Value};
@@ -48,9 +51,98 @@ fn nothing_of_a_span_is_lost() {
     let sent = message::request(&Default::default(), std::slice::from_ref(span));
     let again = decode(&sent.encode_to_vec(), Encoding::Protobuf).unwrap();
     assert_eq!(format!("{:?}", again.groups), format!("{:?}", incoming.groups));
+    // With whatever the official messages hold, which the two of ours above need not.
+    let request = json::read(WHOLE.as_bytes(), &json::TRACES).unwrap();
+    assert_eq!(official(&written(&incoming)), official(&request));
     // And from the record.
     let read = otlp::read(&otlp::write_groups(&incoming.groups), &otlp::Most::ANY).unwrap();
     assert_eq!(format!("{read:?}"), format!("{incoming:?}"));
+}
+
+/// What prost reads of a request, as far as it can be compared: no number is equal to what is none.
+fn official(bytes: &[u8]) -> String {
+    format!("{:#?}", ExportTraceServiceRequest::decode(bytes).unwrap())
+}
+
+fn written(incoming: &Incoming) -> Vec<u8> {
+    otlp::write_groups(&incoming.groups)
+}
+
+#[test]
+fn what_is_not_understood_leaves_as_it_came() {
+    // In the JSON of a record no value is an empty one.
+    let whole = WHOLE.replace(r#"{"key":"null","value":null},"#, "");
+    assert_ne!(whole, WHOLE);
+    let with = |from: &str, to: &str| {
+        assert!(whole.contains(from), "{from}");
+        whole.replace(from, to)
+    };
+    let status = r#""status":{"code":2,"message":"no"}"#;
+    let times = r#""endTimeUnixNano":1544712661000000000"#;
+    for body in [
+        whole.clone(),
+        with(status, r#""status":{"code":0,"message":"said though unset"}"#),
+        with(status, r#""status":{"code":1,"message":"said though good"}"#),
+        with(status, r#""status":{"code":7}"#),
+        with(status, r#""status":{}"#),
+        with(status, r#""status":null"#),
+        with(times, r#""endTimeUnixNano":5"#),
+        with(times, r#""endTimeUnixNano":0"#),
+        with(r#""kind":2"#, r#""kind":9"#),
+        with(r#""kind":2"#, r#""kind":-1"#),
+        with(r#""spanId":"eee19b7ec3c1b175""#, r#""spanId":"""#),
+        with(r#""spanId":"eee19b7ec3c1b175""#, r#""spanId":"ab","traceState":"x=y""#),
+        with(
+            r#""droppedAttributesCount":1}"#,
+            r#""entityRefs":[{"type":"service","idKeys":["service.name"]}]}"#,
+        ),
+    ] {
+        let request = json::read(body.as_bytes(), &json::TRACES).unwrap();
+        let incoming = decode(body.as_bytes(), Encoding::Json).unwrap();
+        let span = only(&incoming);
+        assert!(span.interval.end >= span.interval.start);
+        assert_eq!(official(&written(&incoming)), official(&request), "{body}");
+        // Also from the record of a call, and with an attribute more.
+        let origin = serde_json::to_string(&*incoming.groups[0].origin).unwrap();
+        let mut stored: tollgate_domain::Span =
+            serde_json::from_str(&serde_json::to_string(span).unwrap()).unwrap();
+        let received = stored.received.as_mut().unwrap();
+        received.origin = Arc::new(serde_json::from_str(&origin).unwrap());
+        let (_, leaving) = otlp::write(&Default::default(), &[stored.clone()], usize::MAX);
+        assert_eq!(official(&leaving), official(&request), "{body}");
+        stored.attributes.set("more", 1_i64);
+        let (_, leaving) = otlp::write(&Default::default(), &[stored], usize::MAX);
+        assert_ne!(official(&leaving), official(&request));
+    }
+}
+
+#[test]
+fn fields_that_no_version_has_leave_as_they_came() {
+    // In the span, its status, the resource and the scope.
+    let unknown = |text: &str| {
+        let mut field = vec![0xfa, 0x3f];
+        field.push(u8::try_from(text.len()).unwrap());
+        field.extend_from_slice(text.as_bytes());
+        field
+    };
+    let ids = [within(1, &[7; 16]), within(2, &[9; 8])].concat();
+    let status = within(15, &[&[0x18, 2][..], &unknown("of the status")].concat());
+    let span = [unknown("of the span"), ids, status].concat();
+    let scope = within(1, &[within(1, b"lib"), unknown("of the scope")].concat());
+    let resource = within(1, &unknown("of the resource"));
+    let process = [resource, within(2, &[scope, within(2, &span)].concat())].concat();
+    let request = within(1, &process);
+    let incoming = decode(&request, Encoding::Protobuf).unwrap();
+    assert_eq!(only(&incoming).status, SpanStatus::Error(String::new()));
+    let leaving = written(&incoming);
+    assert_eq!(official(&leaving), official(&request));
+    for text in ["of the span", "of the status", "of the scope", "of the resource"] {
+        let found = leaving.windows(text.len()).filter(|bytes| *bytes == text.as_bytes()).count();
+        assert_eq!(found, 1, "{text}");
+    }
+    // What a receiver would refuse is refused here.
+    let wrong = within(1, &within(1, &within(3, &within(3, &[0xff]))));
+    assert!(matches!(decode(&wrong, Encoding::Protobuf), Err(Malformed::Unreadable(_))));
 }
 
 #[test]

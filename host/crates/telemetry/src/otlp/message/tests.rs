@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message;
-use tollgate_domain::received::Received;
+use tollgate_domain::received::{Received, SpanLink};
+use tollgate_domain::span::{Span, SpanEvent, SpanKind, SpanStatus};
 use tollgate_domain::time::Interval;
-use tollgate_domain::{SpanId, TraceId, UnixNanos};
+use tollgate_domain::{SpanContext, SpanId, TraceId, UnixNanos, otlp};
 
 use super::*;
 
@@ -60,6 +62,7 @@ fn full(id: u64, origin: &Arc<Origin>) -> Span {
         dropped_attributes: 1,
         dropped_events: 200,
         dropped_links: 70_000,
+        verbatim: Default::default(),
         origin: Arc::clone(origin),
     };
     let mut span = plain(id);
