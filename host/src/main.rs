@@ -157,6 +157,7 @@ fn tell(running: &Running, format: LogFormat) {
             version = env!("CARGO_PKG_VERSION"),
             api = banner.text("api"),
             admin = admin.unwrap_or_default(),
+            dashboard = banner.text("dashboard"),
             spans = spans.join(","),
             model = banner.text("model"),
             backends = banner.text("backends"),
