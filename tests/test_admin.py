@@ -111,6 +111,56 @@ def test_what_is_refused_is_shown_with_its_cause(start_admin):
     admin.gateway.still_serves()
 
 
+def test_a_reload_fails_where_something_is_not_used(start_admin, tmp_path):
+    """By its exit code, so that a deployment that goes on after it knows."""
+    admin = start_admin(plugins=["cost-per-token", "enrich-labels"])
+    assert "serving" in admin.command("reload")
+    plugins = admin.gateway.plugins
+    replace_file(plugins / "broken.wasm", b"\0asm\x01\0\0\0")
+    assert "broken.wasm is not used as it lies in the folder" in admin.command("reload", status=1)
+    assert "refused" in admin.command("list"), "a list of what runs tells how it is, and that is no failure"
+    replace_file(plugins / "cost-per-token.wasm", b"no plugin at all")
+    assert "broken.wasm, cost-per-token.wasm are not used" in admin.command("reload", status=1)
+    for file, good in (("broken.wasm", None), ("cost-per-token.wasm", component("cost-per-token").read_bytes())):
+        (plugins / file).unlink() if good is None else replace_file(plugins / file, good)
+    replace_file(plugins / "plugins.toml", '[[plugin]]\nfile = "cost-per-token.wasm"\nconfig = { modles = [] }\n')
+    assert "cost-per-token.wasm is not used" in admin.command("reload", status=1), "its configuration is not the one of the file"
+    (plugins / "plugins.toml").unlink()
+    admin.command("reload")
+    replace_file(plugins / "plugins.toml", "[[plugin]\n")
+    assert "plugins.toml is not used" in admin.command("reload", status=1)
+    (plugins / "plugins.toml").unlink()
+    admin.command("reload")
+    admin.command("disable", "enrich-labels.wasm")
+    assert "disabled" in admin.command("reload"), "what was turned off was meant to be"
+    admin.gateway.still_serves()
+
+
+def test_a_list_of_a_folder_fails_where_something_is_not_used(tmp_path):
+    def listed():
+        command = [PROGRAM, "plugin", "list", "--plugins", tmp_path]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment())
+        return done.returncode, done.stdout, done.stderr
+
+    (tmp_path / "cost.wasm").write_bytes(component("cost-per-token").read_bytes())
+    code, stdout, stderr = listed()
+    assert (code, stderr) == (0, "") and "serving" in stdout
+    (tmp_path / "bad.wasm").write_bytes(b"\0asm\x01\0\0\0")
+    code, stdout, stderr = listed()
+    assert code == 1 and "refused" in stdout and "bad.wasm is not used" in stderr
+    (tmp_path / "bad.wasm").unlink()
+    (tmp_path / "plugins.toml").write_text("[[plugin]\n")
+    code, _, stderr = listed()
+    assert code == 1 and "plugins.toml is not used" in stderr
+
+
+def test_an_address_without_a_scheme_is_told_with_one():
+    for command in (["plugin", "list"], ["plugin", "reload"], ["plugin", "inspect", "a.wasm"], ["top"]):
+        arguments = [PROGRAM, *command, "--admin", "127.0.0.1:9090"]
+        done = subprocess.run(arguments, capture_output=True, text=True, timeout=60, env=environment())
+        assert done.returncode == 2 and "write http://127.0.0.1:9090" in done.stderr, done.stderr
+
+
 def test_nothing_without_the_token(start_admin):
     admin = start_admin(plugins=["cost-per-token"])
     wrong = ({}, {"authorization": "Bearer wrong"}, {"authorization": f"Basic {TOKEN}"})
@@ -396,10 +446,10 @@ def test_a_list_without_a_gateway(tmp_path):
     replace_file(tmp_path / "broken.wasm", b"no plugin at all")
     code, stdout, _ = run("list", "--plugins", tmp_path, "--json")
     plugins = {p["file"]: p for p in json.loads(stdout)["plugins"]}
-    assert code == 0 and plugins["cost-per-token.wasm"]["state"] == "serving"
+    assert code == 1 and plugins["cost-per-token.wasm"]["state"] == "serving"
     assert plugins["broken.wasm"]["state"] == "refused" and plugins["broken.wasm"]["error"]["kind"] == "format"
     code, stdout, _ = run("list", "--plugins", tmp_path)
-    assert code == 0 and "cost-model" in stdout and plugins["broken.wasm"]["error"]["message"] in stdout
+    assert code == 1 and "cost-model" in stdout and plugins["broken.wasm"]["error"]["message"] in stdout
     code, _, stderr = run("list")
     assert code == 2 and "--admin" in stderr and "--plugins" in stderr
     code, _, stderr = run("list", "--plugins", tmp_path / "none")

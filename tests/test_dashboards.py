@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from conftest import ROOT, free_port, replace_file, until
-from test_metrics import start_counted, start_prometheus  # noqa: F401 - fixtures
+from test_metrics import BACKENDS, BUDGET, start_counted, start_prometheus  # noqa: F401 - fixtures
 
 CONFIG = ROOT / "host/deploy/config"
 FILES = sorted((CONFIG / "grafana/dashboards").glob("*.json"))
@@ -75,12 +75,14 @@ TRAPS_IN_THE_SHADOW = 'shadow = true\nconfig = { act = "trap-at", n = 4, on = "p
 
 
 @pytest.fixture
-def everything_happened(start_counted):  # noqa: F811
+def everything_happened(start_counted, tmp_path):  # noqa: F811
     """A gateway that has something to tell in every family, and a function that goes on giving it work."""
     hostile = '[[plugin]]\nfile = "hostile.wasm"\n'
     dead = {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"http://127.0.0.1:{free_port()}", "OTEL_METRICS_EXPORTER": "none"}
     plugins = ["cost-per-token", "enrich-labels", "filter-redact", "hostile"]
-    arguments = ["--ledger-budget-mib", "1024"]
+    (tmp_path / "backends.toml").write_text(BACKENDS)
+    (tmp_path / "keys.toml").write_text(BUDGET)
+    arguments = ["--ledger-budget-mib", "1024", "--model", "demo", "--backends", tmp_path / "backends.toml", "--keys-file", tmp_path / "keys.toml"]
     admin = start_counted(env=dead, arguments=arguments, plugins=plugins, plugins_toml=PRICES + hostile + CREDITS)
     gateway = admin.gateway
 
@@ -88,6 +90,7 @@ def everything_happened(start_counted):  # noqa: F811
         answer = gateway.complete(max_tokens=2, user="acme")
         gateway.complete(model="gpt-4o-mini", max_tokens=2, user="zeta")
         assert gateway.http.post("/v1/completions", json={"model": "none", "prompt": "x"}).status_code == 404
+        assert gateway.http.post("/v1/completions", json={"model": "far-model", "prompt": "x", "user": "acme"}).status_code in (502, 503)
         return answer
 
     assert work()["cost"]["amount"].startswith("-")

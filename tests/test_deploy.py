@@ -158,6 +158,13 @@ def test_the_image_has_an_npm_that_runs(tmp_path):
     assert version >= int(json.loads((ROOT / "host/assets/dashboard/package.json").read_text())["engines"]["node"].strip(">="))
 
 
+def test_the_image_and_compose_ask_for_its_health_by_what_is_in_it():
+    """The test below runs that command in the root file system."""
+    (line,) = re.findall(r"(?m)^HEALTHCHECK .*? CMD (\[.*\])$", DOCKERFILE.read_text())
+    assert json.loads(line) == ["/usr/bin/tollgate", "health"]
+    assert COMPOSE["services"]["tollgate"]["healthcheck"]["test"] == ["CMD", *json.loads(line)]
+
+
 def test_the_image_is_built_from_all_that_a_build_needs(tmp_path):
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     taken = [line[1:] for line in lines if line.startswith("!")]
@@ -203,6 +210,10 @@ def test_the_root_of_the_image_is_enough_for_the_program(tmp_path):
     for name in BUNDLED:
         shutil.copyfile(component(name), plugins / f"{name}.wasm")
     subprocess.run([DEPLOY / "rootfs.sh", PROGRAM, plugins, root], check=True, timeout=60)
+    symbols = subprocess.run(["nm", root / "usr/bin/tollgate"], capture_output=True, text=True, timeout=60)
+    assert "no symbols" in symbols.stderr and not symbols.stdout, "names of functions are left out"
+    mib = sum(path.stat().st_size for path in root.rglob("*") if path.is_file()) / 2**20
+    print(f"the image's files: {mib:.1f} MiB, of which the program {(root / 'usr/bin/tollgate').stat().st_size / 2**20:.1f}")
     os.chown(data, 0, 10001)
     data.chmod(0o2775)
     os.chown(keys, 10001, 10001)
@@ -216,6 +227,8 @@ def test_the_root_of_the_image_is_enough_for_the_program(tmp_path):
     def run(*arguments):
         return subprocess.run([*enter, *arguments], capture_output=True, text=True, timeout=60, env=env)
 
+    not_yet = run("health")
+    assert not_yet.returncode == 1 and "does not answer" in not_yet.stderr, not_yet
     assert "no keys" in run("serve").stderr
     made = run("key", "create", "--keys-file", "/keys/keys.toml", "--tenant", "acme")
     secret = re.search(r"^secret +(\S+)$", made.stdout, re.M)[1]
@@ -235,6 +248,8 @@ def test_the_root_of_the_image_is_enough_for_the_program(tmp_path):
                         return False
 
                 until(is_ready, 120, f"/ready at {start} start")
+                healthy = run("health")
+                assert (healthy.returncode, healthy.stdout) == (0, "ready\n"), healthy
                 body = {"model": "mistral-7b", "prompt": "What is a span?", "max_tokens": 2}
                 assert client.post("/v1/completions", json=body).json()["cost"]["status"] == "priced"
             process.terminate()

@@ -87,8 +87,16 @@ def test_folders_and_disk(doctor, tmp_path):
     (tmp_path / "open").mkdir()
     (tmp_path / "open").chmod(stat.S_IRWXU | stat.S_IRWXO)
     expect(doctor("--data-dir", tmp_path / "open"), "data", "warning", "every user", "chmod o-w")
+    (tmp_path / "open").chmod(0o750)
+    assert worst(doctor("--data-dir", tmp_path / "open"), "data")["verdict"] == "ok"
+    (tmp_path / "open").chmod(0o755)
+    expect(doctor("--data-dir", tmp_path / "open"), "data", "warning", "read by every user", "chmod -R o-rwx")
     expect(doctor("--ledger-min-free-mib", str(1 << 30)), "disk", "failed", "ledger-min-free-mib")
     config = tmp_path / "t.toml"
+    config.write_text(f'[[exporter]]\nkind = "ndjson"\npath = "{tmp_path}/shipped/spans"\n')
+    (tmp_path / "shipped").mkdir(mode=0o755)
+    assert worst(doctor("--config", config), "data")["verdict"] == "ok", "spans without prompts may be for everybody"
+    expect(doctor("--config", config, "--capture-content", "acme"), "data", "warning", "shipped", "read by every user")
     config.write_text(f'[[exporter]]\nkind = "ndjson"\npath = "{tmp_path}/file/spans"\n')
     expect(doctor("--config", config), "data", "failed", "path of the exporter")
 
@@ -263,7 +271,7 @@ def test_a_receiver_gets_a_span(doctor, kind):
         (span,) = receiver.spans
         assert span.name == "tollgate.doctor" and span.attributes == {"tollgate.probe": True}
         assert span.resource["service.name"] == "tollgate"
-    expect(doctor(env=variables), "exporter", "failed", receiver.endpoint.rpartition(":")[2])
+    expect(doctor(env=variables), "exporter", "failed", receiver.endpoint.rpartition(":")[2], "start the receiver, or correct the endpoint")
 
 
 def test_receivers_that_are_none(doctor):

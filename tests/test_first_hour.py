@@ -7,8 +7,11 @@ import subprocess
 import time
 from decimal import Decimal
 
+import pytest
+
 from conftest import BUNDLED, ROOT, component, free_port, until
 from pages import is_free, shell_environment  # noqa: F401 - a fixture
+from test_release import release  # noqa: F401 - a fixture
 
 PAGE = (ROOT / "host/FIRST-STEPS.md").read_text()
 MINUTES = 10
@@ -35,14 +38,28 @@ def includes(shown, given):
     return all(includes(value, given[key]) if isinstance(value, dict) else given[key] == value for key, value in shown.items())
 
 
-def test_a_price_is_changed_within_minutes(tmp_path, shell_environment):  # noqa: F811 - the fixture
-    assert re.findall(r"(?ms)^```sh build\n(.*?)^```$", PAGE)[0].startswith("cargo xtask build\n")
+def begun(way):
+    """The block of the first section for those who come that way."""
+    (block,) = re.findall(rf"(?ms)^```sh {way}\n(.*?)^```$", PAGE)
+    return block
+
+
+@pytest.mark.parametrize("way", ["build", "archive"])
+def test_a_price_is_changed_within_minutes(tmp_path, shell_environment, request, way):  # noqa: F811 - the fixture
     port, admin = (number if is_free(number) else free_port() for number in (8080, 9090))
-    beside = tmp_path / "bin/plugins"  # where a build puts them
-    beside.mkdir()
-    for name in BUNDLED:
-        shutil.copyfile(component(name), beside / f"{name}.wasm")
     script = ["set -em"]
+    if way == "build":
+        # Too long for a test: what it makes lies where a build puts it.
+        assert begun(way).startswith("cargo xtask build\n")
+        beside = tmp_path / "bin/plugins"
+        beside.mkdir()
+        for name in BUNDLED:
+            shutil.copyfile(component(name), beside / f"{name}.wasm")
+    else:
+        (archive,) = request.getfixturevalue("release").glob("*.tar.gz")
+        shutil.copyfile(archive, tmp_path / archive.name)
+        (tmp_path / "bin/tollgate").unlink()  # no other is on the path
+        script += [begun(way), f'case "$(command -v tollgate)" in {tmp_path}/tollgate-*) ;; *) exit 3 ;; esac', TIMED.format("1.")]
     for title, block in steps():
         script += [block.replace(":8080", f":{port}").replace(":9090", f":{admin}"), TIMED.format(title)]
     began = time.monotonic()

@@ -1,12 +1,17 @@
 """The first five minutes at a command line: a settings file, its schema, completions, the manual."""
 
 import json
+import os
+import subprocess
+import tempfile
 import tomllib
+from pathlib import Path
 
+import httpx
 import jsonschema
 import pytest
 
-from conftest import free_port
+from conftest import PROGRAM, environment, free_port
 from test_settings import run
 
 
@@ -14,11 +19,48 @@ def init(folder, *more):
     return run("init", folder, *more)
 
 
+@pytest.fixture
+def installed():
+    """The program in a folder of its own, on the disk where it lies: under another name, but not another file."""
+    with tempfile.TemporaryDirectory(dir=PROGRAM.parent) as folder:
+        program = Path(folder) / "tollgate"
+        os.link(PROGRAM, program)
+        yield program
+
+
+def started(program, *arguments):
+    """What a start says until it serves, or ends."""
+    command = [program, "serve", "--console", "off", "--listen", f"127.0.0.1:{free_port()}", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment())
+    said = ""
+    for line in process.stderr:
+        said += line
+        if line.startswith("  ledger"):
+            break
+    process.terminate()
+    said += process.stderr.read()
+    return process.wait(60), said
+
+
+def test_what_init_writes_is_enough_to_start_wherever_the_program_lies(installed, tmp_path):
+    """Without plugins beside the program no gateway starts, unless it is told of others."""
+    folder = tmp_path / "new"
+    done = subprocess.run([installed, "init", folder], capture_output=True, text=True, timeout=60, env=environment())
+    assert done.returncode == 0 and f"made {folder}/plugins" in done.stdout, done.stdout + done.stderr
+    assert tomllib.loads((folder / "tollgate.toml").read_text()) == {"plugins": f"{folder}/plugins"}
+    code, said = started(installed, "--config", folder / "tollgate.toml", "--data-dir", tmp_path / "data")
+    assert code == 0 and "none: nothing is priced" in said, said
+    (installed.parent / "plugins").mkdir()
+    done = subprocess.run([installed, "init", folder, "--force"], capture_output=True, text=True, timeout=60, env=environment())
+    assert done.returncode == 0 and "made" not in done.stdout
+    assert tomllib.loads((folder / "tollgate.toml").read_text()) == {}
+
+
 def test_init_writes_what_the_program_takes_and_what_changes_nothing(tmp_path, start_gateway):
     code, stdout, stderr = init(tmp_path / "new")
     assert code == 0, stderr
     file = tmp_path / "new/tollgate.toml"
-    assert str(file) in stdout and tomllib.loads(file.read_text()) == {}
+    assert str(file) in stdout and set(tomllib.loads(file.read_text())) <= {"plugins"}
     assert run("config", "check", file)[0] == 0
     gateway = start_gateway(arguments=["--config", file])
     gateway.still_serves()
@@ -60,6 +102,15 @@ def test_the_schema_and_the_program_say_the_same(tmp_path, text, fine):
     assert fine or len(stderr) > 20
 
 
+def test_all_that_is_wrong_with_the_file_is_said_at_once(tmp_path):
+    file = tmp_path / "t.toml"
+    file.write_text('listen = 8080\nmax-running = "many"\nmax-queued = 0\nlog-formt = "json"\n\n[[exporter]]\nkind = "otlp"\nendpoint = 7\n')
+    code, _, stderr = run("config", "check", file)
+    assert code == 2
+    for words in ("line 1: listen", "line 2: max-running", "line 8: endpoint", "max-queued is 0", "did you mean log-format"):
+        assert words in stderr, stderr
+
+
 def test_a_log_filter_that_is_none_is_found(tmp_path):
     (tmp_path / "t.toml").write_text('log = "info=loud=x"\n')
     code, _, stderr = run("config", "check", tmp_path / "t.toml")
@@ -89,12 +140,18 @@ def test_a_start_tells_what_is_on(start_gateway, tmp_path):
     banner = log[log.index("\ntollgate ") + 1 :].split("\n20")[0].splitlines()
     lines = [line[:13].split() + [line[13:]] for line in banner[1:] if line.startswith("  ")]
     labels = [line[0] for line in lines if len(line) == 2]
-    assert labels == ["api", "admin", "model", "plugins", "keys", "limits", "exporters", "ledger", "content"]
+    assert labels == ["api", "admin", "dashboard", "model", "plugins", "keys", "limits", "exporters", "ledger", "content"]
     text = "\n".join(banner)
     words = ["/v1", "with /metrics", "tollgate-demo", "also called mistral-7b", "1. tollgate/", "cost-model", "everybody is let in"]
     words += ["by this gateway alone", "spans.ndjson", "otlp: http://127.0.0.1:9/v1/traces", "survives a power cut", "acme"]
     assert all(word in text for word in words), text
     assert "hunter2" not in text
+    dashboard = next(line[13:] for line in banner if line.startswith("  dashboard"))
+    page = httpx.get(dashboard, trust_env=False)
+    assert page.status_code == 200 and "<title>Tollgate</title>" in page.text
+    # Who leaves the path out comes there, too.
+    moved = httpx.get(dashboard.removesuffix("ui/"), trust_env=False)
+    assert moved.status_code == 307 and moved.headers["location"] == "ui/"
     # The log does not say it again.
     assert log.count(f"http://127.0.0.1:{gateway.port}") == 1, log
 
@@ -106,7 +163,7 @@ def test_programs_are_told_in_one_line_of_the_log(start_gateway):
     lines = [json.loads(line) for line in gateway.log().splitlines()]
     (started,) = [line for line in lines if line.get("message") == "started"]
     assert started["plugins"] == "none: nothing is priced" and started["api"] == f"{gateway.url}/v1"
-    assert started["admin"] == f"http://{admin}" and started["spans"].split(",") == otlp
+    assert started["admin"] == f"http://{admin}" and started["dashboard"] == f"http://{admin}/ui/" and started["spans"].split(",") == otlp
     assert [line for line in lines if str(gateway.port) in json.dumps(line)] == [started]
     quiet = start_gateway(arguments=["--log", "warn"])
     assert "by this gateway alone" not in quiet.log()

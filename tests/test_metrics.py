@@ -201,7 +201,9 @@ def test_promtool_takes_the_rules_and_each_of_them_fires():
     rules = set(re.findall(r"- alert: (\w+)", (RULES / "alerts.yml").read_text()))
     tests = (RULES / "alerts_test.yml").read_text()
     fired = set(re.findall(r"alertname: (\w+)\n\s+exp_alerts:\n\s+- exp_labels", tests))
-    assert rules == fired and len(rules) > 10
+    assert rules == fired and len(rules) > 20
+    told = set(re.findall(r"`(Tollgate\w+)`", (RULES / "README.md").read_text()))
+    assert told == rules, "each has a line that says what to do"
 
 
 def test_a_rule_that_is_wrong_is_found(tmp_path):
@@ -214,12 +216,47 @@ def test_a_rule_that_is_wrong_is_found(tmp_path):
 
 
 # Absent until there is something to tell: without a budget, and before the first request without a price.
-SOMETIMES = {"tollgate_ledger_budget_bytes", "tollgate_requests_unpriced_total"}
+SOMETIMES = {"tollgate_ledger_budget_bytes"}
+BACKENDS = """
+[[backend]]
+name = "away"
+url = "http://127.0.0.1:9/v1"
+provider = "other"
+models = ["far-model"]
+
+[[backend]]
+name = "sick"
+url = "http://127.0.0.1:9/v1"
+provider = "other"
+models = ["sick-model"]
+health = { path = "/health", every-ms = 500 }
+"""
+BUDGET = """
+[[tenant]]
+name = "acme"
+[[tenant.budget]]
+amount = "12.50"
+currency = "USD"
+per = "day"
+"""
 
 
-def test_the_rules_ask_for_what_there_is(start_counted):
-    admin = start_counted()
-    admin.gateway.complete(max_tokens=1)
+def test_the_rules_ask_for_what_there_is(start_counted, tmp_path):
+    (tmp_path / "backends.toml").write_text(BACKENDS)
+    (tmp_path / "keys.toml").write_text(BUDGET)
+    files = ["--backends", tmp_path / "backends.toml", "--keys-file", tmp_path / "keys.toml"]
+    admin = start_counted(arguments=["--model", "demo", *files])
+    answer = admin.gateway.complete(max_tokens=1, user="acme")
+    far = lambda: admin.gateway.http.post("/v1/completions", json={"model": "far-model", "prompt": "x"}).json()["error"]["code"]  # noqa: E731
+    kinds = {far() for _ in range(30)}
+    assert kinds == {"backend_error", "backend_unavailable"}
+    counted = admin.metrics()["gen_ai_server_request_duration_seconds_count"]
+    assert {labels.get("error_type") for labels, _ in counted if labels["gen_ai_request_model"] == "far-model"} == kinds
+    until(lambda: admin.value("tollgate_backend_healthy", backend="sick") == 0, 30, "a check that is not passed")
+    until(lambda: admin.value("tollgate_backend_breaker", backend="away", state="open") == 1, 30, "an open breaker")
+    of_acme = {"tenant": "acme", "key": "", "per": "day", "currency": "USD"}
+    assert [(labels, value) for labels, value in admin.metrics()["tollgate_budget_amount"]] == [(of_acme, 12.5)]
+    assert admin.value("tollgate_budget_spent", **of_acme) == float(answer["cost"]["amount"])
     asked = set(re.findall(r"\b(tollgate_[a-z_]+)(?=[\s\[{*)-])", expressions()))
     assert len(asked) > 15
     missing = asked - SOMETIMES - set(admin.metrics())

@@ -34,6 +34,10 @@ TRIED = [
     ("README.md", "impl CostModel", "test_plugin_pages.py::test_what_the_first_page_shows_is_of_the_guide"),
     ("host/FIRST-STEPS.md", "cargo xtask build", "test_first_hour.py::test_a_price_is_changed_within_minutes"),
     ("host/FIRST-STEPS.md", "", "test_first_hour.py::test_a_price_is_changed_within_minutes"),
+    ("host/OPERATING.md", "mkdir -p", "test_operating.py::test_a_ledger_is_copied_while_it_is_written_to_and_put_back"),
+    ("host/OPERATING.md", "mv ", "test_operating.py::test_a_ledger_is_copied_while_it_is_written_to_and_put_back"),
+    ("host/OPERATING.md", "tollgate key ", "test_operating.py::test_keys_change_hands_without_a_gap"),
+    ("host/OPERATING.md", "(umask", "test_operating.py::test_a_token_is_written_for_its_owner_alone"),
     ("host/OTLP.md", "[[exporter]]", "test_docs.py::test_the_page_of_other_programs_spans"),
     ("host/SECURITY.md", "", "test_docs.py::test_the_setup_of_the_security_page"),
     ("host/SIZING.md", "", "test_docs.py::test_the_sizing_page"),
@@ -57,8 +61,9 @@ TRIED = [
     ("plugins/README.md", '{ "devices"', "test_plugin_pages.py::test_configurations_of_bundled_plugins"),
     ("plugins/README.md", '{ "labels"', "test_plugin_pages.py::test_configurations_of_bundled_plugins"),
     ("plugins/README.md", '{ "salt"', "test_plugin_pages.py::test_configurations_of_bundled_plugins"),
-    ("plugins/README.md", '{ "plugin":', "test_prices.py::test_the_cookbook"),
+    ("plugins/COOKBOOK.md", "", "test_prices.py::test_the_cookbook"),
     ("plugins/README.md", "tollgate import-prices", "test_plugin_pages.py::test_prices_are_imported"),
+    (EXAMPLES, "[[plugin]]", "test_plugin_pages.py::test_the_entry_of_a_cost_model"),
     (EXAMPLES, "# tollgate.toml", "test_plugin_pages.py::test_settings_of_filters_of_traces"),
 ]  # fmt: skip
 

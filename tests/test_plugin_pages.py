@@ -14,7 +14,7 @@ from decimal import Decimal
 import jsonschema
 import pytest
 
-from conftest import BUNDLED, PROGRAM, ROOT, component, environment
+from conftest import BUNDLED, PROGRAM, ROOT, component, environment, replace_file, until
 from pages import PAGES, block, blocks, shell, shell_environment  # noqa: F401 - a fixture
 from test_settings import run
 
@@ -28,6 +28,29 @@ def test_what_the_first_page_shows_is_of_the_guide():
     typed = [line.partition(" #")[0].strip() for line in block("README.md", "tollgate plugin new").splitlines()]
     assert len(typed) > 4 and not [line for line in typed if line not in guide]
     assert block("README.md", "impl CostModel", "rust").strip() in block(GUIDE, "use tollgate_plugin", "rust")
+
+
+def test_the_entry_of_a_cost_model(start_gateway):
+    """What the README of each one says is needed beside its component, beside the bundled ones that know all models."""
+    entries = {}
+    for language in ("rust", "python", "javascript"):
+        name = f"{language}-cost"
+        entries[language] = block(f"plugins/examples/{name}/README.md", "[[plugin]]", "toml").replace(f'"{name}.wasm"', '"rust-cost.wasm"')
+        schema = json.loads((ROOT / f"plugins/examples/{name}/config.schema.json").read_text())
+        (told,) = tomllib.loads(entries[language])["plugin"]
+        jsonschema.Draft202012Validator(schema).validate(told["config"])
+    assert len(set(entries.values())) == 1
+    gateway = start_gateway()
+    asked = lambda: gateway.complete(prompt="Hi", max_tokens=2)["cost"]  # noqa: E731
+    serving = lambda name: until(lambda: name in gateway.log(), 30, name)  # noqa: E731
+    replace_file(gateway.plugins / "rust-cost.wasm", component("rust-cost").read_bytes())
+    serving("acme/rust-cost")
+    assert asked()["plugin"]["name"] == "tollgate/cost-per-token", "the component alone changes nothing"
+    replace_file(gateway.plugins / "plugins.toml", entries["rust"])
+    cost = until(lambda: (cost := asked())["plugin"]["name"] == "acme/rust-cost" and cost, 30, "a price by the new one")
+    answer = gateway.complete(prompt="Hi", max_tokens=2)
+    tokens = answer["prompt_tokens"] * 3 + answer["completion_tokens"] * 4
+    assert Decimal(answer["cost"]["amount"]) == Decimal(tokens) / 10**6 and cost["status"] == "priced"
 
 
 TESTED = """

@@ -3,6 +3,8 @@
 import csv
 import json
 import re
+import shutil
+import tomllib
 from decimal import Decimal
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 from conftest import ROOT, component, exact, free_port, replace_file
 from test_settings import run
 from test_tenants import CHAT, ROUTE
-from backends import ANSWER, scripted, send_json, toml  # noqa: F401 - a fixture
+from backends import ANSWER, scripted, send_json  # noqa: F401 - a fixture
 
 FILE = Path(__file__).with_name("litellm_prices.json")
 PRICES = json.loads(FILE.read_text(), parse_float=Decimal)
@@ -109,22 +111,35 @@ def test_what_is_billed_by_ranges(billed):
         assert cost["status"] == "priced" and Decimal(cost["amount"]) == wanted, tokens
 
 
-COOKBOOK = (ROOT / "plugins/README.md").read_text().partition("## Pricing cookbook")[2]
-RECIPES = [json.loads(block) for block in re.findall(r"(?ms)^```json\n(.*?)^```$", COOKBOOK)]
+COOKBOOK = (ROOT / "plugins/COOKBOOK.md").read_text()
+# An entry of plugins.toml, the amount and its currency, and the usage that costs it.
+RECIPES = re.findall(r"(?ms)^```toml\n([^`]*?)^```\n\n`(\S+) ([A-Z]{3})` for\n\n```json\n(.*?)^```$", COOKBOOK)
+ALLOWANCE = re.search(r"(?ms)^```toml\n(\[\[tenant\]\][^`]*?)^```$", COOKBOOK)[1]
 
 
-def test_the_cookbook(start_gateway):
-    """Each recipe, put into the folder of a gateway that runs, costs what it says."""
+def test_the_cookbook(start_gateway, tmp_path):
+    """Each recipe, pasted into the folder of a gateway that runs, costs what it says, asked of the plugin it is about."""
+    assert len(RECIPES) == len(re.findall(r"(?m)^`\S+ [A-Z]{3}` for$", COOKBOOK)) == 9
     address = f"127.0.0.1:{free_port()}"
-    gateway = start_gateway(plugins=("cost-per-token", "cost-device-seconds"), arguments=["--admin-listen", address])
-    assert len(RECIPES) == 8
-    for recipe in RECIPES:
-        config = toml(recipe["config"])
-        file = f"{recipe['plugin']}.wasm"
-        replace_file(gateway.plugins / "plugins.toml", f'[[plugin]]\nfile = "{file}"\nconfig = {config}\n')
-        assert gateway.http.post(f"http://{address}/admin/plugins/reload").status_code == 200
-        usage = {"request_model": "m"} | recipe["usage"]
-        answer = gateway.http.post(f"http://{address}/admin/plugins/{file}/price", json=usage)
-        priced = answer.json()
-        assert priced.get("status") == "priced", (recipe, priced)
-        assert f"{priced['amount']} {priced['currency']}" == recipe["costs"], recipe
+    (tmp_path / "keys.toml").write_text(ALLOWANCE)
+    arguments = ["--admin-listen", address, "--keys-file", tmp_path / "keys.toml"]
+    gateway = start_gateway(plugins=("cost-per-token", "cost-device-seconds"), arguments=arguments)
+    for entry, amount, currency, usage in RECIPES:
+        replace_file(gateway.plugins / "plugins.toml", entry)
+        copy = gateway.plugins / "cost-in-euros.wasm"
+        copy.unlink(missing_ok=True)
+        if copy.name in entry:
+            shutil.copyfile(component("cost-per-token"), copy)
+        reloaded = gateway.http.post(f"http://{address}/admin/plugins/reload").json()
+        assert not [plugin for plugin in reloaded["plugins"] if plugin["error"]], entry
+        file = tomllib.loads(entry)["plugin"][-1]["file"]
+        usage = {"request_model": "m"} | json.loads(usage)
+        priced = gateway.http.post(f"http://{address}/admin/plugins/{file}/price", json=usage).json()
+        assert (priced.get("status"), priced.get("amount"), priced.get("currency")) == ("priced", amount, currency), (entry, priced)
+        if copy.name in entry:
+            costs = {model: gateway.complete(model=model, max_tokens=1)["cost"] for model in ("mistral-7b", "gpt-4o-mini")}
+            assert {model: cost["currency"] for model, cost in costs.items()} == {"mistral-7b": "EUR", "gpt-4o-mini": "USD"}
+            assert all(cost["status"] == "priced" for cost in costs.values())
+    (tenant,) = gateway.http.get(f"http://{address}/admin/limits").json()["tenants"]
+    (budget,) = tenant["budgets"]
+    assert (tenant["name"], budget["amount"], budget["currency"], budget["per"]) == ("acme", "5", "USD", "month")

@@ -102,8 +102,23 @@ def test_manual_completions_and_papers_are_there(unpacked):
     assert files >= {f"plugins/{name}.wasm" for name in BUNDLED}
     assert files >= {"LICENSE", "LICENCES-OF-PARTS.txt", "CHANGELOG.md", "COMPATIBILITY.md", "sbom.cdx.json"}
     assert files >= {"man/man1/tollgate.1", "man/man1/tollgate-serve.1", "completions/tollgate.bash", "completions/_tollgate"}
+    assert files >= {"README.md", "prometheus/README.md", *(f"docs/{name}.md" for name in ("FIRST-STEPS", "SECURITY", "SIZING", "OTLP", "MODELS"))}
+    dashboards = {path.name for path in (ROOT / "host/deploy/config/grafana/dashboards").glob("*.json")}
+    assert {path.name for path in (unpacked / "grafana").iterdir()} == dashboards and len(dashboards) == 3
     assert not any("hostile" in name or "shapes" in name for name in files)
     subprocess.run(["bash", "-n", unpacked / "completions/tollgate.bash"], check=True)
+
+
+def test_every_link_of_a_page_leads_to_a_file(unpacked):
+    followed = 0
+    for page in unpacked.rglob("*.md"):
+        text = re.sub(r"(?ms)^ *```.*?^ *```$", "", page.read_text())
+        for target in re.findall(r"\]\(([^)\s]+)\)", text):
+            if "://" in target or target.startswith("#"):
+                continue
+            assert (page.parent / target.partition("#")[0]).is_file(), f"{page.relative_to(unpacked)}: {target}"
+            followed += 1
+    assert followed > 20
 
 
 def test_the_bill_is_valid(release):

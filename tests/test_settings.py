@@ -1,11 +1,13 @@
 """Flags, variables and file: what is wrong is said in words that help."""
 
+import os
 import re
+import stat
 import subprocess
 
 import pytest
 
-from conftest import PROGRAM, environment, free_port
+from conftest import MACHINE_CODE, PROGRAM, environment, free_port, until
 
 
 def run(*arguments, env=(), text=None):
@@ -85,6 +87,33 @@ def test_the_file_and_variables_work(start_gateway, tmp_path):
     assert gateway.http.post("/v1/completions", json={"prompt": "x" * 500}).status_code == 413
     gateway.still_serves()
     assert '"inference.request"' in gateway.log()
+
+
+def test_what_is_recorded_is_for_the_gateways_user_alone(start_gateway, tmp_path, monkeypatch):
+    """Whatever the umask says: of prompts and of who asks for what others on the machine learn nothing."""
+    monkeypatch.setattr(MACHINE_CODE, "lend", lambda data: None)  # which makes the folder
+    more = tmp_path / "shipped/more.ndjson"
+    file = tmp_path / "t.toml"
+    file.write_text(
+        '[[exporter]]\nkind = "ndjson"\nrotate-mib = 1\ncompress = "gzip"\ntrace-wait-seconds = 1\n'
+        f'[[exporter]]\nkind = "ndjson"\nname = "more"\npath = "{more}"\n'
+    )
+    before = os.umask(0o022)
+    try:
+        gateway = start_gateway(arguments=["--config", file])
+        gateway.complete()
+    finally:
+        os.umask(before)
+    until(lambda: (gateway.data / "spans.ndjson").stat().st_size, 60, "spans")
+    mode = lambda path: stat.S_IMODE(path.stat().st_mode)  # noqa: E731
+    assert mode(gateway.data) == 0o700
+    everything = list(gateway.data.rglob("*"))
+    names = {path.name for path in everything}
+    assert {"ledger-00000001.sqlite", "ledger-00000001.sqlite-wal", "in-flight", "decisions.sqlite", "spans.ndjson"} <= names
+    # One that is empty for ever is there to be locked.
+    open_to_others = [str(path) for path in everything if mode(path) & 0o077 and (path.name, path.stat().st_size) != ("lock", 0)]
+    assert not open_to_others
+    assert mode(more) == 0o644, "what is written elsewhere is there for others to read"
 
 
 def test_help_and_count():

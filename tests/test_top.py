@@ -16,12 +16,24 @@ from conftest import PROGRAM, environment, free_port, until
 from test_settings import run
 
 TOKEN = "a-token-of-some-length"
+# Without keys, `user` names the tenant.
+LIMITS = """
+[[tenant]]
+name = "acme"
+limits.requests-per-minute = 600
+[[tenant.budget]]
+amount = "12.50"
+currency = "USD"
+per = "day"
+"""
 
 
 @pytest.fixture
-def watched(start_gateway):
+def watched(start_gateway, tmp_path):
     address = f"127.0.0.1:{free_port()}"
-    gateway = start_gateway(arguments=["--admin-listen", address], env={"TOLLGATE_ADMIN_TOKEN": TOKEN})
+    (tmp_path / "keys.toml").write_text(LIMITS)
+    arguments = ["--admin-listen", address, "--keys-file", tmp_path / "keys.toml"]
+    gateway = start_gateway(arguments=arguments, env={"TOLLGATE_ADMIN_TOKEN": TOKEN})
     gateway.admin = f"http://{address}"
     return gateway
 
@@ -52,6 +64,12 @@ def test_once(watched, in_background):
     assert float(models["gpt-4o-mini"][1]) > 0 and models["gpt-4o-mini"][6].endswith("s")
     ((currency, hourly, total),) = section(text, "CURRENCY")
     assert currency == "USD" and float(hourly) > 0 and float(total) > 0
+    tenants = {row[0]: row[1:] for row in section(text, "TENANT")}
+    assert int(tenants["acme"][2]) == int(models["mistral-7b"][2]) and float(tenants["acme"][4]) > 0, text
+    ((who, requests, tokens, at_once, budget),) = section(text, "LIMITS OF")
+    assert (who, tokens, at_once) == ("tenant acme", "-", "-") and re.fullmatch(r"\d of 600", requests), text
+    spent = re.fullmatch(r"([\d.]+) of 12\.5 USD \(day\)", budget)[1]
+    assert float(spent) == float(tenants["acme"][4]) > 0, "three requests of one tenant"
     plugins = {row[0]: row for row in section(text, "FILE")}
     assert plugins["cost-per-token.wasm"][1:3] == ["tollgate/cost-per-token 0.1.0", "serving"]
     assert {row[0] for row in section(text, "EXPORTER")} == {"console", "ndjson"}

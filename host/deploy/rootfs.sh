@@ -11,7 +11,9 @@ program=$1 plugins=$2 root=$3
 
 mkdir -p "$root/usr/bin" "$root/plugins" "$root/etc/ssl/certs" "$root/data" "$root/keys" "$root/tmp"
 chmod 1777 "$root/tmp"
-cp "$program" "$root/usr/bin/tollgate"
+# Without the names of functions, which only who looks for a fault needs, with the program as it was built.
+strip -o "$root/usr/bin/tollgate" "$program"
+chmod 0755 "$root/usr/bin/tollgate"
 
 # Every library, and the loader, at the path where the program looks for it.
 ldd "$program" | sed -n 's/^\t\(.* => \)\{0,1\}\(\/[^ ]*\) (0x[0-9a-f]*)$/\2/p' | while read -r library; do

@@ -18,11 +18,24 @@ const ANSWER: Duration = Duration::from_secs(150);
 #[derive(clap::Args)]
 pub struct Target {
     /// Admin API of the gateway, such as http://127.0.0.1:9090
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = address)]
     pub(crate) admin: Url,
 
     #[command(flatten)]
     pub(crate) token: Token,
+}
+
+/// Reads the address of an admin API. What has no scheme, as `--admin-listen` has none, is told with one.
+pub(crate) fn address(written: &str) -> Result<Url, String> {
+    let read = |text: &str| {
+        let url = Url::parse(text).ok()?;
+        (matches!(url.scheme(), "http" | "https") && url.has_host()).then_some(url)
+    };
+    read(written).ok_or_else(|| match read(&format!("http://{written}")) {
+        Some(_) if !written.contains("://") => format!("write http://{written}"),
+        _ => "it is not the address of an admin API, which looks like http://127.0.0.1:9090"
+            .to_owned(),
+    })
 }
 
 /// Where the token is.
@@ -39,9 +52,6 @@ pub(crate) enum ClientError {
     /// The token's file is no good.
     #[error("{0}")]
     Token(String),
-    /// The URL cannot be asked.
-    #[error("{0} is not the address of an admin API; it looks like http://127.0.0.1:9090")]
-    Url(Url),
     /// Nobody answers.
     #[error("cannot reach the gateway's admin API: {0}; is it served there (--admin-listen)?")]
     Unreachable(Box<ureq::Transport>),
@@ -88,9 +98,6 @@ impl Client {
     }
 
     pub(crate) fn new(admin: &Url, token: &Token) -> Result<Self, ClientError> {
-        if admin.cannot_be_a_base() || !matches!(admin.scheme(), "http" | "https") {
-            return Err(ClientError::Url(admin.clone()));
-        }
         let variable = std::env::var(ADMIN_TOKEN).ok();
         let token = tollgate_settings::admin_token(variable, token.admin_token_file.as_deref())
             .map_err(ClientError::Token)?;
@@ -167,4 +174,30 @@ struct Refusal {
 #[derive(Deserialize)]
 struct RefusalMessage {
     message: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_without_a_scheme_is_told_with_one() {
+        for good in ["http://127.0.0.1:9090", "https://gateway.example/tollgate/"] {
+            assert_eq!(
+                address(good).unwrap().as_str().trim_end_matches('/'),
+                good.trim_end_matches('/')
+            );
+        }
+        for (written, told) in [
+            ("127.0.0.1:9090", "write http://127.0.0.1:9090"),
+            ("localhost:9090", "write http://localhost:9090"),
+            ("[::1]:9090", "write http://[::1]:9090"),
+            ("ftp://gateway:9090", "looks like http://127.0.0.1:9090"),
+            ("", "looks like http://127.0.0.1:9090"),
+            ("a b", "looks like http://127.0.0.1:9090"),
+        ] {
+            let error = address(written).unwrap_err();
+            assert!(error.contains(told), "{written}: {error}");
+        }
+    }
 }

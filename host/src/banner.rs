@@ -46,9 +46,17 @@ impl Banner {
             "admin",
             match parts.admin {
                 Some(address) => format!("http://{address}, with /metrics"),
-                None => "off; --admin-listen 127.0.0.1:9090 serves it, and /metrics".to_owned(),
+                None => "off; --admin-listen 127.0.0.1:9090 serves it, /metrics and the dashboard"
+                    .to_owned(),
             },
         );
+        if let Some(address) = parts.admin {
+            let dashboard = match tollgate_http_api::has_dashboard() {
+                true => format!("http://{address}/ui/"),
+                false => "not in this build: it takes npm to bundle it".to_owned(),
+            };
+            banner.line("dashboard", dashboard);
+        }
         for address in parts.otlp {
             let scheme = if parts.settings.otlp_tls.is_some() { "https" } else { "http" };
             let taken = format!("taken at {scheme}://{address}, by OTLP over gRPC and HTTP");

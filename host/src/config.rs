@@ -53,15 +53,24 @@ enum InitError {
     },
 }
 
-/// Writes a settings file in which everything is explained and nothing is set.
+/// Writes a settings file in which everything is explained and nothing is set, but where the plugins are if they cannot
+/// lie where they are looked for.
 pub fn init(arguments: &Init) -> ExitCode {
     match write_files(&arguments.folder, arguments.force) {
-        Ok(file) => {
+        Ok(Written { file, plugins }) => {
             let file = file.display();
+            let but = plugins.map(|folder| {
+                format!(
+                    ", but for the folder of plugins\nmade {}, since there is none beside the program: nothing has a \
+                     price until a cost model lies there",
+                    folder.display()
+                )
+            });
             say(&format!(
-                "wrote {file}: every setting, explained and commented out\n\n\
+                "wrote {file}: every setting, explained and commented out{}\n\n\
                  tollgate doctor --config {file}   # could a gateway run with it?\n\
-                 tollgate serve --config {file}    # runs it"
+                 tollgate serve --config {file}    # runs it",
+                but.unwrap_or_default()
             ));
             ExitCode::SUCCESS
         }
@@ -108,8 +117,16 @@ fn schema_text() -> String {
     format!("{:#}\n", schema())
 }
 
+/// What was written.
+struct Written {
+    file: PathBuf,
+    /// The folder of plugins that was made, and that the file names: only where none lies beside the program, without
+    /// which no gateway starts.
+    plugins: Option<PathBuf>,
+}
+
 /// Both files or none, as far as what is there already goes.
-fn write_files(folder: &Path, force: bool) -> Result<PathBuf, InitError> {
+fn write_files(folder: &Path, force: bool) -> Result<Written, InitError> {
     let cannot = |path: &Path| {
         let path = path.to_owned();
         move |source| InitError::Write { path, source }
@@ -119,13 +136,22 @@ fn write_files(folder: &Path, force: bool) -> Result<PathBuf, InitError> {
     if let Some(there) = [&file, &schema_file].into_iter().find(|path| !force && path.exists()) {
         return Err(InitError::There(there.clone()));
     }
-    for (path, text) in [(&schema_file, schema_text()), (&file, template())] {
+    let beside =
+        std::env::current_exe().ok().and_then(|program| Some(program.parent()?.join("plugins")));
+    let plugins = match beside.is_some_and(|folder| folder.is_dir()) {
+        true => None,
+        false => Some(folder.join("plugins")),
+    };
+    if let Some(plugins) = &plugins {
+        std::fs::create_dir_all(plugins).map_err(cannot(plugins))?;
+    }
+    for (path, text) in [(&schema_file, schema_text()), (&file, template(plugins.as_deref()))] {
         write(path, &text, force).map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => InitError::There(path.clone()),
             _ => cannot(path)(error),
         })?;
     }
-    Ok(file)
+    Ok(Written { file, plugins })
 }
 
 fn write(path: &Path, text: &str, force: bool) -> io::Result<()> {

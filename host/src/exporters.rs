@@ -1,5 +1,7 @@
 //! From settings and OpenTelemetry's variables to the exporters that run.
 
+use std::path::Path;
+
 use tollgate_settings::{
     Compression, Console, Destination, Exporter, Protocol, Receiver, Settings, SpanFile, StartAt,
 };
@@ -15,8 +17,9 @@ pub(crate) fn of(settings: &Settings, environment: &FromEnvironment) -> Vec<Expo
         return Vec::new();
     }
     let named = settings.exporters.iter();
-    let mut exporters: Vec<ExporterSettings> =
-        named.filter_map(|exporter| one(exporter, environment.colour)).collect();
+    let mut exporters: Vec<ExporterSettings> = named
+        .filter_map(|exporter| one(exporter, environment.colour, &settings.data_dir))
+        .collect();
     let is_otlp = |exporter: &Exporter| matches!(exporter.destination, Destination::Otlp(_));
     if let Some(otlp) = &environment.traces
         && !settings.exporters.iter().any(is_otlp)
@@ -27,7 +30,7 @@ pub(crate) fn of(settings: &Settings, environment: &FromEnvironment) -> Vec<Expo
 }
 
 /// None if it is turned off.
-fn one(exporter: &Exporter, colour: bool) -> Option<ExporterSettings> {
+fn one(exporter: &Exporter, colour: bool, data: &Path) -> Option<ExporterSettings> {
     let sink = match &exporter.destination {
         Destination::Console(Console::Off) => return None,
         Destination::Console(Console::Tree) => {
@@ -36,8 +39,8 @@ fn one(exporter: &Exporter, colour: bool) -> Option<ExporterSettings> {
         Destination::Console(Console::Json) => {
             SinkSettings::Console { format: ConsoleFormat::Json, colour }
         }
-        Destination::Ndjson(file) => SinkSettings::Ndjson(span_file(file)),
-        Destination::OtlpJson(file) => SinkSettings::OtlpJson(span_file(file)),
+        Destination::Ndjson(file) => SinkSettings::Ndjson(span_file(file, data)),
+        Destination::OtlpJson(file) => SinkSettings::OtlpJson(span_file(file, data)),
         Destination::Otlp(to) => SinkSettings::Otlp(receiver(to)),
     };
     let start_at = match exporter.start {
@@ -48,14 +51,16 @@ fn one(exporter: &Exporter, colour: bool) -> Option<ExporterSettings> {
     Some(ExporterSettings { start_at, traces, ..ExporterSettings::new(&exporter.name, sink) })
 }
 
-fn span_file(file: &SpanFile) -> FileSettings {
+/// A file elsewhere than with the data is there for another program to read.
+fn span_file(file: &SpanFile, data: &Path) -> FileSettings {
     let rotation = Rotation {
         max_bytes: file.rotate_bytes,
         max_age: file.rotate_after,
         keep: file.keep,
         compress: file.compress.map(compression),
     };
-    FileSettings { rotation, ..FileSettings::new(file.path.clone()) }
+    let private = file.path.starts_with(data);
+    FileSettings { rotation, private, ..FileSettings::new(file.path.clone()) }
 }
 
 fn receiver(to: &Receiver) -> OtlpSettings {

@@ -4,6 +4,7 @@ mod admin;
 mod audit;
 mod config;
 mod doctor;
+mod health;
 mod key;
 mod log;
 mod manual;
@@ -39,6 +40,8 @@ enum Command {
     Serve(Box<Given>),
     /// Examine whether a gateway could run with the same settings, and say how to mend what is wrong
     Doctor(Box<doctor::Doctor>),
+    /// Ask the gateway with the same settings whether it takes requests: exit code 0 if it does, 1 if not
+    Health(Box<health::Health>),
     /// Write a settings file in which every setting is explained
     Init(config::Init),
     /// Check a settings file, or show its JSON Schema
@@ -86,6 +89,7 @@ fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Serve(given) => serve(*given),
         Command::Doctor(arguments) => doctor::run(*arguments),
+        Command::Health(arguments) => health::run(*arguments),
         Command::Init(arguments) => config::init(&arguments),
         Command::Config(command) => config::run(command),
         Command::Count { model, text } => count(&model, text),
@@ -157,6 +161,7 @@ fn tell(running: &Running, format: LogFormat) {
             version = env!("CARGO_PKG_VERSION"),
             api = banner.text("api"),
             admin = admin.unwrap_or_default(),
+            dashboard = banner.text("dashboard"),
             spans = spans.join(","),
             model = banner.text("model"),
             backends = banner.text("backends"),

@@ -1,6 +1,7 @@
 //! Assembly and ordered drain.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -121,7 +122,11 @@ pub enum StartError {
 /// # Errors
 /// Says which part did not start, why, and what to do.
 pub async fn start(settings: Settings) -> Result<Running, StartError> {
-    std::fs::create_dir_all(&settings.data_dir)
+    // Prompts may be on record, and who asked for what always is.
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&settings.data_dir)
         .map_err(|source| StartError::DataDir { path: settings.data_dir.clone(), source })?;
     // First what fails fast: a port in use should not be found out after a model was loaded.
     let tenancy = tenancy::open(&settings)?;

@@ -11,6 +11,7 @@ mod cargo;
 mod error;
 mod licences;
 mod npm;
+mod pages;
 mod part;
 mod sbom;
 mod stage;

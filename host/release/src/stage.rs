@@ -1,5 +1,6 @@
 //! The files of the archive, but for those that are written here: where each comes from, and where it goes.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -7,16 +8,37 @@ use std::process::Command;
 use crate::archive::Entry;
 use crate::cargo::output;
 use crate::error::ReleaseError;
+use crate::pages;
 
 /// Files of the repository, and what they are called in the archive.
-const FILES: [(&str, &str); 7] = [
+const FILES: [(&str, &str); 21] = [
     ("LICENSE", "LICENSE"),
+    ("README.md", "README.md"),
     ("host/CHANGELOG.md", "CHANGELOG.md"),
+    ("host/BACKENDS.md", "docs/BACKENDS.md"),
     ("host/COMPATIBILITY.md", "COMPATIBILITY.md"),
+    ("host/CONCEPTS.md", "docs/CONCEPTS.md"),
+    ("host/FIRST-STEPS.md", "docs/FIRST-STEPS.md"),
+    ("host/MODELS.md", "docs/MODELS.md"),
+    ("host/OPERATING.md", "docs/OPERATING.md"),
+    ("host/OTLP.md", "docs/OTLP.md"),
+    ("host/SECURITY.md", "docs/SECURITY.md"),
+    ("host/SIZING.md", "docs/SIZING.md"),
     ("host/assets/prometheus/alerts.yml", "prometheus/alerts.yml"),
+    ("host/assets/prometheus/README.md", "prometheus/README.md"),
+    ("host/deploy/config/grafana/dashboards/tollgate-cost.json", "grafana/tollgate-cost.json"),
+    (
+        "host/deploy/config/grafana/dashboards/tollgate-operations.json",
+        "grafana/tollgate-operations.json",
+    ),
+    (
+        "host/deploy/config/grafana/dashboards/tollgate-requests.json",
+        "grafana/tollgate-requests.json",
+    ),
     ("host/deploy/systemd/tollgate.service", "systemd/tollgate.service"),
     ("host/deploy/systemd/tollgate.toml", "systemd/tollgate.toml"),
     ("plugins/README.md", "plugins/README.md"),
+    ("plugins/COOKBOOK.md", "plugins/COOKBOOK.md"),
 ];
 /// Shells, and what each calls the file that completes a command.
 const SHELLS: [(&str, &str); 5] = [
@@ -66,8 +88,14 @@ pub(crate) fn entries(
     for plugin in plugins {
         entries.push(Entry::file(format!("plugins/{}.wasm", plugin.name), plugin.component));
     }
+    let places = BTreeMap::from(FILES);
     for (from, to) in FILES {
-        entries.push(Entry::file(to, read(&root.join(from))?));
+        let mut content = read(&root.join(from))?;
+        if to.ends_with(".md") {
+            let text = String::from_utf8_lossy(&content);
+            content = pages::relink(&text, from, &places).into_bytes();
+        }
+        entries.push(Entry::file(to, content));
     }
     for (shell, name) in SHELLS {
         let command = format!("tollgate completions {shell}");

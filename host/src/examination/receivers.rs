@@ -14,6 +14,8 @@ use crate::{exporters, start};
 const CHECK: &str = "exporter";
 /// What the probe is called at the receiver.
 const NAME: &str = "tollgate.doctor";
+/// What to do about a receiver that says nothing else.
+const START_IT: &str = "start it, or correct the endpoint";
 
 /// All exporters; files and the console are named only, since the folders are looked at elsewhere.
 pub(super) async fn look(settings: &Settings) -> Vec<Finding> {
@@ -78,10 +80,10 @@ async fn send(place: &str, exporter: ExporterSettings, patience: Duration) -> Fi
             )
         }
         Ok(Err(SendError::Later { message, .. } | SendError::Never { message })) => {
-            let (seen, mend) = message.rsplit_once("; ").unwrap_or((&message, "is it up?"));
+            let (seen, mend) = message.rsplit_once("; ").unwrap_or((&message, START_IT));
             Finding::failed(CHECK, format!("{place}: {seen}"), mend)
         }
-        Err(_) => Finding::failed(CHECK, format!("{place} does not answer in time"), "is it up?"),
+        Err(_) => Finding::failed(CHECK, format!("{place} does not answer in time"), START_IT),
     }
 }
 

@@ -16,12 +16,15 @@ const MIB: u64 = 1 << 20;
 pub(super) fn look(settings: &Settings) -> Vec<Finding> {
     let data = &settings.data_dir;
     let mut findings = vec![writable("data", data, "--data-dir")];
+    findings.extend(readable(data));
     for exporter in &settings.exporters {
         if let Destination::Ndjson(file) | Destination::OtlpJson(file) = &exporter.destination
             && let Some(folder) = file.path.parent().filter(|folder| *folder != data)
         {
             let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
             findings.push(writable("data", folder, "path of the exporter"));
+            // Spans without prompts may be for everybody.
+            findings.extend(readable(folder).filter(|_| !settings.capture_content.is_empty()));
         }
     }
     findings.push(room(data, settings.ledger.min_free_bytes));
@@ -52,6 +55,21 @@ fn writable(check: &'static str, folder: &Path, setting: &str) -> Finding {
         );
     }
     Finding::ok(check, format!("{place} can be written"))
+}
+
+/// A folder that users may look into who have nothing to do with it.
+fn readable(folder: &Path) -> Option<Finding> {
+    use std::os::unix::fs::PermissionsExt;
+    const OTHERS_READ: u32 = 0o005;
+    let mode = fs::metadata(folder).ok()?.permissions().mode();
+    let place = folder.display();
+    (mode & OTHERS_READ != 0).then(|| {
+        Finding::warning(
+            "data",
+            format!("{place} can be read by every user of this machine: who asked for what, and prompts that are kept"),
+            format!("chmod -R o-rwx {place}"),
+        )
+    })
 }
 
 /// The folder itself, or the nearest one above it that is there.

@@ -3,8 +3,9 @@
 use tollgate_http_api::{PluginView, PluginsView};
 use tollgate_plugin_host::{ControlError, PluginHost, chain};
 
+use super::PluginError;
+use super::list::{self, Listed};
 use super::place::{Opened, Place};
-use super::{PluginError, list};
 use crate::admin::{Ask, Client, Target};
 
 /// What to do with a file.
@@ -51,11 +52,12 @@ pub(super) fn run(order: Order, arguments: &Arguments) -> Result<String, PluginE
     Ok(list::table(&[plugin]))
 }
 
-/// Lets the gateway look at its folder, and says what it found.
-pub(super) fn reload(target: &Target) -> Result<String, PluginError> {
+/// Lets the gateway look at its folder, and says what it found, and what of it is not used.
+pub(super) fn reload(target: &Target) -> Result<Listed, PluginError> {
     let found: PluginsView =
         Client::of(target)?.ask(&Ask::Post, &["admin", "plugins", "reload"])?;
-    Ok(list::table(&found.plugins))
+    let not_used = list::not_used(&found.plugins);
+    Ok(Listed { text: list::table(&found.plugins), not_used })
 }
 
 impl Order {

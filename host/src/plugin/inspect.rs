@@ -11,7 +11,7 @@ use url::Url;
 
 use super::offline::Gate;
 use super::{finish, show};
-use crate::admin::{Target, Token};
+use crate::admin::{Target, Token, address};
 use crate::fail;
 
 /// What to inspect, and how.
@@ -22,7 +22,7 @@ pub struct Inspect {
     #[command(flatten)]
     gate: Gate,
     /// Admin API of a running gateway, such as http://127.0.0.1:9090
-    #[arg(long, value_name = "URL", conflicts_with_all = ["config", "plugin_key"])]
+    #[arg(long, value_name = "URL", value_parser = address, conflicts_with_all = ["config", "plugin_key"])]
     admin: Option<Url>,
     #[command(flatten)]
     token: Token,

@@ -19,16 +19,39 @@ pub struct Arguments {
     json: bool,
 }
 
-/// The list as text.
-pub(super) fn run(arguments: &Arguments) -> Result<String, PluginError> {
-    let found = match arguments.place.open()? {
-        Opened::Gateway(client) => client.ask(&Ask::Get, &["admin", "plugins"])?,
+/// A list, and what it makes of the folder.
+pub(super) struct Listed {
+    /// For standard output.
+    pub(super) text: String,
+    /// What in the folder is not used as it lies there, in words; `None` also where nobody asked for that.
+    pub(super) not_used: Option<String>,
+}
+
+/// The list. That of a running gateway tells how it is; that of a folder is a check of it.
+pub(super) fn run(arguments: &Arguments) -> Result<Listed, PluginError> {
+    let (found, is_check) = match arguments.place.open()? {
+        Opened::Gateway(client) => {
+            let found: PluginsView = client.ask(&Ask::Get, &["admin", "plugins"])?;
+            (found, false)
+        }
         Opened::Folder(host) => {
             let plugins = host.status().iter().map(PluginView::from).collect();
-            PluginsView { generation: host.pin().generation(), plugins }
+            (PluginsView { generation: host.pin().generation(), plugins }, true)
         }
     };
-    if arguments.json { pretty(&found) } else { Ok(table(&found.plugins)) }
+    let text = if arguments.json { pretty(&found)? } else { table(&found.plugins) };
+    Ok(Listed { text, not_used: not_used(&found.plugins).filter(|_| is_check) })
+}
+
+/// Which files are not used as they lie in the folder: those that are refused, and those in whose place an older
+/// content serves. What was disabled was meant to be.
+pub(super) fn not_used(plugins: &[PluginView]) -> Option<String> {
+    let is_not = |plugin: &&PluginView| plugin.error.is_some() || plugin.state == "held";
+    let files: Vec<&str> = plugins.iter().filter(is_not).map(|plugin| &*plugin.file).collect();
+    let (is, it) = if files.len() == 1 { ("is", "it lies") } else { ("are", "they lie") };
+    (!files.is_empty()).then(|| {
+        format!("{} {is} not used as {it} in the folder; the list says why", files.join(", "))
+    })
 }
 
 /// One line for each file, and what is wrong with it below.
@@ -100,8 +123,10 @@ mod tests {
         let error = json!({"kind": "compile", "message": "it does not compile"});
         let mut refused = plugin("long-name.wasm", "refused", "closed", error);
         (refused.plugin, refused.since, refused.roles) = (None, None, Vec::new());
-        let text =
-            table(&[plugin("a.wasm", "serving", "half_open", serde_json::Value::Null), refused]);
+        let text = table(&[
+            plugin("a.wasm", "serving", "half_open", serde_json::Value::Null),
+            refused.clone(),
+        ]);
         assert_eq!(
             text,
             "\
@@ -112,5 +137,16 @@ long-name.wasm  -           -        -                         refused          
 "
         );
         assert_eq!(table(&[]), "no plugins");
+        let mut held = plugin("held.wasm", "held", "closed", serde_json::Value::Null);
+        held.held = Some("rolled back".to_owned());
+        let off = plugin("off.wasm", "disabled", "closed", serde_json::Value::Null);
+        let fine = plugin("a.wasm", "serving", "open", serde_json::Value::Null);
+        assert_eq!(not_used(&[fine.clone(), off]), None);
+        assert_eq!(
+            not_used(&[fine, refused.clone(), held]).unwrap(),
+            "long-name.wasm, held.wasm are not used as they lie in the folder; the list says why"
+        );
+        let one = "long-name.wasm is not used as it lies in the folder; the list says why";
+        assert_eq!(not_used(&[refused]).unwrap(), one);
     }
 }

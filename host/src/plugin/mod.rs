@@ -30,9 +30,9 @@ pub enum PluginCommand {
     Check(check::Check),
     /// Show what a plugin file is, or with --admin all that a running gateway knows of one
     Inspect(inspect::Inspect),
-    /// List the plugins of a running gateway, or check those of a folder
+    /// List the plugins of a running gateway, or check those of a folder: exit code 1 if one of the folder is not used
     List(list::Arguments),
-    /// Let a running gateway look at its plugin folder now
+    /// Let a running gateway look at its plugin folder now: exit code 1 if something in it is not used
     Reload {
         #[command(flatten)]
         target: Target,
@@ -53,8 +53,8 @@ pub fn run(command: PluginCommand) -> ExitCode {
         PluginCommand::Author(command) => return author::run(command),
         PluginCommand::Check(check) => return check.run(),
         PluginCommand::Inspect(inspect) => return inspect.run(),
-        PluginCommand::List(arguments) => list::run(&arguments),
-        PluginCommand::Reload { target } => control::reload(&target),
+        PluginCommand::List(arguments) => return listed(list::run(&arguments)),
+        PluginCommand::Reload { target } => return listed(control::reload(&target)),
         PluginCommand::Disable(arguments) => control::run(control::Order::Disable, &arguments),
         PluginCommand::Enable(arguments) => control::run(control::Order::Enable, &arguments),
         PluginCommand::Rollback(arguments) => control::run(control::Order::Rollback, &arguments),
@@ -71,6 +71,18 @@ fn finish(done: Result<String, PluginError>) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => crate::fail(&error, error.exit_code()),
+    }
+}
+
+/// A list on standard output, and below it, as an error, what of it is not used.
+fn listed(done: Result<list::Listed, PluginError>) -> ExitCode {
+    match done {
+        Ok(list::Listed { text, not_used: None }) => finish(Ok(text)),
+        Ok(list::Listed { text, not_used: Some(not_used) }) => {
+            crate::say(&text);
+            crate::fail(&not_used, 1)
+        }
+        Err(error) => finish(Err(error)),
     }
 }
 

@@ -6,13 +6,13 @@ use tollgate_plugin_host::{Compiler, PluginHost, PluginHostSettings, chain};
 use url::Url;
 
 use super::PluginError;
-use crate::admin::{Client, Token};
+use crate::admin::{Client, Token, address};
 
 /// Which plugins are meant.
 #[derive(clap::Args)]
 pub struct Place {
     /// Admin API of a running gateway, such as http://127.0.0.1:9090
-    #[arg(long, value_name = "URL", conflicts_with = "plugins")]
+    #[arg(long, value_name = "URL", value_parser = address, conflicts_with = "plugins")]
     admin: Option<Url>,
 
     #[command(flatten)]

@@ -1,5 +1,6 @@
 //! `tollgate top`: how a gateway does, as a screen that renews itself or as text once.
 
+mod limits;
 mod scrape;
 mod screen;
 mod view;
@@ -19,7 +20,7 @@ use view::{Reading, Section, sections};
 /// Longest that one answer is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Watch a running gateway: requests, tokens, latency, cost, plugins, backends, exporters
+/// Watch a running gateway: requests, tokens, latency, cost, tenants, limits, plugins, backends, exporters
 #[derive(Args)]
 pub struct Top {
     #[command(flatten)]
@@ -83,6 +84,7 @@ fn look(client: &Client) -> Result<Reading, ClientError> {
         at,
         samples: Samples::read(&text),
         plugins: client.ask(&Ask::Get, &["admin", "plugins"])?,
+        limits: client.ask(&Ask::Get, &["admin", "limits"])?,
         backends: client.ask(&Ask::Get, &["admin", "backends"])?,
         shadow: client.ask(&Ask::Get, &["admin", "shadow"])?,
     })

@@ -4,11 +4,14 @@ use serde::Deserialize;
 use tollgate_domain::text::printable;
 use tollgate_http_api::PluginsView;
 
+use super::limits::Standings;
 use super::scrape::{Samples, quantile, since};
 
 /// Most rows of one section.
 const ROWS: usize = 12;
 const MIB: f64 = 1_048_576.0;
+const IN: &str = "llm_prompt_tokens_total";
+const OUT: &str = "llm_completion_tokens_total";
 
 /// What was read of a gateway at one moment.
 #[derive(Clone, Debug)]
@@ -17,6 +20,7 @@ pub(super) struct Reading {
     pub(super) at: std::time::Instant,
     pub(super) samples: Samples,
     pub(super) plugins: PluginsView,
+    pub(super) limits: Standings,
     pub(super) backends: Backends,
     pub(super) shadow: Shadow,
 }
@@ -96,6 +100,8 @@ pub(super) fn sections(now: &Reading, before: Option<&Reading>) -> Vec<Section> 
         view.requests(),
         view.models(),
         view.cost(),
+        view.tenants(),
+        view.limits(),
         view.plugins(),
         view.backends(),
         view.exporters(),
@@ -133,6 +139,12 @@ impl View<'_> {
         quantile(&recent, share).or_else(|| quantile(&now, share))
     }
 
+    /// How much is written now, and of those that write nothing how much was.
+    fn busy(&self, label: &str, value: &str) -> f64 {
+        let of = [(label, value)];
+        self.rate(OUT, &of).unwrap_or(0.0).max(self.sum(OUT, &of) * 1e-12)
+    }
+
     fn requests(&self) -> Section {
         let mut section = Section::new("requests", 1, &["OUTCOME", "PER SECOND", "ALL"]);
         const NAME: &str = "tollgate_requests_total";
@@ -157,14 +169,8 @@ impl View<'_> {
     fn models(&self) -> Section {
         let headings = &["MODEL", "IN/S", "OUT/S", "IN", "OUT", "FIRST TOKEN", "P50", "P95"];
         let mut section = Section::new("models", 1, headings);
-        const IN: &str = "llm_prompt_tokens_total";
-        const OUT: &str = "llm_completion_tokens_total";
         let mut models = self.now.samples.values(IN, "llm_model");
-        let busy = |model: &&str| {
-            let of = [("llm_model", *model)];
-            self.rate(OUT, &of).unwrap_or(0.0).max(self.sum(OUT, &of) * 1e-12)
-        };
-        models.sort_by(|a, b| busy(b).total_cmp(&busy(a)));
+        models.sort_by(|a, b| self.busy("llm_model", b).total_cmp(&self.busy("llm_model", a)));
         for model in models {
             let (of, asked) = ([("llm_model", model)], [("gen_ai_request_model", model)]);
             let took = |share| {
@@ -200,6 +206,33 @@ impl View<'_> {
             let count = self.sum("tollgate_requests_unpriced_total", &[("reason", reason)]);
             section.row(&[format!("requests unpriced: {reason}"), String::new(), whole(count)]);
         }
+        section
+    }
+
+    /// Those that use most now, then those that used most.
+    fn tenants(&self) -> Section {
+        let headings = &["TENANT", "IN/S", "OUT/S", "IN", "OUT", "USD"];
+        let mut section = Section::new("tenants", 1, headings);
+        let mut tenants = self.now.samples.values(IN, "llm_user");
+        tenants.sort_by(|a, b| self.busy("llm_user", b).total_cmp(&self.busy("llm_user", a)));
+        for tenant in tenants {
+            let of = [("llm_user", tenant)];
+            section.row(&[
+                tenant.to_owned(),
+                per_second(self.rate(IN, &of)),
+                per_second(self.rate(OUT, &of)),
+                whole(self.sum(IN, &of)),
+                whole(self.sum(OUT, &of)),
+                money(Some(self.sum("llm_estimated_cost_usd_total", &of))),
+            ]);
+        }
+        section
+    }
+
+    fn limits(&self) -> Section {
+        let headings = &["LIMITS OF", "REQUESTS/MIN", "TOKENS/MIN", "AT ONCE", "BUDGET"];
+        let mut section = Section::new("limits", 5, headings);
+        self.now.limits.rows().iter().for_each(|row| section.row(row));
         section
     }
 
@@ -351,6 +384,7 @@ mod tests {
             at,
             samples: Samples::read(text),
             plugins: PluginsView { generation: 1, plugins: Vec::new() },
+            limits: Standings::default(),
             backends: Backends::default(),
             shadow: serde_json::from_value(
                 json!({"series": [{"file": "a.wasm", "model": "m", "tenant": null, "amounts": amounts}]}),

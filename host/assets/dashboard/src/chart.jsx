@@ -5,12 +5,14 @@ import { Table } from "./ui.jsx";
 
 const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-/** `series`: [name, css variable of its colour, values, value -> text]; `times` in seconds. */
+/** Each value from the beginning of its step to the end, so that one between two gaps has a length to be seen by. */
+const twice = (values) => values.flatMap((value) => [value, value]);
+const edges = (times, step) => times.flatMap((at) => [at, at + step]);
+
+/** `series`: [name, css variable of its colour, values, value -> text]; `times` in seconds, `step` of them apart. */
 export function Chart({ title, times, series, format, step }) {
   const place = useRef(null);
   useEffect(() => {
-    // The last step has a length, too.
-    const ends = (all) => [...all, (all.at(-1) ?? 0) + step];
     const draw = () => {
       place.current.replaceChildren();
       const axis = { stroke: style("--quiet"), grid: { stroke: style("--line"), width: 1 }, ticks: { show: false }, font: `11px ${style("--sans")}` };
@@ -20,10 +22,9 @@ export function Chart({ title, times, series, format, step }) {
         scales: { x: { time: true }, y: { range: (_, low, high) => [0, high > 0 ? high * 1.1 : 1] } },
         axes: [{ ...axis, space: 70, size: 28, values: step >= 14400 ? "{MMM} {D}" : "{HH}:{mm}" }, { ...axis, size: 64, values: (_, values) => values.map(format) }],
         series: [{}, ...series.map(([label, colour]) => ({
-          label, stroke: style(colour), fill: `${style(colour)}1f`, width: 2, points: { show: times.length < 60, size: 4 },
-          paths: step ? uPlot.paths.stepped?.({ align: 1 }) : undefined,
+          label, stroke: style(colour), fill: `${style(colour)}1f`, width: 2, points: { show: false },
         }))],
-      }, [ends(times), ...series.map(([, , values]) => [...values, values.at(-1)])], place.current);
+      }, [edges(times, step), ...series.map(([, , values]) => twice(values))], place.current);
     };
     let chart = draw();
     const again = () => {

@@ -169,6 +169,7 @@ impl Admin {
     #[must_use]
     pub fn metrics(&self) -> Snapshot {
         let status = self.plugins();
+        let limits = self.limits();
         let files: Vec<File<'_>> = status.iter().map(File::from).collect();
         let loads: Vec<EngineLoad<'_>> = self.engines.iter().map(EngineLoad::of).collect();
         let exporters: Vec<ExporterCounts> =
@@ -184,7 +185,8 @@ impl Admin {
             ledger: Some(&LedgerCounts::from(self.ledger.state())),
             exporters: &exporters,
             backends: &self.backends(),
-            limits: self.tenancy.limiter.status(),
+            limits: limits.limiter,
+            standings: &limits.standings,
         })
     }
 

@@ -10,6 +10,7 @@
 
 mod backends;
 mod bounded;
+mod budgets;
 mod conventions;
 mod engine;
 mod exporters;
@@ -22,7 +23,7 @@ mod spending;
 
 use tollgate_plugin_host::PluginMeter;
 use tollgate_telemetry::metrics::{Family, Snapshot, names};
-use tollgate_tenancy::LimiterStatus;
+use tollgate_tenancy::{LimiterStatus, Standings};
 use tollgate_upstream::BackendStatus;
 
 pub(crate) use engine::EngineLoad;
@@ -51,6 +52,7 @@ pub(crate) struct Sources<'a> {
     pub(crate) exporters: &'a [ExporterCounts],
     pub(crate) backends: &'a [BackendStatus],
     pub(crate) limits: LimiterStatus,
+    pub(crate) standings: &'a Standings,
 }
 
 /// Everything that is counted, as it is now.
@@ -72,6 +74,7 @@ pub(crate) fn snapshot(sources: &Sources<'_>) -> Snapshot {
     exporters::of_exporters(sources.exporters, &mut snapshot);
     backends::of_backends(sources.backends, &mut snapshot);
     backends::of_limits(sources.limits, &mut snapshot);
+    budgets::of_budgets(sources.standings, &mut snapshot);
     let left_out = Family::of(&names::tollgate::SERIES_LEFT_OUT);
     let lost = double(snapshot.left_out());
     snapshot.gauges.push(left_out.with([], lost));

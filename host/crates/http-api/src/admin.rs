@@ -26,6 +26,7 @@
 //! | `GET /metrics` | OpenMetrics if `Accept` names it, else Prometheus' text format 0.0.4 |
 //! | `GET /openapi.json` | all of this as an OpenAPI document |
 //! | `GET /health` | `{"status": "ok"}` |
+//! | `GET /` | to `/ui/`, if the dashboard is in this program |
 //! | `GET /ui/` | the dashboard, a page that reads all this (`dashboard`) |
 //!
 //! A plugin is a [`PluginView`]. Amounts are exact decimal strings, times RFC 3339 in UTC.
@@ -51,6 +52,7 @@ use tollgate_gateway::Admin;
 use crate::server::{HttpError, HttpServer, bind};
 use crate::settings::HttpSettings;
 
+pub use dashboard::has_dashboard;
 pub use view::{BreakerView, FaultCount, MeterView, PluginView, PluginsView, RefusalView};
 
 use guard::Guard;

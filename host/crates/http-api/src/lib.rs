@@ -38,7 +38,7 @@ mod wire;
 
 pub use admin::{
     AdminServer, AdminSettings, BreakerView, FaultCount, MeterView, PluginView, PluginsView,
-    RefusalView, bind_admin,
+    RefusalView, bind_admin, has_dashboard,
 };
 pub use otlp::{OtlpServer, bind_otlp};
 pub use server::{HttpError, HttpServer, bind};

@@ -16,6 +16,7 @@ use tollgate_domain::{TraceId, UnixNanos};
 
 use crate::entry::{count, integer, nanos};
 use crate::error::LedgerError;
+use crate::files;
 use crate::settings::Durability;
 
 /// Version of its form.
@@ -64,6 +65,7 @@ impl Decisions {
         exporter: &str,
     ) -> Result<Self, LedgerError> {
         let path = folder.join("decisions.sqlite");
+        files::make(&path)?;
         let opened = || {
             let mut db = Connection::open(&path)?;
             db.busy_timeout(PATIENCE)?;

@@ -1,6 +1,7 @@
 //! The ledger's folder: its lock and its files by their names.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::LedgerError;
@@ -13,16 +14,30 @@ pub(crate) struct Lock {
 
 /// Makes the folder if it is missing and takes it for this process.
 pub(crate) fn lock(folder: &Path) -> Result<Lock, LedgerError> {
-    fs::create_dir_all(folder).map_err(|error| LedgerError::io(folder, &error))?;
+    let mut builder = DirBuilder::new();
+    let made = builder.recursive(true).mode(0o700).create(folder);
+    made.map_err(|error| LedgerError::io(folder, &error))?;
     let path = folder.join("lock");
-    let mut options = OpenOptions::new();
-    let file = options.write(true).create(true).truncate(false).open(&path);
-    let file = file.map_err(|error| LedgerError::io(&path, &error))?;
+    let file = private().open(&path).map_err(|error| LedgerError::io(&path, &error))?;
     match file.try_lock() {
         Ok(()) => Ok(Lock { _file: file }),
         Err(TryLockError::WouldBlock) => Err(LedgerError::InUse { folder: folder.to_owned() }),
         Err(TryLockError::Error(error)) => Err(LedgerError::io(&path, &error)),
     }
+}
+
+/// Opens a file for its owner alone, made if it is missing: who asked for what is nobody else's business. One that is
+/// there keeps its mode, which its owner may have widened.
+pub(crate) fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    options
+}
+
+/// Makes an empty file for SQLite, which by itself would make one that everybody may read, and gives what it keeps
+/// beside a file the mode of that.
+pub(crate) fn make(path: &Path) -> Result<(), LedgerError> {
+    private().open(path).map(drop).map_err(|error| LedgerError::io(path, &error))
 }
 
 /// The file of partition `ordinal`.

@@ -124,6 +124,7 @@ impl Partition {
         ordinal: u64,
         durability: Durability,
     ) -> std::result::Result<Self, LedgerError> {
+        files::make(path)?;
         let opened = || {
             let db = Connection::open(path)?;
             db.busy_timeout(PATIENCE)?;

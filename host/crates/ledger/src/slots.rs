@@ -4,7 +4,7 @@
 //! the process, not a power cut. A slot that was never written, was torn, or is of another request
 //! says nothing, and then the request has used nothing that anyone was shown.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering::Relaxed};
@@ -15,6 +15,7 @@ use tollgate_domain::UnixNanos;
 
 use crate::entry::Seq;
 use crate::error::LedgerError;
+use crate::files;
 
 const SLOT_BYTES: usize = 40;
 
@@ -68,9 +69,7 @@ pub struct Ticket {
 impl Slots {
     pub(crate) fn open(folder: &Path) -> Result<Self, LedgerError> {
         let path = folder.join("in-flight");
-        let mut options = OpenOptions::new();
-        let opened = options.read(true).write(true).create(true).truncate(false).open(&path);
-        let file = opened.map_err(|error| LedgerError::io(&path, &error))?;
+        let file = files::private().open(&path).map_err(|error| LedgerError::io(&path, &error))?;
         Ok(Self { file, free: Mutex::default(), abandoned: AtomicU64::new(0) })
     }
 

@@ -9,6 +9,7 @@
 //! [`schema`] and [`template`] are made from the same struct, so that neither can say what does not hold.
 
 mod exporter;
+mod file;
 mod given;
 mod ledger;
 mod names;

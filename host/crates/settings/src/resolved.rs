@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::exporter::{self, Exporter};
+use crate::file;
 use crate::given::{Console, Given, LogFormat};
 use crate::ledger::{self, LedgerKeeping};
 use crate::names;
@@ -118,8 +119,13 @@ pub fn resolve(
 ) -> Result<Settings, SettingsError> {
     let environment: Vec<(String, String)> = environment.into_iter().collect();
     let mut faults = unknown_variables(&environment);
+    let mut mistyped = false;
     let given = match given.config.clone() {
-        Some(path) => given.or(read_file(&path, &mut faults)?),
+        Some(path) => {
+            let read = file::read(&path, &mut faults)?;
+            mistyped = read.mistyped;
+            given.or(read.given)
+        }
         None => given,
     };
     faults.extend(zeros(&given));
@@ -127,7 +133,7 @@ pub fn resolve(
     let (console, tables) = (given.console, given.exporters.clone());
     let variable = |name: &str| environment.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone());
     let tenancy = tenancy::resolve(&given, variable, &mut faults);
-    if given.otlp_certificate.is_some() != given.otlp_key.is_some() {
+    if !mistyped && given.otlp_certificate.is_some() != given.otlp_key.is_some() {
         faults.push("otlp-certificate and otlp-key belong together; set both".to_owned());
     }
     let mut settings = with_defaults(given, tenancy, program);
@@ -214,30 +220,6 @@ fn unknown_variables(environment: &[(String, String)]) -> Vec<String> {
         .filter(|(name, _)| name.starts_with("TOLLGATE_") && !known.contains(name))
         .map(|(name, _)| unknown("environment variable", name, &known))
         .collect()
-}
-
-fn read_file(path: &Path, faults: &mut Vec<String>) -> Result<Given, SettingsError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| SettingsError::Unreadable { path: path.to_owned(), source })?;
-    let malformed = |source: toml::de::Error| SettingsError::Malformed {
-        path: path.to_owned(),
-        source: Box::new(source),
-    };
-    let mut table: toml::Table = text.parse().map_err(malformed)?;
-    let known = names::keys();
-    let wrong: Vec<String> = table.keys().filter(|key| !known.contains(key)).cloned().collect();
-    for key in wrong {
-        table.remove(&key);
-        faults.push(unknown(&format!("key in {}", path.display()), &key, &known));
-    }
-    if let Some(tables) = table.get_mut(names::EXPORTER) {
-        let unknown = exporter::remove_unknown_keys(tables);
-        let place = format!("in {}", path.display());
-        faults.extend(unknown.into_iter().map(|fault| format!("{fault} {place}")));
-    }
-    // Parsed again from the text where it can be, since only then errors show line and column.
-    let parsed = if faults.is_empty() { toml::from_str(&text) } else { table.try_into() };
-    parsed.map_err(malformed)
 }
 
 /// The fault of a name that means nothing.

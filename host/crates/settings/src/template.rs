@@ -3,6 +3,8 @@
 //!
 //! Lines of explanation begin with `# `, settings with `#` alone.
 
+use std::path::Path;
+
 use serde_json::Value;
 
 use crate::exporter::{KEYS_OF_KINDS, TRACE_KEYS};
@@ -51,26 +53,73 @@ const EXAMPLES: [(&str, &str); 32] = [
     ("client-key", "\"client-key.pem\""),
 ];
 
-/// The text of the file.
+/// What the settings from a key on are about, in the order of the file.
+const SECTIONS: [(&str, &str); 9] = [
+    ("listen", "Where clients reach it, and what it writes"),
+    ("plugins", "Plugins"),
+    ("admin-listen", "Operators, and spans of other programs"),
+    ("model", "Where inference runs"),
+    ("keys-file", "Who is let in, and limits"),
+    ("console", "What is shown and logged"),
+    ("ledger-durability", "The ledger"),
+    ("capture-content", "Prompts and answers on record"),
+    ("max-body-bytes", "Requests and the engine"),
+];
+
+/// What exporters of each kind write.
+const KINDS: [(&str, &str); 4] = [
+    ("console", "Exporter: standard output"),
+    ("ndjson", "Exporter: a file, one span a line"),
+    ("otlp-json", "Exporter: a file of OTLP/JSON, as a Collector reads it"),
+    ("otlp", "Exporter: an OpenTelemetry receiver"),
+];
+
+/// The text of the file; `plugins` is the folder of plugins that it sets, if it sets one.
 #[must_use]
-pub fn template() -> String {
+pub fn template(plugins: Option<&Path>) -> String {
     let schema = schema();
     let mut text = format!("#:schema ./{SCHEMA_FILE}\n");
     comment(&mut text, INTRODUCTION);
     for key in names::keys().iter().filter(|key| *key != EXPORTER) {
+        if let Some((_, title)) = SECTIONS.iter().find(|(first, _)| first == key) {
+            heading(&mut text, title);
+        }
         text.push('\n');
-        setting(&mut text, key, schema.pointer(&format!("/properties/{key}")));
-    }
-    text.push('\n');
-    comment(&mut text, EXPORTERS);
-    for (kind, keys) in KEYS_OF_KINDS {
-        text.push_str(&format!("\n#[[{EXPORTER}]]\n#kind = \"{kind}\"\n#name = \"{kind}\"\n"));
-        for key in ["start"].iter().chain(keys).chain(TRACE_KEYS) {
-            let place = format!("/properties/{EXPORTER}/items/properties/{key}");
-            setting(&mut text, key, schema.pointer(&place));
+        match plugins.filter(|_| key == "plugins") {
+            Some(folder) => {
+                comment(&mut text, "Folder of plugins, watched while running");
+                // JSON's strings are TOML's, too.
+                let folder = Value::from(folder.display().to_string());
+                text.push_str(&format!("{key} = {folder}\n"));
+            }
+            None => setting(&mut text, key, schema.pointer(&format!("/properties/{key}"))),
         }
     }
+    heading(&mut text, "Exporters: where spans go");
+    comment(&mut text, EXPORTERS);
+    let key_of_a_table = |text: &mut String, key: &str| {
+        let place = format!("/properties/{EXPORTER}/items/properties/{key}");
+        setting(text, key, schema.pointer(&place));
+    };
+    for (kind, keys) in KEYS_OF_KINDS {
+        let title = KINDS.iter().find(|(of, _)| *of == kind).map_or(kind, |(_, title)| title);
+        heading(&mut text, title);
+        text.push_str(&format!("#[[{EXPORTER}]]\n#kind = \"{kind}\"\n#name = \"{kind}\"\n"));
+        for key in ["start"].iter().chain(keys) {
+            key_of_a_table(&mut text, key);
+        }
+    }
+    heading(&mut text, WHOLE_TRACES);
+    comment(&mut text, ABOUT_WHOLE_TRACES);
+    for key in TRACE_KEYS {
+        key_of_a_table(&mut text, key);
+    }
     text
+}
+
+/// Begins a section.
+fn heading(text: &mut String, title: &str) {
+    text.push_str(&format!("\n# ---- {title} ----\n"));
 }
 
 const INTRODUCTION: &str = "Settings of tollgate: all of them, with what holds where nothing is set. Take the # before a \
@@ -79,7 +128,12 @@ const INTRODUCTION: &str = "Settings of tollgate: all of them, with what holds w
     --listen), and a variable (TOLLGATE_LISTEN): a flag wins over a variable, a variable over this file. Relative paths \
     begin where the gateway is started. No secret stands here: name a file of its own, or set the variable.";
 
-const EXPORTERS: &str = "Where spans go. Without a table here: to the console, as `console` says, to spans.ndjson in the data \
+const WHOLE_TRACES: &str = "Exporters of any kind: whole traces";
+
+const ABOUT_WHOLE_TRACES: &str = "Keys of any of the tables above: the exporter waits until a trace is whole, and sends only those \
+    that matter.";
+
+const EXPORTERS: &str = "Without a table here spans go to the console, as `console` says, to spans.ndjson in the data \
     folder, and where OpenTelemetry's variables (OTEL_EXPORTER_OTLP_ENDPOINT and others) say. Tables take the place of the \
     first two, and one of kind otlp that of the variables. Any number of each kind, each with a name of its own.";
 
@@ -140,8 +194,6 @@ fn comment(to: &mut String, text: &str) {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
     use crate::given::Given;
     use crate::resolved::{Settings, resolve};
@@ -160,7 +212,7 @@ mod tests {
 
     /// The settings of the top, without their `#`: those with defaults, or those with examples.
     fn uncommented(examples: bool) -> String {
-        let text = template();
+        let text = template(None);
         let top = text.split("\n#[[").next().unwrap();
         let lines: Vec<&str> = top.lines().collect();
         let pairs = lines.windows(2).filter(|pair| {
@@ -174,7 +226,7 @@ mod tests {
 
     #[test]
     fn as_it_is_written_it_changes_nothing() {
-        assert_eq!(resolved(&template()), resolved(""));
+        assert_eq!(resolved(&template(None)), resolved(""));
     }
 
     #[test]
@@ -202,23 +254,53 @@ mod tests {
 
     #[test]
     fn each_table_is_taken() {
-        let text = template();
-        let mut tables = text.split("\n#[[exporter]]");
-        tables.next();
+        let text = template(None);
+        let (tables, traces) = text.split_once(WHOLE_TRACES).unwrap();
+        let settings_of = |text: &str| {
+            let settings =
+                text.lines().filter(|line| line.starts_with('#') && !line.starts_with("# "));
+            settings.map(|line| format!("{}\n", line.trim_start_matches('#'))).collect::<String>()
+        };
+        let traces = settings_of(traces.split_once('\n').unwrap().1);
+        assert_eq!(traces.lines().count(), TRACE_KEYS.len());
         let mut seen = 0;
-        for table in tables {
-            let settings = table.lines().filter(|line| !line.starts_with("# "));
-            let lines: Vec<&str> = settings.map(|line| line.trim_start_matches('#')).collect();
-            let settings = resolved(&format!("[[exporter]]\n{}\n", lines.join("\n")));
+        for table in tables.split("\n#[[exporter]]").skip(1) {
+            let settings = resolved(&format!("[[exporter]]\n{}{traces}", settings_of(table)));
             assert_eq!(settings.exporters.len(), 1);
+            assert!(settings.exporters[0].traces.is_some());
             seen += 1;
         }
         assert_eq!(seen, KEYS_OF_KINDS.len());
     }
 
     #[test]
+    fn every_section_has_its_heading_and_no_key_stands_twice() {
+        let text = template(None);
+        for (first, title) in SECTIONS {
+            let section = text.split_once(&format!("# ---- {title} ----\n\n")).unwrap().1;
+            let setting = section.lines().find(|line| !line.starts_with("# ")).unwrap();
+            assert!(setting.starts_with(&format!("#{first} = ")), "{title}: {setting}");
+        }
+        for (kind, title) in KINDS {
+            assert!(
+                text.contains(&format!("---- {title} ----\n#[[exporter]]\n#kind = \"{kind}\"\n"))
+            );
+        }
+        for key in TRACE_KEYS {
+            assert_eq!(text.matches(&format!("\n#{key} = ")).count(), 1, "{key}");
+        }
+    }
+
+    #[test]
+    fn a_folder_of_plugins_is_set_if_one_is_given() {
+        let settings = resolved(&template(Some(Path::new("a \"b\"/plugins"))));
+        assert_eq!(settings.plugins, Path::new("a \"b\"/plugins"));
+        assert_eq!(settings.exporters, resolved("").exporters);
+    }
+
+    #[test]
     fn no_line_is_too_long_and_none_is_empty_handed() {
-        for line in template().lines() {
+        for line in template(None).lines() {
             assert!(line.len() <= WIDTH, "{line}");
             assert!(!line.ends_with("= "), "{line}");
         }

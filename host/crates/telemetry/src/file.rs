@@ -38,7 +38,7 @@ impl SpanFile {
     /// half done.
     pub(crate) fn open(exporter: &str, settings: FileSettings) -> Result<Self, TelemetryError> {
         let path = settings.path.clone();
-        let mut current = Current::open(settings.path, settings.rotation)?;
+        let mut current = Current::open(settings.path, settings.rotation, settings.private)?;
         let mut tidied = None;
         if settings.rotation.is_on() {
             // *Coalesce*: one wake-up that waits stands for any number.

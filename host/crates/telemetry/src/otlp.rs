@@ -168,7 +168,7 @@ fn advice(problem: &str) -> &'static str {
     if problem.to_ascii_lowercase().contains("certificate") {
         "check the host name in the endpoint, certificate (who is trusted) and client-certificate"
     } else {
-        "is the receiver up?"
+        "start the receiver, or correct the endpoint"
     }
 }
 

@@ -157,7 +157,10 @@ fn compress(plain: &Path, compression: Compression) -> io::Result<()> {
 fn copy(plain: &Path, partial: &Path, compression: Compression) -> io::Result<()> {
     let mut from = BufReader::with_capacity(1 << 16, File::open(plain)?);
     step()?;
-    let to = BufWriter::with_capacity(1 << 16, File::create(partial)?);
+    let made = File::create(partial)?;
+    // For nobody who could not read the original.
+    made.set_permissions(fs::metadata(plain)?.permissions())?;
+    let to = BufWriter::with_capacity(1 << 16, made);
     let written = match compression {
         Compression::Gzip => {
             let mut encoder = GzEncoder::new(to, flate2::Compression::default());

@@ -72,13 +72,15 @@ pub struct FileSettings {
     pub path: PathBuf,
     /// When it is put aside and the next is begun.
     pub rotation: Rotation,
+    /// Whether it is made for its owner alone; else the umask says for whom.
+    pub private: bool,
 }
 
 impl FileSettings {
     /// A file that grows for ever.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), rotation: Rotation::default() }
+        Self { path: path.into(), rotation: Rotation::default(), private: false }
     }
 }
 

@@ -14,28 +14,43 @@ export function Spending() {
   const period = PERIODS[search.get("period")] ? search.get("period") : "1h";
   const by = BY[search.get("by")] ? search.get("by") : "tenant,model";
   const tenant = search.get("tenant") ?? "";
-  const set = (values) => replace("spending", { period, by, tenant, ...values });
+  const model = search.get("model") ?? "";
+  const set = (values) => replace("spending", { period, by, tenant, model, ...values });
   const [, bucket] = PERIODS[period];
-  const key = `${period} ${by} ${tenant}`;
+  const only = { since: period, tenant, model };
+  const key = JSON.stringify([by, only]);
   const load = useLoad(async (abort) => {
     // One after the other: the gateway adds up for one at a time.
-    const groups = await get(`totals${query({ by, since: period, tenant })}`, abort);
-    const times = await get(`totals${query({ by: "time", bucket, since: period, tenant })}`, abort);
+    const groups = await get(`totals${query({ by, ...only })}`, abort);
+    const times = await get(`totals${query({ by: "time", bucket, ...only })}`, abort);
     return { groups, times };
   }, key, 30);
+  // Who and what there is to choose from, whatever is chosen. It changes seldom, and adding up takes time.
+  const found = useLoad((abort) => get(`totals${query({ by: "tenant,model", since: period })}`, abort), period, 120);
   return (
     <>
       <Heading title="Cost & latency" load={load}>Sums of the ledger, exact to the last digit. A request belongs to the time that it began.</Heading>
       <form class="filters" aria-label="What is summed up" onSubmit={(event) => event.preventDefault()}>
         <Select label="Period" value={period} onChange={(value) => set({ period: value })} options={Object.entries(PERIODS).map(([id, [name]]) => [id, name])} />
         <Select label="Group by" value={by} onChange={(value) => set({ by: value })} options={Object.entries(BY)} />
-        {tenant && <button type="button" class="plain" onClick={() => set({ tenant: "" })}>Only {tenant}: show all</button>}
+        <Select label="Tenant" value={tenant} onChange={(value) => set({ tenant: value })} options={choices(found.data, "tenant", tenant)} />
+        <Select label="Model" value={model} onChange={(value) => set({ model: value })} options={choices(found.data, "model", model)} />
+        {(tenant || model) && <button type="button" class="plain" onClick={() => set({ tenant: "", model: "" })}>Clear filters</button>}
       </form>
       <Loaded load={load}>{({ groups, times }) => (groups.total.requests
         ? <Sums groups={groups} times={times} period={PERIODS[period]} />
-        : <Empty title="No requests in this period.">Choose a longer one, or send requests to the gateway.</Empty>)}</Loaded>
+        : tenant || model
+          ? <Empty title="No request matches.">Clear a filter, or choose a longer period.</Empty>
+          : <Empty title="No requests in this period.">Choose a longer one, or send requests to the gateway.</Empty>)}</Loaded>
     </>
   );
+}
+
+/** All, and each that had requests in the period; what the address names stands there even if it had none. */
+function choices(found, name, chosen) {
+  const names = new Set((found?.groups ?? []).map((group) => group[name]).filter(Boolean));
+  if (chosen) names.add(chosen);
+  return [["", "all"], ...[...names].sort().map((one) => [one, one])];
 }
 
 function Sums({ groups, times, period }) {

@@ -5,6 +5,8 @@ mod plugins;
 mod requests;
 mod stores;
 
+use std::sync::LazyLock;
+
 use tollgate_domain::record::{
     Asked, FinishReason, HttpExchange, Operation, Phases, ServedBy, TracePlace,
 };
@@ -15,11 +17,13 @@ use tollgate_domain::{
     TokenUsage, TraceId, UnixNanos, Usage,
 };
 use tollgate_telemetry::metrics::TextFormat;
-use tollgate_tenancy::LimiterStatus;
+use tollgate_tenancy::{LimiterStatus, Standings};
 
 use super::{RequestMeters, Sources, snapshot};
 
 /// Nothing but requests.
+static NO_STANDINGS: LazyLock<Standings> = LazyLock::new(Standings::default);
+
 fn nothing(requests: &RequestMeters) -> Sources<'_> {
     Sources {
         requests,
@@ -33,6 +37,7 @@ fn nothing(requests: &RequestMeters) -> Sources<'_> {
         exporters: &[],
         backends: &[],
         limits: LimiterStatus::default(),
+        standings: &NO_STANDINGS,
     }
 }
 

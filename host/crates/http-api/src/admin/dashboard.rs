@@ -33,9 +33,23 @@ const LEFT_OUT: &str = "<!doctype html>\n<html lang=\"en\"><head><meta charset=\
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// Routes of the page. Without a slash at its end the page's own addresses would lead astray.
+/// Whether the page is in this program.
+#[must_use]
+pub fn has_dashboard() -> bool {
+    find(PAGE).is_some()
+}
+
+/// Routes of the page. Without a slash at its end the page's own addresses would lead astray. Who comes to the listener
+/// itself is led to the page, unless there is none: that may change with the next build.
 pub(super) fn router() -> Router {
-    Router::new()
+    let routes = match has_dashboard() {
+        true => Router::new().route(
+            "/",
+            get(|| async { (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, "ui/")]) }),
+        ),
+        false => Router::new(),
+    };
+    routes
         .route(
             "/ui",
             get(|| async { (StatusCode::PERMANENT_REDIRECT, [(header::LOCATION, "ui/")]) }),

@@ -212,6 +212,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::has_dashboard;
 
     const TOKEN: &str = "0123456789abcdef";
 
@@ -245,6 +246,14 @@ mod tests {
             }
         }
         assert_eq!(ask("GET", "/health", None).await.0, StatusCode::OK);
+        let (status, headers, _) = ask("GET", "/", None).await;
+        match has_dashboard() {
+            true => assert_eq!(
+                (status, &headers[header::LOCATION].to_str().unwrap()),
+                (StatusCode::TEMPORARY_REDIRECT, &"ui/")
+            ),
+            false => assert_eq!(status, StatusCode::UNAUTHORIZED),
+        }
         assert_eq!(ask("GET", "/ui", None).await.0, StatusCode::PERMANENT_REDIRECT);
         assert_eq!(ask("GET", "/ui/", None).await.0, StatusCode::OK);
         assert_eq!(ask("GET", "/ui/nothing", None).await.0, StatusCode::NOT_FOUND);

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::SyncSender;
 use std::time::SystemTime;
@@ -22,6 +22,7 @@ const ATTEMPTS: u32 = 3;
 pub(crate) struct Current {
     path: PathBuf,
     rotation: Rotation,
+    private: bool,
     /// None after it was put aside and before the next could be made.
     open: Option<Open>,
     /// Tells who looks after the files that were put aside that there is one more.
@@ -38,9 +39,13 @@ struct Open {
 
 impl Current {
     /// Opens or creates the file and its folders, and cuts off a torn last line.
-    pub(crate) fn open(path: PathBuf, rotation: Rotation) -> Result<Self, TelemetryError> {
-        let open = Some(Open::new(&path)?);
-        Ok(Self { path, rotation, open, wake: None })
+    pub(crate) fn open(
+        path: PathBuf,
+        rotation: Rotation,
+        private: bool,
+    ) -> Result<Self, TelemetryError> {
+        let open = Some(Open::new(&path, private)?);
+        Ok(Self { path, rotation, private, open, wake: None })
     }
 
     /// Whom to tell when a file was put aside.
@@ -68,7 +73,7 @@ impl Current {
 
     fn reopen(&self) -> io::Result<Open> {
         step()?;
-        Open::new(&self.path).map_err(|error| match error {
+        Open::new(&self.path, self.private).map_err(|error| match error {
             TelemetryError::File { source, .. } => source,
             TelemetryError::FileInUse { .. } => {
                 io::Error::new(io::ErrorKind::ResourceBusy, "another process writes to it")
@@ -99,13 +104,13 @@ impl Current {
 }
 
 impl Open {
-    fn new(path: &Path) -> Result<Self, TelemetryError> {
+    fn new(path: &Path, private: bool) -> Result<Self, TelemetryError> {
         let failed = |source| TelemetryError::File { path: path.to_owned(), source };
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             fs::create_dir_all(folder).map_err(failed)?;
         }
         let mut options = OpenOptions::new();
-        options.read(true).append(true).create(true);
+        options.read(true).append(true).create(true).mode(if private { 0o600 } else { 0o666 });
         for _ in 0..ATTEMPTS {
             let mut file = options.open(path).map_err(failed)?;
             lock(&file, path)?;
@@ -197,7 +202,7 @@ mod tests {
     type Outcome = Result<(), Box<dyn std::error::Error>>;
 
     fn open(path: &Path) -> Result<Current, TelemetryError> {
-        Current::open(path.to_owned(), Rotation::default())
+        Current::open(path.to_owned(), Rotation::default(), false)
     }
 
     #[test]

@@ -50,7 +50,7 @@ fn lines(folder: &Path) -> Fallible<Vec<String>> {
 fn a_file_is_put_aside_before_it_is_too_large() -> Fallible<()> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("spans.ndjson");
-    let mut current = Current::open(path.clone(), rotation(None, None))?;
+    let mut current = Current::open(path.clone(), rotation(None, None), false)?;
     for number in 0..10 {
         current.append(line(number).as_bytes())?;
     }
@@ -76,14 +76,14 @@ fn a_file_is_put_aside_when_it_is_old() -> Fallible<()> {
     let path = folder.path().join("spans.ndjson");
     let old = |max_age| Rotation { max_age: Some(max_age), ..Rotation::default() };
     let hour = Duration::from_secs(3600);
-    let mut current = Current::open(path.clone(), old(hour))?;
+    let mut current = Current::open(path.clone(), old(hour), false)?;
     current.append(b"1\n")?;
     current.append(b"2\n")?;
     drop(current);
     assert_eq!(names(folder.path())?, ["spans.ndjson"]);
     std::thread::sleep(Duration::from_millis(20));
     // Its age is its own, not that of the process.
-    let mut current = Current::open(path.clone(), old(Duration::from_millis(10)))?;
+    let mut current = Current::open(path.clone(), old(Duration::from_millis(10)), false)?;
     current.append(b"3\n")?;
     assert_eq!(fs::read_to_string(&path)?, "3\n");
     assert_eq!(lines(folder.path())?, ["1\n", "2\n", "3\n"]);
@@ -185,7 +185,7 @@ fn a_compressed_file_holds_the_same_and_is_as_old() -> Fallible<()> {
 /// Appends ten lines one by one and tidies after each, until the process ends. Returns how many
 /// were acknowledged.
 fn live(path: &Path, rotation: Rotation) -> usize {
-    let Ok(mut current) = Current::open(path.to_owned(), rotation) else { return 0 };
+    let Ok(mut current) = Current::open(path.to_owned(), rotation, false) else { return 0 };
     for number in 0..10 {
         if current.append(line(number).as_bytes()).is_err() {
             return number;
@@ -211,7 +211,7 @@ fn the_process_may_end_at_every_step() -> Fallible<()> {
             crash::after(None);
 
             // The next process.
-            let mut current = Current::open(path.clone(), rotation)?;
+            let mut current = Current::open(path.clone(), rotation, false)?;
             Shelf::of(&path).tidy(&rotation)?;
             let found = lines(folder.path())?;
             let wanted: Vec<String> = (0..acknowledged).map(line).collect();

@@ -6,6 +6,7 @@ use tollgate_domain::sampling::Decision;
 use tollgate_telemetry::metrics::Histogram;
 
 use super::*;
+use tollgate_tenancy::{BudgetStanding, Per, Scope, Standing};
 use tollgate_upstream::{BackendStatus, HealthState};
 
 use crate::metrics::{ExporterCounts, LedgerCounts};
@@ -136,12 +137,32 @@ fn backends_and_limits_are_told_as_they_count_themselves() {
         broken: 0,
     };
     let limits = LimiterStatus { local_scopes: 4, redis_away: true, waiting: 2 };
+    let usd = |pico| Money::new(pico, Currency::USD);
+    let budget = |amount, spent| BudgetStanding {
+        scope: Scope::Tenant,
+        per: Per::Month,
+        amount: usd(amount),
+        spent: usd(spent),
+        soft_reached: false,
+        reset_after: None,
+    };
+    let budgets = vec![budget(12_500_000_000_000, 500_000_000_000)];
+    let standing = Standing { budgets, ..Standing::default() };
+    let standings =
+        Standings { tenants: vec![("acme".to_owned(), standing)], ..Standings::default() };
     let requests = RequestMeters::default();
     requests.unauthorized("unknown");
-    let text = written(&Sources { backends: &[backend], limits, ..nothing(&requests) });
+    let text = written(&Sources {
+        backends: &[backend],
+        limits,
+        standings: &standings,
+        ..nothing(&requests)
+    });
     assert_lines(
         &text,
         &[
+            r#"tollgate_budget_amount{tenant="acme",key="",per="month",currency="USD"} 12.5"#,
+            r#"tollgate_budget_spent{tenant="acme",key="",per="month",currency="USD"} 0.5"#,
             r#"tollgate_backend_attempts_total{backend="a",result="answered"} 7"#,
             r#"tollgate_backend_attempts_total{backend="a",result="failed"} 1"#,
             r#"tollgate_backend_in_flight{backend="a"} 3.0"#,
