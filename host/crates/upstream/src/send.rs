@@ -39,7 +39,7 @@ pub struct Failed {
     /// The parameter of the request that no candidate can be sent.
     pub parameter: Option<String>,
     /// What an upstream said, if the last attempt got that far.
-    pub answer: Option<UpstreamAnswer>,
+    pub answer: Option<Box<UpstreamAnswer>>,
     /// When another try may go better, as far as that is known.
     pub retry_after: Option<Duration>,
 }
@@ -281,7 +281,7 @@ impl Run<'_> {
             (None, FailedKind::Resting) => self.resting,
             (None, _) => None,
         };
-        let answer = self.missed.and_then(|missed| missed.answer);
+        let answer = self.missed.and_then(|missed| missed.answer).map(Box::new);
         Failed { kind, message, parameter, answer, retry_after }
     }
 }
