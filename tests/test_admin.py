@@ -455,4 +455,4 @@ def test_a_list_without_a_gateway(tmp_path):
     code, _, stderr = run("list", "--plugins", tmp_path / "none")
     assert code == 1 and "none" in stderr
     code, _, stderr = run("reload", "--admin", "ftp://127.0.0.1")
-    assert code == 1 and "http://" in stderr
+    assert code == 2 and "http://" in stderr

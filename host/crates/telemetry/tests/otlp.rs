@@ -182,7 +182,7 @@ async fn whoever_cannot_be_asked_is_asked_later() -> Fallible<()> {
         let (found, message) = attempt(&mut exporter, &trace()).await;
         assert!(began.elapsed() < Duration::from_secs(2), "{protocol:?} {address}");
         assert_eq!(found, "later", "{protocol:?} {address}: {message}");
-        assert!(message.contains(address) && message.contains("receiver up?"), "{message}");
+        assert!(message.contains(address) && message.contains("start the receiver"), "{message}");
     }
     Ok(())
 }

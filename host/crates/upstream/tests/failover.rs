@@ -17,8 +17,9 @@ async fn whoever_would_say_the_same_again_is_not_asked_again() {
         (404, 500, vec!["a 404", "b 500", "b 500"]),
         (401, 403, vec!["a 401", "b 403"]),
     ] {
-        let a = Server::answering(plain(first, "", &format!("{{\"error\":\"{first}\"}}"))).await;
-        let b = Server::answering(plain(second, "", &format!("{{\"error\":\"{second}\"}}"))).await;
+        let said = |status: u16| format!("{{\"error\":{{\"message\":\"{status}\"}}}}");
+        let a = Server::answering(plain(first, "", &said(first))).await;
+        let b = Server::answering(plain(second, "", &said(second))).await;
         let folder = file("", &[("a", a.address, ""), ("b", b.address, "")]);
         let upstreams = load(&folder);
         let route = upstreams.route("m", None).unwrap();
@@ -31,7 +32,7 @@ async fn whoever_would_say_the_same_again_is_not_asked_again() {
         assert_eq!(expected.last().unwrap()[2..], status.to_string());
         assert_eq!(exchange.head().candidate.place(), tried.last().map_or(9, Candidate::place));
         assert_eq!(upstreams.status().iter().map(|status| status.in_flight).sum::<u32>(), 0);
-        assert_eq!(drain(exchange).await.text(), format!("{{\"error\":\"{status}\"}}"));
+        assert_eq!(drain(exchange).await.text(), said(status));
     }
 }
 

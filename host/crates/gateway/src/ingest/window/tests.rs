@@ -1,3 +1,5 @@
+//! Which spans are of one call, and how much is remembered of them.
+
 use proptest::prelude::*;
 
 use super::*;
