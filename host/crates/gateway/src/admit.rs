@@ -11,7 +11,7 @@ use tollgate_domain::usage::UsageSource;
 use tollgate_domain::{ErrorKind, TokenUsage, Usage};
 use tollgate_ledger::Ticket;
 use tollgate_plugin_host::{NotAdmitted, PluginSet};
-use tollgate_upstream::{Candidate, Exchange, Route, Trail, Tried, Upstreams};
+use tollgate_upstream::{Candidate, Exchange, Failed, Route, Trail, Tried, Upstreams};
 
 use crate::admission::Terms;
 use crate::call::{Call, Form, Forward, Moment, Prompt, Refusal};
@@ -199,37 +199,10 @@ impl Inner {
             prompt_tokens: needs.input,
             media_tokens: needs.media,
         });
-        let refusal = match answered {
-            Ok(Some(exchange)) if forward::turns_us_away(exchange.head().status) => {
-                Some(forward::turned_away())
-            }
-            Ok(Some(exchange)) if fallback.is_some() && may_be_better(&exchange) => {
-                let status = exchange.head().status;
-                Some(Refusal::new(ErrorKind::Backend, format!("The backend answered {status}.")))
-            }
-            Ok(Some(exchange)) => {
-                let work = Work::Elsewhere { exchange: Box::new(exchange), question };
-                let tokenize = None;
-                return Ok(Admitted {
-                    work,
-                    tried,
-                    usage,
-                    tokenize,
-                    submitted,
-                    ticket,
-                    terms,
-                    content,
-                });
-            }
-            Ok(None) => None,
-            Err(failed) => {
-                tracing::warn!(reason = failed.message, "no backend answered");
-                Some(forward::refusal(&failed))
-            }
-        };
         let mut tokenize = None;
-        let work = match (refusal, fallback) {
-            (Some(_), Some(here)) => match self.step_in(here, call, request, plugins) {
+        let work = match (passable(answered, fallback.is_some()), fallback) {
+            (Ok(exchange), _) => Work::Elsewhere { exchange: Box::new(exchange), question },
+            (Err(Some(_)), Some(here)) => match self.step_in(here, call, request, plugins) {
                 Ok((own, read, working)) => {
                     // Behind all servers of the plan.
                     let place = route.candidates().len();
@@ -239,11 +212,11 @@ impl Inner {
                 }
                 Err(refusal) => Work::Nowhere { refusal: Some(refusal), asked: None },
             },
-            (None, _) => {
+            (Err(None), _) => {
                 let asked = tried.asking.is_some().then_some(question);
                 Work::Nowhere { refusal: None, asked }
             }
-            (refusal, None) => Work::Nowhere { refusal, asked: None },
+            (Err(refusal), None) => Work::Nowhere { refusal, asked: None },
         };
         Ok(Admitted { work, tried, usage, tokenize, submitted, ticket, terms, content })
     }
@@ -351,6 +324,28 @@ fn prepare(
 /// Whether an answer is an error that the model here may do better.
 fn may_be_better(exchange: &Exchange) -> bool {
     tollgate_upstream::another_may_do_better(exchange.head().status)
+}
+
+/// The answer of a server, if it can be passed on; else what to tell the client, unless it did not wait. `may_step_in`: the
+/// model here may do better.
+fn passable(
+    answered: Result<Option<Exchange>, Failed>,
+    may_step_in: bool,
+) -> Result<Exchange, Option<Refusal>> {
+    let failed = match answered {
+        Ok(Some(exchange)) if forward::turns_us_away(exchange.head().status) => {
+            return Err(Some(forward::turned_away()));
+        }
+        Ok(Some(exchange)) if may_step_in && may_be_better(&exchange) => {
+            let message = format!("The backend answered {}.", exchange.head().status);
+            return Err(Some(Refusal::new(ErrorKind::Backend, message)));
+        }
+        Ok(Some(exchange)) => return Ok(exchange),
+        Ok(None) => return Err(None),
+        Err(failed) => failed,
+    };
+    tracing::warn!(reason = failed.message, "no backend answered");
+    Err(Some(forward::refusal(&failed)))
 }
 
 /// Who serves what the model here answers.
