@@ -198,11 +198,11 @@ HOSTILE_ACTS = {
     "huge-error": "too_large",
     "many-lines": "",
     "bad-currency": "",
-    "error": "reported",
 }
 
-# What it does only after it was taken in, and the kinds of fault that may follow.
+# What it does only after it was taken in, or does in due form, and the kinds of fault that may follow.
 LATER_ACTS = {
+    'act = "error"': {"reported"},
     'act = "trap-at", n = 4': {"trap", "unavailable", "breaker_open"},
 }
 
