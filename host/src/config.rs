@@ -100,11 +100,14 @@ pub fn run(command: ConfigCommand) -> ExitCode {
 /// # Errors
 /// Everything that is wrong with them.
 pub fn resolve(given: Given) -> Result<Settings, SettingsError> {
-    let program = std::env::current_exe().unwrap_or_default();
     let variables = std::env::vars_os().filter_map(|(name, value)| {
         Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
     });
-    tollgate_settings::resolve(given, variables, &program)
+    tollgate_settings::resolve(given, variables, &program())
+}
+
+fn program() -> PathBuf {
+    std::env::current_exe().unwrap_or_default()
 }
 
 fn check(file: PathBuf) -> Result<(), String> {
@@ -136,9 +139,7 @@ fn write_files(folder: &Path, force: bool) -> Result<Written, InitError> {
     if let Some(there) = [&file, &schema_file].into_iter().find(|path| !force && path.exists()) {
         return Err(InitError::There(there.clone()));
     }
-    let beside =
-        std::env::current_exe().ok().and_then(|program| Some(program.parent()?.join("plugins")));
-    let plugins = match beside.is_some_and(|folder| folder.is_dir()) {
+    let plugins = match tollgate_settings::plugins_beside(&program()).is_dir() {
         true => None,
         false => Some(folder.join("plugins")),
     };

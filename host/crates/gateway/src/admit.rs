@@ -11,7 +11,10 @@ use tollgate_domain::usage::UsageSource;
 use tollgate_domain::{ErrorKind, TokenUsage, Usage};
 use tollgate_ledger::Ticket;
 use tollgate_plugin_host::{NotAdmitted, PluginSet};
-use tollgate_upstream::{Candidate, Exchange, Failed, Route, Trail, Tried, Upstreams};
+use tollgate_upstream::{
+    Candidate, Exchange, Failed, Route, Trail, Tried, Upstreams, another_may_do_better,
+    refuses_our_key,
+};
 
 use crate::admission::Terms;
 use crate::call::{Call, Form, Forward, Moment, Prompt, Refusal};
@@ -95,7 +98,7 @@ impl Inner {
     /// in the configuration wants them asked.
     pub(crate) async fn admit(
         &self,
-        call: Call,
+        mut call: Call,
         request: &Request,
         plugins: &PluginSet,
         reply: &mut Reply,
@@ -108,7 +111,7 @@ impl Inner {
         if !request.caller.0.allows(model) {
             return Err(self.unknown_model(model));
         }
-        match self.elsewhere(&call, request) {
+        match self.elsewhere(&mut call, request) {
             Some(leaving) => self.admit_elsewhere(leaving, &call, request, plugins, reply).await,
             None => {
                 let here = self.here(&call, model).ok_or_else(|| self.unserved(&call, request))?;
@@ -163,7 +166,8 @@ impl Inner {
         let terms = self.reserve(request, plugins, &usage, (needs.input, needs.output)).await?;
         let said = || prompt::prompt(request.operation, &forward.body);
         let content = self.capture.begin(request.tenant(), said);
-        let outgoing = forward::outgoing(request, &forward, content.is_some());
+        let body = forward.body.clone();
+        let outgoing = forward::outgoing(request, forward, content.is_some());
         let mut submitted = Instant::now();
         let trail = Trail::default();
         let mut seen = trail.follow();
@@ -195,7 +199,7 @@ impl Inner {
         let question = Box::new(Question {
             operation: request.operation,
             model: usage.response_model.clone(),
-            forward,
+            body,
             prompt_tokens: needs.input,
             media_tokens: needs.media,
         });
@@ -236,15 +240,16 @@ impl Inner {
         Ok((usage, tokenize, working))
     }
 
-    /// The way of a call to other servers, if any may answer it.
-    fn elsewhere(&self, call: &Call, request: &Request) -> Option<Leaving<'_>> {
-        let forward = call.forward.clone()?;
+    /// The way of a call to other servers, if any may answer it: then they get what is to be forwarded.
+    fn elsewhere(&self, call: &mut Call, request: &Request) -> Option<Leaving<'_>> {
         let upstreams = self.upstreams.as_ref()?;
+        let forward = call.forward.as_ref()?;
         let route = upstreams.route(&request.asked.model, request.tenant())?;
         let route = match request.operation {
             Operation::Other => route.passing(&forward.path)?,
             _ => route,
         };
+        let forward = call.forward.take()?;
         Some(Leaving { upstreams, route, forward })
     }
 
@@ -321,31 +326,28 @@ fn prepare(
     Ok((usage, local.prepare(call, request, prompt)?))
 }
 
-/// Whether an answer is an error that the model here may do better.
-fn may_be_better(exchange: &Exchange) -> bool {
-    tollgate_upstream::another_may_do_better(exchange.head().status)
-}
-
 /// The answer of a server, if it can be passed on; else what to tell the client, unless it did not wait. `may_step_in`: the
 /// model here may do better.
 fn passable(
     answered: Result<Option<Exchange>, Failed>,
     may_step_in: bool,
 ) -> Result<Exchange, Option<Refusal>> {
-    let failed = match answered {
-        Ok(Some(exchange)) if forward::turns_us_away(exchange.head().status) => {
-            return Err(Some(forward::turned_away()));
-        }
-        Ok(Some(exchange)) if may_step_in && may_be_better(&exchange) => {
-            let message = format!("The backend answered {}.", exchange.head().status);
-            return Err(Some(Refusal::new(ErrorKind::Backend, message)));
-        }
-        Ok(Some(exchange)) => return Ok(exchange),
+    let exchange = match answered {
+        Ok(Some(exchange)) => exchange,
         Ok(None) => return Err(None),
-        Err(failed) => failed,
+        Err(failed) => {
+            tracing::warn!(reason = failed.message, "no backend answered");
+            return Err(Some(forward::refusal(&failed)));
+        }
     };
-    tracing::warn!(reason = failed.message, "no backend answered");
-    Err(Some(forward::refusal(&failed)))
+    match exchange.head().status {
+        status if refuses_our_key(status) => Err(Some(forward::turned_away())),
+        status if may_step_in && another_may_do_better(status) => {
+            let message = format!("The backend answered {status}.");
+            Err(Some(Refusal::new(ErrorKind::Backend, message)))
+        }
+        _ => Ok(exchange),
+    }
 }
 
 /// Who serves what the model here answers.

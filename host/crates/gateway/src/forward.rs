@@ -20,11 +20,12 @@ use crate::request::Request;
 const BUSY_RETRY: Duration = Duration::from_secs(1);
 
 /// The request as it is sent.
-pub(crate) fn outgoing(request: &Request, forward: &Forward, keep_output: bool) -> Outgoing {
+pub(crate) fn outgoing(request: &Request, forward: Forward, keep_output: bool) -> Outgoing {
+    let Forward { path, mut headers, body } = forward;
     let context = upstream_context(&request.trace);
-    let mut headers = forward.headers.clone();
     // This trace's context takes the place of the client's, which it continues.
     headers.remove("tracestate");
+    let is_named = headers.contains_key("x-request-id");
     let mut set = |name: &'static str, value: Option<&str>| {
         if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
             headers.insert(HeaderName::from_static(name), value);
@@ -32,13 +33,13 @@ pub(crate) fn outgoing(request: &Request, forward: &Forward, keep_output: bool) 
     };
     set("traceparent", Some(&propagation::traceparent(&context)));
     set("tracestate", context.trace_state.as_deref());
-    if !forward.headers.contains_key("x-request-id") {
+    if !is_named {
         set("x-request-id", Some(&request.id.0));
     }
     Outgoing {
-        path: forward.path.clone().into(),
+        path: path.into(),
         method: request.http.method.parse().unwrap_or(Method::POST),
-        body: forward.body.clone(),
+        body,
         stream: request.asked.stream,
         model: request.asked.model.clone(),
         headers,
@@ -170,12 +171,7 @@ pub(crate) fn refusal(failure: &Failed) -> Refusal {
     refusal
 }
 
-/// Whether an upstream does not take the gateway's own key, which is nothing to tell a client of.
-pub(crate) fn turns_us_away(status: u16) -> bool {
-    matches!(status, 401 | 403 | 407)
-}
-
-/// What to tell the client of that.
+/// What to tell the client of a backend that refuses the gateway's own key, which is nothing that a client can mend.
 pub(crate) fn turned_away() -> Refusal {
     let message =
         "The backend of this model does not let the gateway in; its operator must see to it.";

@@ -164,7 +164,7 @@ async fn infer(
         }
     };
     let wire = request.wire();
-    let call: Call = request.into_call(arrival, forward(&head, path, body.unwrap_or_default()));
+    let call: Call = request.into_call(arrival, forward(head, path, body.unwrap_or_default()));
     let stream = call.asked.stream;
     match api.gateway.serve(call).await {
         Ok(answer) => told(operation, answer, stream, wire).await,
@@ -173,11 +173,11 @@ async fn infer(
 }
 
 /// The request as another server gets it.
-fn forward(head: &request::Parts, path: &str, body: Bytes) -> Forward {
+fn forward(head: request::Parts, path: &str, body: Bytes) -> Forward {
     let path = path.strip_prefix("/v1").unwrap_or(path);
     Forward {
         path: head.uri.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}")),
-        headers: head.headers.clone(),
+        headers: head.headers,
         body,
     }
 }

@@ -61,33 +61,31 @@ impl Registry {
         let mut taken: HashMap<String, String> = HashMap::new();
         let mut serving: Vec<String> = Vec::new();
         for name in &names {
-            let Some(known) = self.files.get_mut(name) else { continue };
-            let loaded = known.loaded.as_ref();
-            let plugin = loaded.map(|loaded| loaded.identity.name.clone());
-            let owner = match (&plugin, known.in_force.shadow) {
-                (None, _) => None,
-                (Some(_), true) => {
+            let Some(known) = self.files.get(name) else { continue };
+            let plugin = known.loaded.as_ref().map(|loaded| loaded.identity.name.clone());
+            let (is_shadow, is_missing) = (known.in_force.shadow, known.missing);
+            let serves_as = match plugin {
+                None => None,
+                Some(_) if is_shadow => {
                     serving.push(name.clone());
                     None
                 }
-                (Some(plugin), false) => {
-                    Some(taken.entry(plugin.clone()).or_insert_with(|| name.clone()).clone())
+                Some(plugin) => {
+                    let owner = taken.entry(plugin.clone()).or_insert_with(|| name.clone());
+                    let both_named = !is_missing && self.told.names(owner) && self.told.names(name);
+                    if owner == name || both_named {
+                        serving.push(name.clone());
+                        Some(plugin)
+                    } else {
+                        if !is_missing {
+                            let owner = owner.clone();
+                            self.refuse_duplicate(name, plugin, owner);
+                        }
+                        None
+                    }
                 }
             };
-            let is_missing = known.missing;
-            let both_named = |owner: &String| self.told.names(owner) && self.told.names(name);
-            let serves = owner
-                .as_ref()
-                .is_some_and(|owner| owner == name || (!is_missing && both_named(owner)));
-            match (owner, &plugin) {
-                (Some(_), _) if serves => serving.push(name.clone()),
-                (Some(owner), Some(plugin)) if !is_missing => {
-                    self.refuse_duplicate(name, plugin.clone(), owner);
-                }
-                _ => {}
-            }
-            let hold = self.holds.files.entry(name.clone()).or_default();
-            hold.plugin = plugin.filter(|_| serves);
+            self.holds.files.entry(name.clone()).or_default().plugin = serves_as;
         }
         self.in_order(serving.into_iter())
     }

@@ -25,7 +25,7 @@ pub use exporter::{
 };
 pub use given::{Console, Durability, Given, LogFormat, RedisAway};
 pub use ledger::LedgerKeeping;
-pub use resolved::{ModelChoice, Settings, SettingsError, resolve};
+pub use resolved::{ModelChoice, Settings, SettingsError, plugins_beside, resolve};
 pub use schema::schema;
 pub use secret::{ADMIN_TOKEN, Secret, admin_token};
 pub use template::{SCHEMA_FILE, template};

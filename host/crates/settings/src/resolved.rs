@@ -230,14 +230,18 @@ pub(crate) fn unknown(what: &str, name: &str, known: &[String]) -> String {
     }
 }
 
+/// Where plugins are looked for, if nothing else is said.
+#[must_use]
+pub fn plugins_beside(program: &Path) -> PathBuf {
+    program.parent().unwrap_or(Path::new(".")).join("plugins")
+}
+
 fn with_defaults(given: Given, tenancy: Tenancy, program: &Path) -> Settings {
     let ledger = ledger::keeping(&given);
     Settings {
         listen: given.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
         data_dir: given.data_dir.unwrap_or_else(|| "tollgate-data".into()),
-        plugins: given
-            .plugins
-            .unwrap_or_else(|| program.parent().unwrap_or(Path::new(".")).join("plugins")),
+        plugins: given.plugins.unwrap_or_else(|| plugins_beside(program)),
         plugin_keys: given.plugin_keys.unwrap_or_default(),
         admin_listen: given.admin_listen,
         otlp_listen: given.otlp_listen.unwrap_or_default(),

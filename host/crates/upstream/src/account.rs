@@ -104,6 +104,21 @@ impl ReportedError {
             _ => said(&serde_json::from_str::<String>(value).unwrap_or_else(|_| value.to_owned())),
         }
     }
+
+    /// An error object in OpenAI's form; `kind`, if it names none.
+    pub(crate) fn written(&self, kind: &str) -> String {
+        let message = match self.message.as_str() {
+            "" => "The backend gave no reason.",
+            message => message,
+        };
+        serde_json::json!({"error": {
+            "message": message,
+            "type": self.kind.as_deref().unwrap_or(kind),
+            "param": null,
+            "code": self.code,
+        }})
+        .to_string()
+    }
 }
 
 impl Account {

@@ -27,6 +27,16 @@ const REFUSAL: usize = 64 << 10;
 const REFUSAL_TIME: Duration = Duration::from_secs(2);
 /// Statuses that may go better elsewhere or later: 429, 502, 503, 504, and what Anthropic says when it is overloaded.
 const NOT_NOW: [u16; 5] = [429, 502, 503, 504, 529];
+/// Headers of an answer that the client gets.
+const PASSED_ON: [&str; 6] = [
+    "x-request-id",
+    "request-id",
+    "openai-processing-ms",
+    "openai-version",
+    "retry-after",
+    "content-disposition",
+];
+
 /// Whether an answer of this status is about one backend rather than about the request, so that another may do better: it does
 /// not take the gateway's key, does not have the model, or is not well.
 #[must_use]
@@ -39,20 +49,12 @@ pub(crate) fn says_the_same_again(status: u16) -> bool {
     refuses_our_key(status) || status == 404
 }
 
-/// Whether it does not take the gateway's own key, or its proxy does not.
-pub(crate) fn refuses_our_key(status: u16) -> bool {
+/// Whether by this status a backend does not take the gateway's own key, or its proxy does not.
+#[must_use]
+pub fn refuses_our_key(status: u16) -> bool {
     matches!(status, 401 | 403 | 407)
 }
 
-/// Headers of an answer that the client gets.
-const PASSED_ON: [&str; 6] = [
-    "x-request-id",
-    "request-id",
-    "openai-processing-ms",
-    "openai-version",
-    "retry-after",
-    "content-disposition",
-];
 /// A request as a backend gets it.
 #[derive(Clone, Debug)]
 pub(crate) struct Ready {

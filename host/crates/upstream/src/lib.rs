@@ -45,7 +45,7 @@ mod watch;
 mod written;
 
 pub use account::{Account, ReportedError};
-pub use attempt::another_may_do_better;
+pub use attempt::{another_may_do_better, refuses_our_key};
 pub use backend::{BackendStatus, HealthState};
 pub use config::{Balance, Kind};
 pub use error::{UpstreamError, UpstreamErrorKind};

@@ -309,7 +309,7 @@ impl WholeReader {
                         let error = read_error(&bytes);
                         let kind =
                             if status < 500 { "invalid_request_error" } else { "server_error" };
-                        let written = anthropic::answer::written_error(&error, kind);
+                        let written = error.written(kind);
                         (error, written.into())
                     }
                     _ => (read_error(&bytes), bytes),

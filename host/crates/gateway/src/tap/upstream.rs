@@ -12,7 +12,7 @@ use tollgate_upstream::{
     Account, Exchange, Form, Piece, PieceKind, UpstreamError, UpstreamErrorKind,
 };
 
-use crate::call::{AnswerEvent, Forward, Refusal};
+use crate::call::{AnswerEvent, Refusal};
 use crate::tap::{Response, Tap, Tapped, Times};
 use crate::{forward, prompt};
 
@@ -24,7 +24,7 @@ pub(crate) struct Question {
     pub(crate) operation: Operation,
     /// As the backend calls it.
     pub(crate) model: String,
-    pub(crate) forward: Forward,
+    pub(crate) body: Bytes,
     /// Tokens of the prompt, roughly.
     pub(crate) prompt_tokens: u64,
     /// Those of its images and sounds, which no tokenizer counts.
@@ -34,7 +34,7 @@ pub(crate) struct Question {
 impl Question {
     /// Tokens of the prompt, by the tokenizer that is closest.
     fn count(&self) -> u64 {
-        let text = prompt::estimated_tokens(&self.model, self.operation, &self.forward.body);
+        let text = prompt::estimated_tokens(&self.model, self.operation, &self.body);
         text.saturating_add(self.media_tokens)
     }
 }

@@ -189,23 +189,8 @@ pub(crate) fn translate(body: &[u8], account: &mut Account, at: Instant) -> Resu
 /// The error, and OpenAI's form of it.
 pub(crate) fn translate_error(body: &[u8]) -> (ReportedError, Bytes) {
     let error = read_error(body);
-    let written = written_error(&error, "api_error");
+    let written = error.written("api_error");
     (error, written.into())
-}
-
-/// An error object in OpenAI's form; `kind`, if it names none.
-pub(crate) fn written_error(error: &ReportedError, kind: &str) -> String {
-    let message = match error.message.as_str() {
-        "" => "The backend gave no reason.",
-        message => message,
-    };
-    serde_json::json!({"error": {
-        "message": message,
-        "type": error.kind.as_deref().unwrap_or(kind),
-        "param": null,
-        "code": error.code,
-    }})
-    .to_string()
 }
 
 /// `service_tier` stands in Anthropic's usage.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::account::{Account, ReportedError};
-use crate::anthropic::answer::{Block, Usage, now, service_tier, written_error};
+use crate::anthropic::answer::{Block, Usage, now, service_tier};
 use crate::anthropic::{CALLS, finish_reason};
 use crate::json;
 use crate::openai::{Garbage, unread};
@@ -180,7 +180,7 @@ impl Translator {
             }
             Some("error") => {
                 let error = ReportedError::read(event.error.map_or(text, RawValue::get));
-                let written = written_error(&error, "api_error");
+                let written = error.written("api_error");
                 out.last.extend_from_slice(format!("data: {written}\n\n").as_bytes());
                 account.error = Some(error);
             }
