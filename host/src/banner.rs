@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use tollgate_engine::Passes;
 use tollgate_gateway::{ModelHere, Tenancy};
 use tollgate_plugin_host::PluginHost;
-use tollgate_settings::{Durability, RedisAway, Settings};
+use tollgate_settings::{Durability, LogFormat, RedisAway, Settings};
 use tollgate_telemetry::{ConsoleFormat, ExporterSettings, SinkSettings};
 use tollgate_upstream::Upstreams;
 use url::Url;
@@ -18,9 +18,11 @@ use url::Url;
 const NAMES: usize = 8;
 
 /// What is on, and where.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Banner {
+pub(crate) struct Banner {
     lines: Vec<(&'static str, String)>,
+    admin: Option<SocketAddr>,
+    otlp: Vec<SocketAddr>,
+    format: LogFormat,
 }
 
 /// Where it is taken from.
@@ -40,7 +42,12 @@ pub(crate) struct Parts<'a> {
 impl Banner {
     /// Of these parts.
     pub(crate) fn of(parts: &Parts<'_>) -> Self {
-        let mut banner = Self { lines: Vec::new() };
+        let mut banner = Self {
+            lines: Vec::new(),
+            admin: parts.admin,
+            otlp: parts.otlp.to_vec(),
+            format: parts.settings.log_format,
+        };
         banner.line("api", format!("http://{}/v1", parts.address));
         banner.line(
             "admin",
@@ -96,13 +103,41 @@ impl Banner {
         banner
     }
 
+    /// Tells it once, and only where such things are logged: to people as lines, to programs as one line of the log, in
+    /// which an address is that and nothing else.
+    #[expect(clippy::print_stderr, reason = "lines for people, beside the log")]
+    pub(crate) fn tell(&self) {
+        let admin = self.admin.map(|address| format!("http://{address}"));
+        let spans: Vec<String> = self.otlp.iter().map(ToString::to_string).collect();
+        match self.format {
+            LogFormat::Text if tracing::enabled!(tracing::Level::INFO) => eprintln!("{self}"),
+            LogFormat::Text => {}
+            LogFormat::Json => tracing::info!(
+                version = env!("CARGO_PKG_VERSION"),
+                api = self.text("api"),
+                admin = admin.unwrap_or_default(),
+                dashboard = self.text("dashboard"),
+                spans = spans.join(","),
+                model = self.text("model"),
+                backends = self.text("backends"),
+                plugins = self.text("plugins"),
+                keys = self.text("keys"),
+                limits = self.text("limits"),
+                exporters = self.text("exporters"),
+                metrics = self.text("metrics"),
+                ledger = self.text("ledger"),
+                content = self.text("content"),
+                "started"
+            ),
+        }
+    }
+
     fn line(&mut self, label: &'static str, text: String) {
         self.lines.push((label, text));
     }
 
     /// All lines of one label, with `; ` between them.
-    #[must_use]
-    pub fn text(&self, label: &str) -> String {
+    fn text(&self, label: &str) -> String {
         let of = self.lines.iter().filter(|(of, _)| *of == label);
         of.map(|(_, text)| text.as_str()).collect::<Vec<_>>().join("; ")
     }
@@ -256,7 +291,7 @@ mod tests {
     fn what_belongs_together_has_one_label() {
         let lines =
             vec![("api", "x".to_owned()), ("plugins", "a".to_owned()), ("plugins", "b".to_owned())];
-        let banner = Banner { lines };
+        let banner = Banner { lines, admin: None, otlp: Vec::new(), format: LogFormat::Text };
         let version = env!("CARGO_PKG_VERSION");
         let wanted = format!("tollgate {version}\n  api        x\n  plugins    a\n             b");
         assert_eq!(banner.to_string(), wanted);

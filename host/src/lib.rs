@@ -7,6 +7,5 @@ mod exporters;
 mod start;
 mod tenancy;
 
-pub use banner::Banner;
 pub use examination::{Finding, Verdict, examine};
 pub use start::{Running, StartError, start};

@@ -17,8 +17,7 @@ use std::io::{Read, Write};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use tollgate::Running;
-use tollgate_settings::{Given, LogFormat, Settings};
+use tollgate_settings::{Given, Settings};
 
 /// Requests of many sizes are made and dropped on many threads at once, for weeks: the allocator that gateways take for
 /// that. The ledger's SQLite has it, too.
@@ -135,9 +134,7 @@ async fn run(settings: Settings) -> Result<bool, Box<dyn std::error::Error>> {
     // Before anything is started, so that a signal sent while a model loads is not lost.
     let mut interrupt = signal(tokio::signal::unix::SignalKind::interrupt())?;
     let mut terminate = signal(tokio::signal::unix::SignalKind::terminate())?;
-    let format = settings.log_format;
     let running = tollgate::start(settings).await?;
-    tell(&running, format);
     tokio::select! {
         _ = interrupt.recv() => tracing::info!("SIGINT: draining"),
         _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
@@ -145,36 +142,6 @@ async fn run(settings: Settings) -> Result<bool, Box<dyn std::error::Error>> {
     let clean = running.shut_down().await;
     tracing::info!(clean, "stopped");
     Ok(clean)
-}
-
-/// What is on, and where, told once and only where such things are logged: to people as lines, to programs as one line of
-/// the log, in which an address is that and nothing else.
-#[expect(clippy::print_stderr, reason = "lines for people, beside the log")]
-fn tell(running: &Running, format: LogFormat) {
-    let banner = &running.banner;
-    let admin = running.admin_address.map(|address| format!("http://{address}"));
-    let spans: Vec<String> = running.otlp_addresses.iter().map(ToString::to_string).collect();
-    match format {
-        LogFormat::Text if tracing::enabled!(tracing::Level::INFO) => eprintln!("{banner}"),
-        LogFormat::Text => {}
-        LogFormat::Json => tracing::info!(
-            version = env!("CARGO_PKG_VERSION"),
-            api = banner.text("api"),
-            admin = admin.unwrap_or_default(),
-            dashboard = banner.text("dashboard"),
-            spans = spans.join(","),
-            model = banner.text("model"),
-            backends = banner.text("backends"),
-            plugins = banner.text("plugins"),
-            keys = banner.text("keys"),
-            limits = banner.text("limits"),
-            exporters = banner.text("exporters"),
-            metrics = banner.text("metrics"),
-            ledger = banner.text("ledger"),
-            content = banner.text("content"),
-            "started"
-        ),
-    }
 }
 
 fn signal(kind: tokio::signal::unix::SignalKind) -> std::io::Result<tokio::signal::unix::Signal> {

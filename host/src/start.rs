@@ -1,6 +1,5 @@
 //! Assembly and ordered drain.
 
-use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -41,14 +40,6 @@ const ADMIN_STOP: Duration = Duration::from_secs(2);
 
 /// A gateway that serves.
 pub struct Running {
-    /// The address it serves on.
-    pub address: SocketAddr,
-    /// The address of its admin API, if it has one.
-    pub admin_address: Option<SocketAddr>,
-    /// What is on, and where.
-    pub banner: Banner,
-    /// The addresses that it takes spans at.
-    pub otlp_addresses: Vec<SocketAddr>,
     gateway: Gateway,
     delivery: Delivery,
     /// None if no receiver is told.
@@ -149,13 +140,11 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
     let engines = models.iter().map(|model| model.engine.clone()).collect();
 
     let address = server.local_addr();
-    let admin_address = admin.as_ref().map(AdminServer::local_addr);
-    let otlp_addresses = otlp.local_addrs();
     let banner = Banner::of(&BannerParts {
         settings: &settings,
         address,
-        admin: admin_address,
-        otlp: &otlp_addresses,
+        admin: admin.as_ref().map(AdminServer::local_addr),
+        otlp: &otlp.local_addrs(),
         models: &models,
         upstreams: upstreams.as_ref(),
         plugins: &plugins,
@@ -188,6 +177,8 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
     let push = push_settings(&told)
         .map(|push| MetricsPush::start(push, &resource, move || counted.metrics()))
         .transpose()?;
+    // Before the first answer: who asks as soon as something answers finds it in the log.
+    banner.tell();
     let stop = CancellationToken::new();
     let server = Some(tokio::spawn(HttpServer::run(server, gateway.clone(), stop.clone())));
     let otlp = Some(tokio::spawn(otlp.run(gateway.clone(), stop.clone())));
@@ -196,10 +187,6 @@ pub async fn start(settings: Settings) -> Result<Running, StartError> {
         .map(|server| tokio::spawn(AdminServer::run(server, gateway.admin(), stop_admin.clone())));
     let drain = settings.drain;
     Ok(Running {
-        address,
-        admin_address,
-        banner,
-        otlp_addresses,
         gateway,
         delivery,
         push,
