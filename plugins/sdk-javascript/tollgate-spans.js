@@ -9,8 +9,30 @@ const scratch = new DataView(new ArrayBuffer(8));
 export const keys = (...names) =>
   names.map((n) => (n.endsWith("*") ? { tag: "prefix", val: n.slice(0, -1) } : { tag: "key", val: n }));
 
-/** The spans of a batch, each `{ raw, name, attributes }`. `reads` is what `describe` declared; the same key several
- * times makes an array, integers are BigInts, a value longer than the host's limit is undefined. */
+/** One span: `name`, `attributes`, and the contract's own fields as `raw`. */
+class Span {
+  constructor(raw, name, attributes) {
+    Object.assign(this, { raw, name, attributes });
+  }
+
+  /** The value of an attribute, if it is text: anybody may have sent this span, with any type of value. */
+  text(key) {
+    return this.of("string", key);
+  }
+
+  /** The value of an attribute, if it is a whole number: a BigInt. */
+  int(key) {
+    return this.of("bigint", key);
+  }
+
+  of(type, key) {
+    const value = this.attributes[key];
+    return typeof value === type ? value : undefined;
+  }
+}
+
+/** The spans of a batch. `reads` is what `describe` declared; the same key several times makes an array, integers are
+ * BigInts, a value longer than the host's limit is undefined. */
 export function spans(ctx, batch, reads) {
   const found = ctx.keys.map((at) => text(ctx.arena, at.offset, at.length));
   let start = 0;
@@ -18,7 +40,7 @@ export function spans(ctx, batch, reads) {
     const slots = batch.slots.slice(start, raw.slotsEnd);
     start = raw.slotsEnd;
     const name = text(batch.arena, raw.name.offset, raw.name.length);
-    return { raw, name, attributes: attributes(slots, batch.arena, reads, found) };
+    return new Span(raw, name, attributes(slots, batch.arena, reads, found));
   });
 }
 

@@ -21,6 +21,19 @@ class Span:
     def __init__(self, raw, name, attributes):
         self.raw, self.name, self.attributes = raw, name, attributes
 
+    def text(self, key):
+        """The value of an attribute, if it is text: anybody may have sent this span, with any type of value."""
+        return self._of(str, key)
+
+    def int(self, key):
+        """The value of an attribute, if it is a whole number."""
+        return self._of(int, key)
+
+    def _of(self, kind, key):
+        value = self.attributes.get(key)
+        # Not isinstance: True is an int there.
+        return value if type(value) is kind else None
+
 
 def spans(ctx, batch, reads):
     """The spans of a batch. `reads` is what `describe` declared; the same key several times makes a list."""

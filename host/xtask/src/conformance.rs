@@ -1,5 +1,5 @@
-//! The examples of every language, written by `tollgate plugin new`, built by `plugin build`, and put to their own cases;
-//! cost models and filters of whole traces also to the cases of `plugins/conformance`, whatever language they came from.
+//! The examples of every language, written by `tollgate plugin new`, built by `plugin build`, and put to their own cases
+//! and to those of `plugins/conformance`, which all of a role answer alike, whatever language they came from.
 //!
 //! Everything lies in `target/conformance`. The tools of Python and JavaScript are installed there once, at the versions
 //! that new projects are given.
@@ -12,12 +12,20 @@ use crate::building::{self, components_folder, need_target};
 use crate::process::{self, Outcome, cargo, root, run, target};
 use crate::python;
 
-/// Their names and how `plugin new` is asked for them.
-const ROLES: [(&str, &[&str]); 4] = [
-    ("cost", &["cost-model"]),
-    ("enricher", &["attribute-enricher"]),
-    ("filter", &["export-filter"]),
-    ("trace-filter", &["export-filter", "--whole-traces"]),
+/// What an example does.
+struct Role {
+    name: &'static str,
+    /// How `plugin new` is asked for it.
+    asked: &'static [&'static str],
+    /// The cases that every plugin of the kind must answer alike, in `plugins/conformance`.
+    cases: &'static str,
+}
+
+const ROLES: [Role; 4] = [
+    Role { name: "cost", asked: &["cost-model"], cases: "cost" },
+    Role { name: "enricher", asked: &["attribute-enricher"], cases: "enrichers" },
+    Role { name: "filter", asked: &["export-filter"], cases: "filters" },
+    Role { name: "trace-filter", asked: &["export-filter", "--whole-traces"], cases: "traces" },
 ];
 
 /// Builds and tests all of them.
@@ -36,20 +44,21 @@ pub(crate) fn conformance() -> Outcome {
             println!("skipped, and with it the examples in {language}: npm is missing");
             continue;
         };
-        for (name, role) in ROLES {
-            example(&folder, language, (name, role), &tools)?;
+        for role in &ROLES {
+            example(&folder, language, role, &tools)?;
         }
     }
     Ok(())
 }
 
 /// Writes, builds and tests one example.
-fn example(folder: &Path, language: &str, (name, role): (&str, &[&str]), tools: &Path) -> Outcome {
+fn example(folder: &Path, language: &str, role: &Role, tools: &Path) -> Outcome {
+    let name = role.name;
     let project = folder.join(format!("{language}-{name}"));
     // As an author begins; what was built before stays only where a build tool keeps it.
     let _ = fs::remove_dir_all(&project);
     let mut new = tollgate(["plugin", "new", &format!("{language}-{name}")]);
-    new.args(["--lang", language, "--role"]).args(role).arg("--path").arg(folder);
+    new.args(["--lang", language, "--role"]).args(role.asked).arg("--path").arg(folder);
     if language == "rust" && name != "cost" {
         // One project proves that the SDK's own sources build; for the others they are compiled once.
         new.arg("--sdk").arg(building::plugins_folder().join("sdk"));
@@ -62,16 +71,9 @@ fn example(folder: &Path, language: &str, (name, role): (&str, &[&str]), tools: 
     build.arg(&project).env("PATH", path).env("CARGO_TARGET_DIR", folder.join("rust-target"));
     run(&mut build)?;
     // At once, since an interpreter takes long to compile.
-    let mut cases = vec![project.join("cases")];
-    match name {
-        "cost" => cases.push(suite("cost")),
-        "trace-filter" => cases.push(suite("traces")),
-        _ => {}
-    }
-    test(&project, &cases)
+    test(&project, &[project.join("cases"), suite(role.cases)])
 }
 
-/// The cases that every plugin of a kind must answer alike.
 fn suite(kind: &str) -> PathBuf {
     building::plugins_folder().join("conformance").join(kind)
 }

@@ -29,10 +29,10 @@ export const lifecycle = {
 export const attributeEnricher = {
   enrich(ctx, batch) {
     const edits = new Edits(WRITES);
-    for (const [i, { attributes }] of spans(ctx, batch, READS).entries()) {
-      const team = teams.get(attributes["gen_ai.request.model"]);
+    for (const [i, span] of spans(ctx, batch, READS).entries()) {
+      const team = teams.get(span.text("gen_ai.request.model"));
       if (team !== undefined) edits.set(i, "app.team", team);
-      const tokens = attributes["gen_ai.usage.input_tokens"];
+      const tokens = span.int("gen_ai.usage.input_tokens");
       if (tokens !== undefined) edits.setDefault(i, "app.class", tokens > 1000n ? "long" : "short");
     }
     return edits.finish();

@@ -31,9 +31,9 @@ export const exportFilter = filter({
   reads: READS,
   writes: WRITES,
 
-  span(ctx, { attributes }, edits) {
-    if (dropRoutes.includes(attributes["http.route"])) return "drop";
-    for (const key of Object.keys(attributes)) {
+  span(ctx, span, edits) {
+    if (dropRoutes.includes(span.text("http.route"))) return "drop";
+    for (const key of Object.keys(span.attributes)) {
       if (key.startsWith("app.content.")) edits.remove(key);
     }
     return "keep";

@@ -41,13 +41,13 @@ export const exportFilter = filter({
 
 const failed = (spans) => spans.some(({ raw }) => raw.status === "error");
 
-const rated = (spans) => spans.some(({ attributes }) => rules.feedback.includes(attributes["app.feedback"]));
+const rated = (spans) => spans.some((span) => rules.feedback.includes(span.text("app.feedback")));
 
 function costly(spans) {
   if (rules.keepCost === undefined) return false;
   let sum = 0n;
-  for (const { attributes } of spans) {
-    if (attributes["tollgate.cost.currency"] === rules.currency) sum += picos(attributes["tollgate.cost.amount"]) ?? 0n;
+  for (const span of spans) {
+    if (span.text("tollgate.cost.currency") === rules.currency) sum += picos(span.text("tollgate.cost.amount")) ?? 0n;
   }
   return sum >= rules.keepCost;
 }

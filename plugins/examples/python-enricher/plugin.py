@@ -27,10 +27,10 @@ class AttributeEnricher(exports.AttributeEnricher):
     def enrich(self, ctx, batch):
         edits = Edits(WRITES)
         for i, span in enumerate(spans(ctx, batch, READS)):
-            team = TEAMS.get(span.attributes.get("gen_ai.request.model"))
+            team = TEAMS.get(span.text("gen_ai.request.model"))
             if team is not None:
                 edits.set(i, "app.team", team)
-            tokens = span.attributes.get("gen_ai.usage.input_tokens")
+            tokens = span.int("gen_ai.usage.input_tokens")
             if tokens is not None:
                 edits.set_default(i, "app.class", "long" if tokens > 1000 else "short")
         return edits.finish()

@@ -29,7 +29,7 @@ class ExportFilter(Filter):
     WRITES = keys("app.content.*")
 
     def span(self, ctx, span, edits):
-        if span.attributes.get("http.route") in DROP_ROUTES:
+        if span.text("http.route") in DROP_ROUTES:
             return Verdict.DROP
         for key in span.attributes:
             if key.startswith("app.content."):

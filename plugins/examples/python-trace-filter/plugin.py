@@ -44,14 +44,14 @@ def failed(spans):
 
 
 def rated(spans):
-    return any(span.attributes.get("app.feedback") in FEEDBACK for span in spans)
+    return any(span.text("app.feedback") in FEEDBACK for span in spans)
 
 
 def costly(spans):
     if KEEP_COST is None:
         return False
-    costs = [s.attributes for s in spans if s.attributes.get("tollgate.cost.currency") == CURRENCY]
-    return sum(picos(cost.get("tollgate.cost.amount")) or 0 for cost in costs) >= KEEP_COST
+    costs = [s.text("tollgate.cost.amount") for s in spans if s.text("tollgate.cost.currency") == CURRENCY]
+    return sum(picos(cost) or 0 for cost in costs) >= KEEP_COST
 
 
 def shared(spans):

@@ -52,6 +52,58 @@ pub struct Attribute<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Read(pub u32);
 
+/// A key by its place in the call at hand. The gateway names a key once for all spans of a batch, so each of them has it at
+/// the same place, and what was decided of its name holds for all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place(u32);
+
+/// What was decided of keys, by their places in one call.
+#[derive(Debug, Clone)]
+pub struct ByKey<T> {
+    declared: Vec<Option<T>>,
+    found: Vec<Option<T>>,
+}
+
+impl<T> Default for ByKey<T> {
+    fn default() -> Self {
+        Self { declared: Vec::new(), found: Vec::new() }
+    }
+}
+
+impl<T: Copy> ByKey<T> {
+    /// Most keys that something is kept of; what is decided of others is decided again.
+    const MOST: usize = 1 << 16;
+
+    /// For the next call.
+    pub fn clear(&mut self) {
+        self.declared.clear();
+        self.found.clear();
+    }
+
+    /// What was decided of the key, or is decided now.
+    #[inline]
+    pub fn get_or_insert_with(&mut self, place: Place, decide: impl FnOnce() -> T) -> T {
+        let (list, at) = match place.0.checked_sub(FOUND_BY_PREFIX) {
+            Some(found) => (&mut self.found, found),
+            None => (&mut self.declared, place.0),
+        };
+        let at = usize::try_from(at).unwrap_or(usize::MAX);
+        if let Some(Some(known)) = list.get(at) {
+            return *known;
+        }
+        let decided = decide();
+        if at < Self::MOST {
+            if list.len() <= at {
+                list.resize(at + 1, None);
+            }
+            if let Some(slot) = list.get_mut(at) {
+                *slot = Some(decided);
+            }
+        }
+        decided
+    }
+}
+
 /// What names an attribute to read: a [`Read`], or its name.
 pub trait Key: Sized {
     /// The index of the key in this call; `None` if it was not declared or no item of the call has it.
@@ -151,6 +203,17 @@ impl<'a> Attributes<'a> {
         self.slots.iter().find(|slot| slot.key == index).and_then(|slot| value(slot, self.arena))
     }
 
+    /// The value of a key that has one alone. The elements of a list stand side by side.
+    fn single(self, key: impl Key) -> Option<Value<'a>> {
+        let index = key.index(self.keys)?;
+        let at = self.slots.iter().position(|slot| slot.key == index)?;
+        match self.slots.get(at..)? {
+            [_, next, ..] if next.key == index => None,
+            [slot, ..] => value(slot, self.arena),
+            [] => None,
+        }
+    }
+
     /// Every value of a key: one, or the elements of a list.
     pub fn all(self, key: impl Key) -> impl Iterator<Item = Value<'a>> {
         let index = key.index(self.keys);
@@ -169,39 +232,49 @@ impl<'a> Attributes<'a> {
 
     /// The key of everything there is, in the host's order; once for a list.
     pub fn keys(self) -> impl Iterator<Item = &'a str> {
+        self.places().filter_map(move |place| self.name(place))
+    }
+
+    /// The place of everything there is, in the host's order; once for a list.
+    pub fn places(self) -> impl Iterator<Item = Place> {
         let mut previous = None;
         let firsts =
             self.slots.iter().filter(move |slot| previous.replace(slot.key) != Some(slot.key));
-        firsts.filter_map(move |slot| self.keys.name(slot.key))
+        firsts.map(|slot| Place(slot.key))
     }
 
-    /// The value, if it is text.
+    /// The key that has this place.
+    pub fn name(self, place: Place) -> Option<&'a str> {
+        self.keys.name(place.0)
+    }
+
+    /// The value, if it is text, and no list.
     pub fn text(self, key: impl Key) -> Option<&'a str> {
-        match self.get(key)? {
+        match self.single(key)? {
             Value::Text(text) => Some(text),
             _ => None,
         }
     }
 
-    /// The value, if it is a whole number.
+    /// The value, if it is a whole number, and no list.
     pub fn int(self, key: impl Key) -> Option<i64> {
-        match self.get(key)? {
+        match self.single(key)? {
             Value::Int(number) => Some(number),
             _ => None,
         }
     }
 
-    /// The value, if it is true or false.
+    /// The value, if it is true or false, and no list.
     pub fn bool(self, key: impl Key) -> Option<bool> {
-        match self.get(key)? {
+        match self.single(key)? {
             Value::Bool(truth) => Some(truth),
             _ => None,
         }
     }
 
-    /// The value, if it is a floating-point number.
+    /// The value, if it is a floating-point number, and no list.
     pub fn double(self, key: impl Key) -> Option<f64> {
-        match self.get(key)? {
+        match self.single(key)? {
             Value::Double(number) => Some(number),
             _ => None,
         }
@@ -255,12 +328,35 @@ mod tests {
         let attributes = Attributes { slots: &slots, arena: b"gpt", keys };
         assert_eq!(attributes.text(Read(1)), Some("gpt"));
         assert_eq!(attributes.text("model"), Some("gpt"));
-        assert_eq!(attributes.int("app.team"), Some(7));
+        assert_eq!(attributes.get("app.team"), Some(Value::Int(7)));
+        assert_eq!(
+            attributes.int("app.team"),
+            None,
+            "a list is no number, and neither is its first"
+        );
+        assert_eq!(attributes.all("app.team").count(), 2);
         assert_eq!(attributes.text("app.team"), None);
         assert_eq!(attributes.get("app.other"), None);
         let keys: Vec<_> = attributes.iter().map(|a| a.key).collect();
         assert_eq!(keys, ["model", "app.team", "app.team"]);
         assert_eq!(attributes.keys().collect::<Vec<_>>(), ["model", "app.team"]);
+    }
+
+    #[test]
+    fn what_was_decided_of_a_key_is_decided_once() {
+        let mut known = ByKey::default();
+        let places = [0, 3, FOUND_BY_PREFIX, FOUND_BY_PREFIX + 3].map(Place);
+        for round in 0..2 {
+            for (number, place) in places.into_iter().enumerate() {
+                let decide = || if round == 0 { number } else { unreachable!("it was decided") };
+                assert_eq!(known.get_or_insert_with(place, decide), number);
+            }
+        }
+        let far = Place(FOUND_BY_PREFIX - 1);
+        assert_eq!(known.get_or_insert_with(far, || 7), 7);
+        assert_eq!(known.get_or_insert_with(far, || 8), 8, "not kept, and no memory taken for it");
+        known.clear();
+        assert_eq!(known.get_or_insert_with(Place(3), || 9), 9);
     }
 
     #[test]

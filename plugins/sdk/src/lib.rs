@@ -67,7 +67,7 @@ mod usage;
 
 use money::Currency;
 
-pub use attributes::{Attribute, Attributes, Key, Read, Value};
+pub use attributes::{Attribute, Attributes, ByKey, Key, Place, Read, Value};
 pub use bindings::cost_model::exports::tollgate::plugin::cost_model::{
     CostKind, CostLine, Phase, Priced, TokenUsage, UnpricedReason, UsageSource,
 };

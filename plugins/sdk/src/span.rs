@@ -42,22 +42,22 @@ impl<'a> SpanView<'a> {
         Attributes { slots: self.slots, arena: self.arena, keys: self.keys }
     }
 
-    /// The value of an attribute, if it is text.
+    /// The value of an attribute, if it is text, and no list.
     pub fn text(&self, key: impl Key) -> Option<&'a str> {
         self.attributes().text(key)
     }
 
-    /// The value of an attribute, if it is a whole number.
+    /// The value of an attribute, if it is a whole number, and no list.
     pub fn int(&self, key: impl Key) -> Option<i64> {
         self.attributes().int(key)
     }
 
-    /// The value of an attribute, if it is true or false.
+    /// The value of an attribute, if it is true or false, and no list.
     pub fn bool(&self, key: impl Key) -> Option<bool> {
         self.attributes().bool(key)
     }
 
-    /// The value of an attribute, if it is a floating-point number.
+    /// The value of an attribute, if it is a floating-point number, and no list.
     pub fn double(&self, key: impl Key) -> Option<f64> {
         self.attributes().double(key)
     }

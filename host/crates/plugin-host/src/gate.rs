@@ -173,7 +173,8 @@ fn pinned(entry: &Entry) -> &'static str {
     if entry.sha256.is_some() { "as pinned" } else { "none is pinned" }
 }
 
-fn check_config(described: &Described, config: &str) -> Result<(), PluginHostError> {
+/// Whether a configuration is what the plugin's own schema asks for.
+pub(crate) fn check_config(described: &Described, config: &str) -> Result<(), PluginHostError> {
     described.config_schema.as_deref().map_or(Ok(()), |schema| schema::check(schema, config))
 }
 

@@ -154,6 +154,7 @@ fn configure(opened: &Opened, limits: Limits, config: &str) -> Result<Loaded, Pl
     prepared.runtime.limits = Arc::new(limits);
     let (identity, described) = (opened.identity.clone(), opened.described.clone());
     let entry = Entry { config: config.to_owned(), ..Entry::default() };
+    gate::check_config(&described, config)?;
     Loaded::new(prepared, Arc::new(identity), described, &entry)
 }
 
