@@ -35,8 +35,13 @@ impl Plugin for FilterRedact {
 }
 
 impl Filter for FilterRedact {
-    fn filter(&self, ctx: &Context<'_>, span: &SpanView<'_>, edits: &mut Edits<'_, '_>) -> Verdict {
-        self.0.apply(ctx, span, edits)
+    fn batch<'a>(&self, ctx: &Context<'_>, _: impl Iterator<Item = SpanView<'a>>) -> Verdict {
+        self.0.begin(ctx);
+        Verdict::Keep
+    }
+
+    fn filter(&self, _: &Context<'_>, span: &SpanView<'_>, edits: &mut Edits<'_, '_>) -> Verdict {
+        self.0.apply(span, edits)
     }
 }
 

@@ -2,8 +2,9 @@
 
 use crate::keyed_hash::KeyedHash;
 use serde::Deserialize;
+use std::cell::RefCell;
 use tollgate_plugin::{
-    Config, ConfigError, Context, Edits, Pattern, SpanView, Status, Value, Verdict,
+    ByKey, Config, ConfigError, Context, Edits, Pattern, SpanView, Status, Value, Verdict,
 };
 
 /// Between the elements of a list that is hashed as one value.
@@ -73,6 +74,37 @@ pub(crate) struct Rules {
     rules: Vec<Rule>,
     hash: KeyedHash,
     digits: usize,
+    call: RefCell<Call>,
+}
+
+/// What the rules come to in the call at hand.
+#[derive(Debug, Default)]
+struct Call {
+    /// Of each rule, whether it applies.
+    applies: Vec<bool>,
+    actions: ByKey<Action>,
+}
+
+/// What is done to an attribute.
+#[derive(Debug, Clone, Copy)]
+enum Action {
+    Leave,
+    Remove,
+    Hash,
+}
+
+impl Action {
+    /// Of two rules that name the key, the one that drops it wins.
+    fn of<'r>(key: &str, rules: impl Iterator<Item = &'r Rule> + Clone) -> Self {
+        let names = |patterns: &[Pattern]| patterns.iter().any(|pattern| pattern.matches(key));
+        if rules.clone().any(|rule| names(&rule.drop)) {
+            Self::Remove
+        } else if rules.clone().any(|rule| names(&rule.hash)) {
+            Self::Hash
+        } else {
+            Self::Leave
+        }
+    }
 }
 
 impl Rules {
@@ -95,35 +127,44 @@ impl Rules {
             ));
         }
         let hash = KeyedHash::new(settings.salt.unwrap_or_default().as_bytes());
-        Ok(Self { rules: settings.rules, hash, digits: settings.hash_length })
+        let (rules, digits) = (settings.rules, settings.hash_length);
+        Ok(Self { rules, hash, digits, call: RefCell::default() })
+    }
+
+    /// Begins a call: which rules apply, and to which keys, is the same for all of its spans.
+    pub(crate) fn begin(&self, ctx: &Context<'_>) {
+        let call = &mut *self.call.borrow_mut();
+        call.applies.clear();
+        call.applies.extend(self.rules.iter().map(|rule| rule.applies(ctx)));
+        call.actions.clear();
     }
 
     /// Judges one span and redacts what is kept of it.
-    pub(crate) fn apply(
-        &self,
-        ctx: &Context<'_>,
-        span: &SpanView<'_>,
-        edits: &mut Edits<'_, '_>,
-    ) -> Verdict {
-        let rules: Vec<&Rule> = self.rules.iter().filter(|rule| rule.applies(ctx)).collect();
-        if rules
-            .iter()
+    pub(crate) fn apply(&self, span: &SpanView<'_>, edits: &mut Edits<'_, '_>) -> Verdict {
+        let Call { applies, actions } = &mut *self.call.borrow_mut();
+        let rules = self.rules.iter().zip(&*applies);
+        let applying = rules.filter_map(|(rule, applies)| applies.then_some(rule));
+        if applying
+            .clone()
             .any(|rule| rule.drop_spans.as_ref().is_some_and(|spans| spans.matches(span)))
         {
             return Verdict::Drop;
         }
-        let dropped: Vec<&Pattern> = rules.iter().flat_map(|rule| &rule.drop).collect();
-        let hashed: Vec<&Pattern> = rules.iter().flat_map(|rule| &rule.hash).collect();
-        let names =
-            |patterns: &[&Pattern], key| patterns.iter().any(|pattern| pattern.matches(key));
-        for key in span.attributes().keys() {
-            if names(&dropped, key) {
-                edits.remove(key);
-            } else if names(&hashed, key) {
-                match self.hash(span, key) {
-                    Some(hash) => edits.set(key, &hash),
-                    None => edits.remove(key),
-                }
+        let attributes = span.attributes();
+        for place in attributes.places() {
+            let action = actions.get_or_insert_with(place, || {
+                attributes
+                    .name(place)
+                    .map_or(Action::Leave, |key| Action::of(key, applying.clone()))
+            });
+            if matches!(action, Action::Leave) {
+                continue;
+            }
+            let Some(key) = attributes.name(place) else { continue };
+            let hash = matches!(action, Action::Hash).then(|| self.hash(span, key)).flatten();
+            match hash {
+                Some(hash) => edits.set(key, &hash),
+                None => edits.remove(key),
             }
         }
         Verdict::Keep

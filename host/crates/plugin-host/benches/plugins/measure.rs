@@ -34,20 +34,35 @@ impl Figures {
 }
 
 /// Times `call`, which is for so many items, in groups of so many calls.
-pub fn measure<R>(group: u32, items: usize, mut call: impl FnMut() -> R) -> Figures {
+pub fn measure<R>(group: usize, items: usize, mut call: impl FnMut() -> R) -> Figures {
+    measure_of(group, items, || (), |()| drop(black_box(call())))
+}
+
+/// The same for a call that takes what it works on: neither making that nor dropping the answer is timed.
+pub fn measure_of<T, R>(
+    group: usize,
+    items: usize,
+    mut make: impl FnMut() -> T,
+    mut call: impl FnMut(T) -> R,
+) -> Figures {
+    let count = u32::try_from(group * items).unwrap_or(u32::MAX);
+    let mut answers = Vec::with_capacity(group);
+    let mut once = || {
+        let given: Vec<T> = (0..group).map(|_| make()).collect();
+        let start = Instant::now();
+        answers.extend(given.into_iter().map(|given| black_box(call(given))));
+        let taken = start.elapsed().as_secs_f64() * 1e9 / f64::from(count);
+        answers.clear();
+        taken
+    };
     let began = Instant::now();
     while began.elapsed() < WARM_UP {
-        black_box(call());
+        once();
     }
-    let items = f64::from(group) * f64::from(u32::try_from(items).unwrap_or(u32::MAX));
     let began = Instant::now();
     let mut samples = Vec::with_capacity(CALLS);
     while samples.len() < CALLS && began.elapsed() < LONGEST {
-        let start = Instant::now();
-        for _ in 0..group {
-            black_box(call());
-        }
-        samples.push(start.elapsed().as_secs_f64() * 1e9 / items);
+        samples.push(once());
     }
     samples.sort_by(f64::total_cmp);
     let at = |part: usize| samples.get(samples.len() * part / 10_000).copied().unwrap_or_default();
