@@ -95,15 +95,18 @@ enum Action {
 
 impl Action {
     /// Of two rules that name the key, the one that drops it wins.
-    fn of<'r>(key: &str, rules: impl Iterator<Item = &'r Rule> + Clone) -> Self {
+    fn of<'r>(key: &str, rules: impl Iterator<Item = &'r Rule>) -> Self {
         let names = |patterns: &[Pattern]| patterns.iter().any(|pattern| pattern.matches(key));
-        if rules.clone().any(|rule| names(&rule.drop)) {
-            Self::Remove
-        } else if rules.clone().any(|rule| names(&rule.hash)) {
-            Self::Hash
-        } else {
-            Self::Leave
+        let mut action = Self::Leave;
+        for rule in rules {
+            if names(&rule.drop) {
+                return Self::Remove;
+            }
+            if names(&rule.hash) {
+                action = Self::Hash;
+            }
         }
+        action
     }
 }
 

@@ -46,6 +46,17 @@ fn drops_and_hashes_attributes() {
 }
 
 #[test]
+fn what_holds_for_one_exporter_is_not_remembered_for_the_next() {
+    let config = r#"{"rules":[{"exporter":"otlp*","drop":["host.*"]}]}"#;
+    let plugin = Configured::<FilterRedact>::configure(config).unwrap();
+    let removed = vec![change("remove", "host.name", "")];
+    for (exporter, changes) in [("otlp", &removed), ("console", &vec![]), ("otlp", &removed)] {
+        let case = Case::span("inference.request").attribute("host.name", "h1").exporter(exporter);
+        assert_eq!(plugin.filter(case).as_ref(), Some(changes), "{exporter}");
+    }
+}
+
+#[test]
 fn drops_spans() {
     let rule = |spans: &str| format!(r#"{{"rules":[{{"drop_spans":{spans}}}]}}"#);
     let span = || {
