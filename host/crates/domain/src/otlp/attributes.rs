@@ -230,8 +230,8 @@ impl<'a> Unread<'a> {
     /// What it is, for a look.
     pub(crate) fn read(self) -> ValueRef<'a> {
         let plain = match self {
-            Self::Value(content) => plain(content),
-            Self::Entry(_) => None,
+            Self::Value(content) => plain(None, content),
+            Self::Entry(entry) => entries(entry, 2).fold(None, plain),
         };
         plain.unwrap_or_else(|| ValueRef::Other(Cow::Owned(self.made())))
     }
@@ -248,21 +248,21 @@ impl<'a> Unread<'a> {
     }
 }
 
-/// A value of which nothing is to be made.
-fn plain(content: &[u8]) -> Option<ValueRef<'_>> {
-    let mut fields = Fields(content);
-    let field = fields.next()?.ok()?;
-    if fields.next().is_some() {
-        return None;
+/// A value of which nothing is to be made, where it is one: the last kind counts, after what was read `before`.
+fn plain<'a>(before: Option<ValueRef<'a>>, content: &'a [u8]) -> Option<ValueRef<'a>> {
+    let mut last = before;
+    for field in Fields(content) {
+        last = match field {
+            Ok((1, text)) => Some(ValueRef::Text(text.text().unwrap_or_default())),
+            Ok((2, Content::Varint(number))) => Some(ValueRef::Bool(number != 0)),
+            Ok((3, Content::Varint(number))) => Some(ValueRef::Int(number.cast_signed())),
+            Ok((4, Content::Fixed64(bits))) => Some(ValueRef::Double(f64::from_bits(bits))),
+            Ok((7, Content::Bytes(bytes))) => Some(ValueRef::Bytes(bytes)),
+            Ok((5 | 6, Content::Bytes(_)) | (8, _)) => None,
+            _ => continue,
+        };
     }
-    match field {
-        (1, text) => text.text().ok().map(ValueRef::Text),
-        (2, Content::Varint(number)) => Some(ValueRef::Bool(number != 0)),
-        (3, Content::Varint(number)) => Some(ValueRef::Int(number.cast_signed())),
-        (4, Content::Fixed64(bits)) => Some(ValueRef::Double(f64::from_bits(bits))),
-        (7, Content::Bytes(bytes)) => Some(ValueRef::Bytes(bytes)),
-        _ => None,
-    }
+    last
 }
 
 /// Reads a value into one, as protobuf merges: the last kind counts, and lists go on.
@@ -328,5 +328,41 @@ fn write_value(value: &Value, to: &mut Vec<u8>) {
         }),
         Value::Map(entries) => nested(6, to, |to| write(1, entries, to)),
         Value::Bytes(value) => octets::encode(7, value, to),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &[u8] = b"\x0a\x01k";
+    const INT: &[u8] = b"\x12\x02\x18\x07";
+    const TEXT: &[u8] = b"\x12\x03\x0a\x01x";
+    const LIST: &[u8] = b"\x12\x02\x2a\x00";
+    const INDEX: &[u8] = b"\x12\x02\x40\x01";
+
+    #[test]
+    fn a_look_sees_what_is_kept_however_oddly_it_is_written() {
+        let other = |value| ValueRef::Other(Cow::Owned(value));
+        for (parts, expected) in [
+            ([KEY, INT, b""], ValueRef::Int(7)),
+            ([INT, KEY, b""], ValueRef::Int(7)),
+            ([INT, b"", b""], ValueRef::Int(7)),
+            ([TEXT, KEY, INT], ValueRef::Int(7)),
+            ([KEY, b"\x12\x05\x18\x07\x0a\x01x", b""], ValueRef::Text("x")),
+            ([KEY, LIST, INT], ValueRef::Int(7)),
+            ([KEY, INT, LIST], other(Value::List(Vec::new()))),
+            ([KEY, INT, INDEX], other(Value::Empty)),
+            ([KEY, b"", b""], other(Value::Empty)),
+        ] {
+            let (entry, mut bytes) = (parts.concat(), Vec::new());
+            head(9, entry.len(), &mut bytes);
+            bytes.put_slice(&entry);
+            let sent = Attributes::sent(Sent { field: 9, count: 1, bytes: bytes.into() });
+            let look = || sent.entries().map(|entry| entry.value()).collect::<Vec<_>>();
+            assert_eq!(look(), [expected.clone()], "{entry:?}");
+            assert_eq!(sent.iter().count(), 1, "values are made");
+            assert_eq!(look(), [expected], "{entry:?}");
+        }
     }
 }
