@@ -78,6 +78,15 @@ pub(crate) fn restore(tenancy: &Tenancy, ledger: &Path) -> Result<(), StartError
     let began = Instant::now();
     let query = Query { since: Some(since), ..Query::default() };
     let ledger = LedgerReader::open(ledger)?;
+    if let Some(Ok(oldest)) = ledger.records(Query::default()).next()
+        && begins_within(&oldest, since)
+        && !tenancy.limiter.is_shared()
+    {
+        tracing::warn!(
+            "budgets count from a time of which the ledger has been deleted, and what was spent then counts no more: let \
+             ledger-retain-days and ledger-retain-mib keep as much as budgets go back, or share them with redis-url"
+        );
+    }
     let mut reading = Reading::of(ledger.records(query));
     tenancy.limiter.restore(&tenancy.keys, &mut reading, now);
     let took = began.elapsed();
@@ -86,6 +95,11 @@ pub(crate) fn restore(tenancy: &Tenancy, ledger: &Path) -> Result<(), StartError
         tracing::info!(records, seconds = took.as_secs(), "budgets were read from the ledger");
     }
     reading.failed.map_or(Ok(()), |error| Err(error.into()))
+}
+
+/// Whether records since that time may be among those that were deleted before this one, the oldest.
+fn begins_within(oldest: &Stored, since: UnixNanos) -> bool {
+    oldest.number > 1 && oldest.record.phases.request.start > since
 }
 
 /// What was spent, as it is read: a ledger may have more records than there is memory. Ends at the first that cannot be read.
@@ -135,6 +149,21 @@ mod tests {
     use tollgate_summary::testing::{priced, record, unpriced};
 
     use super::*;
+
+    #[test]
+    fn a_ledger_that_lost_its_beginning_within_a_budget_is_noticed() {
+        let oldest = |number, at| Stored {
+            seq: Seq(number),
+            number,
+            record: record("acme", "m", at, priced(1)),
+        };
+        let since = UnixNanos(1000);
+        for (number, at, noticed) in
+            [(1, 2000, false), (2, 2000, true), (2, 1000, false), (2, 500, false)]
+        {
+            assert_eq!(begins_within(&oldest(number, at), since), noticed, "{number} {at}");
+        }
+    }
 
     #[test]
     fn the_ledger_is_read_no_further_than_it_is_summed() {

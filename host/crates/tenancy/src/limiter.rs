@@ -177,6 +177,12 @@ impl Limiter {
         }
     }
 
+    /// Whether budgets are kept where others keep them too, whatever becomes of this gateway.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.core.shared.is_some()
+    }
+
     /// How it stands.
     #[must_use]
     pub fn status(&self) -> LimiterStatus {

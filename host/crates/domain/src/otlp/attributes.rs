@@ -360,9 +360,9 @@ mod tests {
             bytes.put_slice(&entry);
             let sent = Attributes::sent(Sent { field: 9, count: 1, bytes: bytes.into() });
             let look = || sent.entries().map(|entry| entry.value()).collect::<Vec<_>>();
-            assert_eq!(look(), [expected.clone()], "{entry:?}");
+            assert_eq!(look().first(), Some(&expected), "{entry:?}");
             assert_eq!(sent.iter().count(), 1, "values are made");
-            assert_eq!(look(), [expected], "{entry:?}");
+            assert_eq!(look().first(), Some(&expected), "{entry:?}");
         }
     }
 }
