@@ -103,6 +103,7 @@ def test_manual_completions_and_papers_are_there(unpacked):
     assert files >= {"LICENSE", "LICENCES-OF-PARTS.txt", "CHANGELOG.md", "COMPATIBILITY.md", "sbom.cdx.json"}
     assert files >= {"man/man1/tollgate.1", "man/man1/tollgate-serve.1", "completions/tollgate.bash", "completions/_tollgate"}
     assert files >= {"README.md", "prometheus/README.md", *(f"docs/{name}.md" for name in ("FIRST-STEPS", "SECURITY", "SIZING", "OTLP", "MODELS"))}
+    assert files >= {"docs/screenshots/request.png", "docs/screenshots/plugins.png"}, "README.md shows them"
     dashboards = {path.name for path in (ROOT / "host/deploy/config/grafana/dashboards").glob("*.json")}
     assert {path.name for path in (unpacked / "grafana").iterdir()} == dashboards and len(dashboards) == 3
     assert not any("hostile" in name or "shapes" in name for name in files)

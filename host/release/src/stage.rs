@@ -11,7 +11,7 @@ use crate::error::ReleaseError;
 use crate::pages;
 
 /// Files of the repository, and what they are called in the archive.
-const FILES: [(&str, &str); 21] = [
+const FILES: [(&str, &str); 23] = [
     ("LICENSE", "LICENSE"),
     ("README.md", "README.md"),
     ("host/CHANGELOG.md", "CHANGELOG.md"),
@@ -26,6 +26,8 @@ const FILES: [(&str, &str); 21] = [
     ("host/SIZING.md", "docs/SIZING.md"),
     ("host/assets/prometheus/alerts.yml", "prometheus/alerts.yml"),
     ("host/assets/prometheus/README.md", "prometheus/README.md"),
+    ("host/assets/screenshots/plugins.png", "docs/screenshots/plugins.png"),
+    ("host/assets/screenshots/request.png", "docs/screenshots/request.png"),
     ("host/deploy/config/grafana/dashboards/tollgate-cost.json", "grafana/tollgate-cost.json"),
     (
         "host/deploy/config/grafana/dashboards/tollgate-operations.json",
