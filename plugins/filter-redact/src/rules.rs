@@ -77,8 +77,11 @@ pub(crate) struct Rules {
     call: RefCell<Call>,
 }
 
+/// Keys of a call of which it is remembered what is done to them.
+const KEYS: usize = 256;
+
 /// What the rules come to in the call at hand.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Call {
     /// Of each rule, whether it applies.
     applies: Vec<bool>,
@@ -131,7 +134,9 @@ impl Rules {
         }
         let hash = KeyedHash::new(settings.salt.unwrap_or_default().as_bytes());
         let (rules, digits) = (settings.rules, settings.hash_length);
-        Ok(Self { rules, hash, digits, call: RefCell::default() })
+        let applies = Vec::with_capacity(rules.len());
+        let call = RefCell::new(Call { applies, actions: ByKey::with_room(0, KEYS) });
+        Ok(Self { rules, hash, digits, call })
     }
 
     /// Begins a call: which rules apply, and to which keys, is the same for all of its spans.

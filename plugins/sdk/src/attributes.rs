@@ -57,27 +57,25 @@ pub struct Read(pub u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place(u32);
 
-/// What was decided of keys, by their places in one call.
+/// What was decided of keys, by their places in one call. It takes its memory when it is made, which is best when the plugin
+/// is configured: what is taken during a call and kept after it stands in the way of the memory of calls.
 #[derive(Debug, Clone)]
 pub struct ByKey<T> {
-    declared: Vec<Option<T>>,
-    found: Vec<Option<T>>,
-}
-
-impl<T> Default for ByKey<T> {
-    fn default() -> Self {
-        Self { declared: Vec::new(), found: Vec::new() }
-    }
+    declared: Box<[Option<T>]>,
+    found: Box<[Option<T>]>,
 }
 
 impl<T: Copy> ByKey<T> {
-    /// Most keys that something is kept of; what is decided of others is decided again.
-    const MOST: usize = 1 << 16;
+    /// For so many keys that `describe` named, and so many that only a prefix matched; what is decided of others is decided
+    /// again.
+    pub fn with_room(declared: usize, found: usize) -> Self {
+        Self { declared: vec![None; declared].into(), found: vec![None; found].into() }
+    }
 
     /// For the next call.
     pub fn clear(&mut self) {
-        self.declared.clear();
-        self.found.clear();
+        self.declared.fill(None);
+        self.found.fill(None);
     }
 
     /// What was decided of the key, or is decided now.
@@ -87,20 +85,10 @@ impl<T: Copy> ByKey<T> {
             Some(found) => (&mut self.found, found),
             None => (&mut self.declared, place.0),
         };
-        let at = usize::try_from(at).unwrap_or(usize::MAX);
-        if let Some(Some(known)) = list.get(at) {
-            return *known;
+        match list.get_mut(usize::try_from(at).unwrap_or(usize::MAX)) {
+            Some(known) => *known.get_or_insert_with(decide),
+            None => decide(),
         }
-        let decided = decide();
-        if at < Self::MOST {
-            if list.len() <= at {
-                list.resize(at + 1, None);
-            }
-            if let Some(slot) = list.get_mut(at) {
-                *slot = Some(decided);
-            }
-        }
-        decided
     }
 }
 
@@ -344,7 +332,7 @@ mod tests {
 
     #[test]
     fn what_was_decided_of_a_key_is_decided_once() {
-        let mut known = ByKey::default();
+        let mut known = ByKey::with_room(4, 4);
         let places = [0, 3, FOUND_BY_PREFIX, FOUND_BY_PREFIX + 3].map(Place);
         for round in 0..2 {
             for (number, place) in places.into_iter().enumerate() {
@@ -352,9 +340,10 @@ mod tests {
                 assert_eq!(known.get_or_insert_with(place, decide), number);
             }
         }
-        let far = Place(FOUND_BY_PREFIX - 1);
-        assert_eq!(known.get_or_insert_with(far, || 7), 7);
-        assert_eq!(known.get_or_insert_with(far, || 8), 8, "not kept, and no memory taken for it");
+        for far in [4, FOUND_BY_PREFIX - 1, u32::MAX].map(Place) {
+            assert_eq!(known.get_or_insert_with(far, || 7), 7);
+            assert_eq!(known.get_or_insert_with(far, || 8), 8, "there is no room for it");
+        }
         known.clear();
         assert_eq!(known.get_or_insert_with(Place(3), || 9), 9);
     }
