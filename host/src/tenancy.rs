@@ -78,9 +78,9 @@ pub(crate) fn restore(tenancy: &Tenancy, ledger: &Path) -> Result<(), StartError
     let began = Instant::now();
     let query = Query { since: Some(since), ..Query::default() };
     let ledger = LedgerReader::open(ledger)?;
-    if let Some(Ok(oldest)) = ledger.records(Query::default()).next()
+    if !tenancy.limiter.is_shared()
+        && let Some(Ok(oldest)) = ledger.records(Query::default()).next()
         && begins_within(&oldest, since)
-        && !tenancy.limiter.is_shared()
     {
         tracing::warn!(
             "budgets count from a time of which the ledger has been deleted, and what was spent then counts no more: let \

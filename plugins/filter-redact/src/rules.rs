@@ -134,7 +134,8 @@ impl Rules {
         }
         let hash = KeyedHash::new(settings.salt.unwrap_or_default().as_bytes());
         let (rules, digits) = (settings.rules, settings.hash_length);
-        let applies = Vec::with_capacity(rules.len());
+        // Until a call begins all of them: when in doubt it removes.
+        let applies = vec![true; rules.len()];
         let call = RefCell::new(Call { applies, actions: ByKey::with_room(0, KEYS) });
         Ok(Self { rules, hash, digits, call })
     }

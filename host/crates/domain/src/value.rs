@@ -99,6 +99,19 @@ impl<'a> From<&'a Value> for ValueRef<'a> {
     }
 }
 
+impl From<ValueRef<'_>> for Value {
+    fn from(value: ValueRef<'_>) -> Self {
+        match value {
+            ValueRef::Bool(value) => Self::Bool(value),
+            ValueRef::Int(value) => Self::Int(value),
+            ValueRef::Double(value) => Self::Double(value),
+            ValueRef::Text(text) => text.into(),
+            ValueRef::Bytes(bytes) => Self::Bytes(bytes.to_owned()),
+            ValueRef::Other(other) => other.into_owned(),
+        }
+    }
+}
+
 const BYTES: &str = "bytes";
 const MAP: &str = "map";
 const DOUBLE: &str = "double";

@@ -248,39 +248,44 @@ impl<'a> Unread<'a> {
     }
 }
 
+/// A field of a value that is the whole of it, whatever stands before.
+fn scalar<'a>(field: u32, content: Content<'a>) -> Option<ValueRef<'a>> {
+    match (field, content) {
+        (1, text) => Some(ValueRef::Text(text.text().unwrap_or_default())),
+        (2, Content::Varint(number)) => Some(ValueRef::Bool(number != 0)),
+        (3, Content::Varint(number)) => Some(ValueRef::Int(number.cast_signed())),
+        (4, Content::Fixed64(bits)) => Some(ValueRef::Double(f64::from_bits(bits))),
+        (7, Content::Bytes(bytes)) => Some(ValueRef::Bytes(bytes)),
+        _ => None,
+    }
+}
+
 /// A value of which nothing is to be made, where it is one: the last kind counts, after what was read `before`.
 fn plain<'a>(before: Option<ValueRef<'a>>, content: &'a [u8]) -> Option<ValueRef<'a>> {
     let mut last = before;
-    for field in Fields(content) {
-        last = match field {
-            Ok((1, text)) => Some(ValueRef::Text(text.text().unwrap_or_default())),
-            Ok((2, Content::Varint(number))) => Some(ValueRef::Bool(number != 0)),
-            Ok((3, Content::Varint(number))) => Some(ValueRef::Int(number.cast_signed())),
-            Ok((4, Content::Fixed64(bits))) => Some(ValueRef::Double(f64::from_bits(bits))),
-            Ok((7, Content::Bytes(bytes))) => Some(ValueRef::Bytes(bytes)),
-            Ok((5 | 6, Content::Bytes(_)) | (8, _)) => None,
-            _ => continue,
-        };
+    for (field, content) in Fields(content).flatten() {
+        match (scalar(field, content), field, content) {
+            (Some(one), ..) => last = Some(one),
+            (None, 5 | 6, Content::Bytes(_)) | (None, 8, _) => last = None,
+            _ => {}
+        }
     }
     last
 }
 
 /// Reads a value into one, as protobuf merges: the last kind counts, and lists go on.
 fn merge(value: &mut Value, content: &[u8]) {
-    for field in Fields(content) {
-        match field {
-            Ok((1, text)) => *value = text.text().unwrap_or_default().into(),
-            Ok((2, Content::Varint(number))) => *value = Value::Bool(number != 0),
-            Ok((3, Content::Varint(number))) => *value = Value::Int(number.cast_signed()),
-            Ok((4, Content::Fixed64(bits))) => *value = Value::Double(f64::from_bits(bits)),
-            Ok((5, Content::Bytes(list))) => {
+    for (field, content) in Fields(content).flatten() {
+        match (scalar(field, content), field, content) {
+            (Some(one), ..) => *value = one.into(),
+            (None, 5, Content::Bytes(list)) => {
                 let items = entries(list, 1).map(|item| Unread::Value(item).made());
                 match value {
                     Value::List(so_far) => so_far.extend(items),
                     _ => *value = Value::List(items.collect()),
                 }
             }
-            Ok((6, Content::Bytes(map))) => {
+            (None, 6, Content::Bytes(map)) => {
                 let added =
                     entries(map, 1).map(named).map(|(key, value)| (key.to_owned(), value.made()));
                 match value {
@@ -288,9 +293,8 @@ fn merge(value: &mut Value, content: &[u8]) {
                     _ => *value = Value::Map(added.collect()),
                 }
             }
-            Ok((7, Content::Bytes(bytes))) => *value = Value::Bytes(bytes.to_owned()),
             // An index into a table that traces do not have.
-            Ok((8, _)) => *value = Value::Empty,
+            (None, 8, _) => *value = Value::Empty,
             _ => {}
         }
     }
