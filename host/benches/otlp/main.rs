@@ -1,4 +1,4 @@
-//! What received spans cost: `cargo xtask bench otlp [--rotel PATH] [--spans N] [--rounds N]`.
+//! What received spans cost: `cargo xtask bench otlp [--rotel PATH] [--only NAME] [--spans N] [--rounds N]`.
 //!
 //! Spans with 20 attributes each, one in five a call of a model, go by OTLP/HTTP in requests of 500 through each subject to a
 //! receiver on this machine: the program with no plugins, with a cost model, with the bundled set, with either durability of
@@ -34,6 +34,8 @@ const WARM: usize = 2_000;
 
 struct Options {
     rotel: Option<PathBuf>,
+    /// The one subject that is wanted, as for a profile.
+    only: Option<String>,
     program: PathBuf,
     spans: usize,
     rounds: usize,
@@ -59,6 +61,10 @@ fn main() {
         tollgate("price, enrich, filter, process", bundled, Durability::Process),
     ];
     kinds.extend(options.rotel.clone().map(Kind::Rotel));
+    if let Some(only) = &options.only {
+        kinds.retain(|kind| kind.name() == only);
+        assert!(!kinds.is_empty(), "no subject is named {only:?}");
+    }
     let mut rounds = vec![Vec::new(); kinds.len()];
     for number in 0..options.rounds {
         for (kind, so_far) in kinds.iter().zip(&mut rounds) {
@@ -79,6 +85,7 @@ fn options() -> Options {
     let number = |name, default| given(name).map_or(default, |number| number.parse().unwrap());
     Options {
         rotel: given("--rotel").map(PathBuf::from),
+        only: given("--only"),
         program: given("--program")
             .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_tollgate")), PathBuf::from),
         spans: number("--spans", 200_000),
@@ -144,8 +151,10 @@ fn report(rows: &[(&str, Round)], options: &Options) {
         ("filter", Some("price, enrich"), "price, enrich, filter"),
     ];
     for (stage, without, with) in stages {
-        let cost = |name| of(name).map_or(f64::NAN, |round: Round| round.nanos_per_span);
-        println!("{stage:<32} {:>12.0}", cost(with) - without.map_or(0.0, cost));
+        let cost = |name| of(name).map(|round| round.nanos_per_span);
+        if let (Some(with), Some(without)) = (cost(with), without.map_or(Some(0.0), cost)) {
+            println!("{stage:<32} {:>12.0}", with - without);
+        }
     }
     let rows = rows.iter().map(|(name, round)| {
         format!(

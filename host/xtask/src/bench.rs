@@ -41,7 +41,7 @@ const BENCHES: &[Bench] = &[
     Bench {
         name: "otlp",
         targets: &[("tollgate", "otlp")],
-        about: "what a received span costs, by what is done with it, beside a stock agent; --rotel PATH --spans N --rounds N",
+        about: "what a received span costs, by what is done with it, beside a stock agent; --rotel PATH --only NAME --spans N --rounds N",
     },
     Bench {
         name: "attribute-shapes",
