@@ -6,11 +6,14 @@
 //! made. What is read has been checked whole, so that nothing fails later.
 
 mod attributes;
+mod packed;
 mod request;
 mod span;
 mod wire;
 
-pub(crate) use self::attributes::{Sent, Unread, by_name, keys, values};
+pub(crate) use self::attributes::{Sent, Unread, by_name, pairs, values};
+pub use self::packed::{NotPacked, pack, unpack};
+pub(crate) use self::packed::{pack_one, unpack_one};
 pub use self::request::{Incoming, read, write, write_frame, write_groups, write_span};
 pub use self::span::{HAS_IS_REMOTE, IS_REMOTE, SAMPLED, flags};
 pub use self::wire::{Content, Fields};

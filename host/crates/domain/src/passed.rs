@@ -35,7 +35,7 @@ pub struct Passed {
     /// When it arrived.
     pub arrived: UnixNanos,
     /// The request in protobuf.
-    #[serde(with = "crate::value::in_base64")]
+    #[serde(with = "crate::value::as_base64")]
     pub request: Vec<u8>,
 }
 

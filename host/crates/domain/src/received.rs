@@ -1,10 +1,13 @@
 //! Spans that other programs recorded and sent us: what they carry besides what ours do, and the
 //! batches in which they are stored.
 
+mod call;
+
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::call::ReceivedCall;
 use crate::id::SpanContext;
 use crate::span::{Attributes, Resource, Span, is_zero};
 use crate::time::UnixNanos;
@@ -125,29 +128,19 @@ pub struct SpanBatch {
     pub groups: Vec<Group>,
 }
 
-/// How a received GenAI span came to be a record.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ReceivedCall {
-    /// In whose words it tells of the call: `gen_ai`, `vllm`, `openinference`, `openllmetry`,
-    /// `tutorial`.
-    pub dialect: String,
-    /// Id of the answer, as the span tells it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub response_id: Option<String>,
-    /// Id that the server gave the request, as the span tells it. Clients may choose it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub request_id: Option<String>,
-    /// Whether its prompt is billed with another choice of the same call, and not with this one.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub prompt_elsewhere: bool,
-    /// Who recorded it.
-    #[serde(with = "crate::shared")]
-    pub origin: Arc<Origin>,
-    /// The span as it was sent.
-    pub span: Span,
-}
-
 impl Origin {
+    /// How many bytes it has about, as it was sent.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let Self { resource, resource_unread, resource_schema_url, scope, schema_url, .. } = self;
+        let texts = [resource_schema_url, schema_url, &scope.name, &scope.version];
+        texts.iter().map(|text| text.len()).sum::<usize>()
+            + resource.attributes.bytes()
+            + resource_unread.len()
+            + scope.attributes.bytes()
+            + scope.unread.len()
+    }
+
     /// Whether two spans are of one origin; none is this process.
     #[must_use]
     pub fn is_same(one: Option<&Arc<Self>>, other: Option<&Arc<Self>>) -> bool {
@@ -156,6 +149,22 @@ impl Origin {
             (Some(one), Some(other)) => Arc::ptr_eq(one, other) || one == other,
             (None, None) => true,
             _ => false,
+        }
+    }
+}
+
+/// Has neighbours of equal origins share one: whoever asks then whether these are the same looks only where they lie.
+pub fn share_origins<'a>(spans: impl IntoIterator<Item = &'a mut Span>) {
+    // The one that is shared, and the one that was last found to be equal.
+    let mut last = None::<[Arc<Origin>; 2]>;
+    for received in spans.into_iter().filter_map(|span| span.received.as_mut()) {
+        let origin = &mut received.origin;
+        match &mut last {
+            Some([shared, _]) if Arc::ptr_eq(shared, origin) => {}
+            Some([shared, equal]) if Arc::ptr_eq(equal, origin) || shared == origin => {
+                *equal = std::mem::replace(origin, Arc::clone(shared));
+            }
+            _ => last = Some([Arc::clone(origin), Arc::clone(origin)]),
         }
     }
 }
@@ -186,14 +195,6 @@ impl SpanBatch {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-}
-
-impl ReceivedCall {
-    /// The span with its origin.
-    #[must_use]
-    pub fn span(&self) -> Span {
-        of(&self.span, &self.origin)
     }
 }
 

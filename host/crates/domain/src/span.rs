@@ -113,6 +113,22 @@ impl Span {
         }
     }
 
+    /// How many bytes it has about, as OTLP writes it.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        /// Ids, times, kind and status.
+        const FIXED: usize = 72;
+        let of_events =
+            self.events.iter().map(|event| event.name.len() + event.attributes.bytes() + 16);
+        let received = self.received.as_deref();
+        let of_links = received.iter().flat_map(|received| &received.links);
+        let of_links = of_links.map(|link| link.attributes.bytes() + 40);
+        let unread = received.map_or(0, |received| received.verbatim.unread.len());
+        let trace_state = self.context.trace_state.as_ref().map_or(0, String::len);
+        let fixed = FIXED + self.name.len() + trace_state + unread;
+        fixed + self.attributes.bytes() + of_events.chain(of_links).sum::<usize>()
+    }
+
     /// Who recorded it; none: we.
     #[must_use]
     pub fn origin(&self) -> Option<&Arc<Origin>> {

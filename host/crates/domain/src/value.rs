@@ -37,6 +37,22 @@ pub enum Value {
     Map(Attributes),
 }
 
+impl Value {
+    /// How many bytes it has about, as OTLP writes it.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Empty => 0,
+            Self::Bool(_) => 2,
+            Self::Int(_) | Self::Double(_) => 9,
+            Self::Text(text) => text.len() + 2,
+            Self::Bytes(bytes) => bytes.len() + 2,
+            Self::List(items) => items.iter().map(|item| item.bytes() + 2).sum::<usize>() + 2,
+            Self::Map(entries) => entries.bytes() + 2,
+        }
+    }
+}
+
 impl From<&str> for Value {
     fn from(text: &str) -> Self {
         Self::Text(text.to_owned())
@@ -265,21 +281,6 @@ pub fn from_hex(digits: &str) -> Option<Vec<u8>> {
 const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
     .with_decode_padding_mode(DecodePaddingMode::Indifferent)
     .with_decode_allow_trailing_bits(true);
-
-/// Bytes that are stored as text in base64.
-pub(crate) mod in_base64 {
-    use serde::de::Error as _;
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(&super::base64(bytes))
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
-        let text = String::deserialize(from)?;
-        super::from_base64(&text).ok_or_else(|| D::Error::custom("it is not base64"))
-    }
-}
 
 #[cfg(test)]
 pub(crate) mod tests {

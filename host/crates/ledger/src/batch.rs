@@ -1,22 +1,13 @@
-//! The stored form of spans of other programs: JSON, with the request of OTLP that they come to packed
-//! by zstd. Spans repeat their keys, and what is hashed, written and kept is a fraction of them.
+//! The stored form of spans of other programs: JSON, with the request of OTLP that they come to packed in it.
 
 use serde::{Deserialize, Serialize};
 use tollgate_domain::received::{Group, SpanBatch};
-use tollgate_domain::value::{base64, from_base64};
 use tollgate_domain::{UnixNanos, otlp};
-
-/// The least work: most of what can be saved is saved.
-const LEVEL: i32 = 1;
-
-/// Most bytes of a batch. More than a request may have, since each span's origin may stand once for each.
-const MOST: usize = 256 << 20;
 
 #[derive(Serialize)]
 struct Packed<'a> {
     tenant: Option<&'a str>,
     arrived: UnixNanos,
-    /// In base64.
     otlp_zstd: String,
 }
 
@@ -33,11 +24,10 @@ struct Found {
 
 /// The body of the entry of a batch, and how many bytes are packed in it.
 pub(crate) fn pack(batch: &SpanBatch) -> Result<(String, usize), serde_json::Error> {
-    let request = otlp::write_groups(&batch.groups);
-    let packed = zstd::bulk::compress(&request, LEVEL).map_err(serde_json::Error::io)?;
+    let (otlp_zstd, bytes) = otlp::pack(&batch.groups).map_err(serde_json::Error::io)?;
     let tenant = batch.tenant.as_deref();
-    let packed = Packed { tenant, arrived: batch.arrived, otlp_zstd: base64(&packed) };
-    Ok((serde_json::to_string(&packed)?, request.len()))
+    let packed = Packed { tenant, arrived: batch.arrived, otlp_zstd };
+    Ok((serde_json::to_string(&packed)?, bytes))
 }
 
 /// The batch of a body, and how many bytes were packed in it.
@@ -46,15 +36,9 @@ pub(crate) fn unpack(body: &str) -> Result<(SpanBatch, usize), serde_json::Error
     let Found { tenant, arrived, otlp_zstd, mut groups } = serde_json::from_str(body)?;
     let mut bytes = body.len();
     if let Some(packed) = otlp_zstd {
-        let packed = from_base64(&packed)
-            .ok_or_else(|| serde_json::Error::custom("`otlp_zstd` is not base64"))?;
-        let request = zstd::bulk::decompress(&packed, MOST).map_err(serde_json::Error::custom)?;
-        bytes = request.len();
-        let read = otlp::read(&request, &otlp::Most::ANY).map_err(serde_json::Error::custom)?;
-        if let Some(problem) = read.problem {
-            return Err(serde_json::Error::custom(problem));
-        }
-        groups.extend(read.groups);
+        let (unpacked, of) = otlp::unpack(&packed).map_err(serde_json::Error::custom)?;
+        groups.extend(unpacked);
+        bytes = of;
     }
     Ok((SpanBatch { tenant, arrived, groups }, bytes))
 }
@@ -88,15 +72,7 @@ mod tests {
     fn what_is_damaged_is_no_batch() {
         let (packed, _) = pack(&SpanBatch::default()).unwrap();
         assert_eq!(unpack(&packed).unwrap(), (SpanBatch::default(), 0));
-        let with = |bytes: &[u8]| {
-            let bytes = base64(bytes);
-            unpack(&format!(r#"{{"tenant":null,"arrived":7,"otlp_zstd":"{bytes}"}}"#))
-        };
-        assert!(with(b"no frame").is_err());
-        let no_request = zstd::bulk::compress(b"\x0a\x05ab", LEVEL).unwrap();
-        assert!(with(&no_request).is_err());
-        // A span without ids.
-        let no_span = zstd::bulk::compress(b"\x0a\x04\x12\x02\x12\x00", LEVEL).unwrap();
-        assert!(with(&no_span).is_err());
+        let damaged = unpack(r#"{"tenant":null,"arrived":7,"otlp_zstd":"bm8gZnJhbWU="}"#);
+        assert!(damaged.is_err(), "{damaged:?}");
     }
 }

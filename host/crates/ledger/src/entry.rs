@@ -274,8 +274,14 @@ impl NewEntry {
         let mut body = Vec::with_capacity(RECORD_BYTES);
         serde_json::to_writer(&mut body, record)?;
         let body = String::from_utf8(body).map_err(serde::ser::Error::custom)?;
-        Ok(Self { kind, columns: Columns::of(record), bytes: body.len(), body })
+        let bytes = bytes(record, &body);
+        Ok(Self { kind, columns: Columns::of(record), body, bytes })
     }
+}
+
+/// How many bytes a record says in this body: a span that is packed in it counts as what it is.
+pub(crate) fn bytes(record: &Record, body: &str) -> usize {
+    body.len() + record.received.as_ref().map_or(0, |call| call.bytes())
 }
 
 impl Columns {

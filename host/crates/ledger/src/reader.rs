@@ -7,7 +7,7 @@ use std::time::Duration;
 use tollgate_domain::{Record, UnixNanos};
 
 use crate::batch;
-use crate::entry::{Cursor, Head, Kind, Outbound, Payload, Seq, Stored, nanos};
+use crate::entry::{self, Cursor, Head, Kind, Outbound, Payload, Seq, Stored, nanos};
 use crate::error::LedgerError;
 use crate::files;
 use crate::partition::{Bodies, Listed, Partition, READ_BYTES};
@@ -237,9 +237,9 @@ impl Search<'_> {
         }
         let end = end.min(last.saturating_add(1));
         let start = end.saturating_sub(left).max(listed.first_number);
-        let records = decode(&file, file.newest(query, start..end, most))?;
+        let (records, all) = decode(&file, file.newest(query, start..end, most))?;
         let next = match records.last() {
-            Some(oldest) if records.len() >= most => Some(oldest.number),
+            Some(oldest) if !all || records.len() >= most => Some(oldest.number),
             _ if start > listed.first_number => Some(start),
             _ => None,
         };
@@ -265,13 +265,14 @@ impl Pages {
             if self.ended {
                 return None;
             }
+            // Unless there is a next page.
+            self.ended = true;
             let page = match self.next(&path, ordinal) {
                 Err(_) if self.file.is_none() && deleted_by_retention(&path, ordinal) => {
                     Ok(Vec::new())
                 }
                 page => page,
             };
-            self.ended = page.as_ref().map_or(true, |page| page.len() < PAGE);
             Some(match page {
                 Ok(page) => page.into_iter().map(Ok).collect::<Vec<_>>(),
                 Err(error) => vec![Err(error)],
@@ -285,7 +286,10 @@ impl Pages {
             Some(file) => file,
             None => Partition::read_only(path, ordinal)?,
         };
-        let page = decode(&file, file.queried(&self.query, self.after, PAGE))?;
+        let rows = file.queried(&self.query, self.after, PAGE);
+        let found = rows.as_ref().map_or(0, Vec::len);
+        let (page, all) = decode(&file, rows)?;
+        self.ended = all && found < PAGE;
         self.after = page.last().map_or(self.after, |last| last.seq);
         self.file = Some(file);
         Ok(page)
@@ -294,14 +298,20 @@ impl Pages {
 
 type Rows = Result<Bodies, rusqlite::Error>;
 
-/// Rows of a file as records.
-pub(crate) fn decode(file: &Partition, rows: Rows) -> Result<Vec<Stored>, LedgerError> {
+/// Rows of a file as records; and whether these are all, or the rest would be too much at once.
+pub(crate) fn decode(file: &Partition, rows: Rows) -> Result<(Vec<Stored>, bool), LedgerError> {
     let rows = rows.map_err(|error| file.failed(&error))?;
-    rows.into_iter()
-        .map(|(seq, number, body)| {
-            Ok(Stored { seq, number, record: record(&file.path, seq, &body)? })
-        })
-        .collect()
+    let (of, mut records, mut bytes) = (rows.len(), Vec::with_capacity(rows.len()), 0_usize);
+    for (seq, number, body) in rows {
+        let record = record(&file.path, seq, &body)?;
+        bytes = bytes.saturating_add(entry::bytes(&record, &body));
+        records.push(Stored { seq, number, record });
+        if bytes > READ_BYTES {
+            break;
+        }
+    }
+    let all = records.len() == of;
+    Ok((records, all))
 }
 
 /// What leaves of a file; less than there is if it is large.
@@ -334,15 +344,20 @@ pub(crate) fn payload(
         let what = format!("entry {} is not what its kind is: {error}", seq.0);
         LedgerError::damaged(path, what)
     };
-    let what = match Kind::named(kind) {
+    Ok(match Kind::named(kind) {
         Some(Kind::Spans) => {
             let (batch, bytes) = batch::unpack(body).map_err(damaged)?;
-            return Ok((Payload::Spans(Box::new(batch)), bytes));
+            (Payload::Spans(Box::new(batch)), bytes)
         }
-        Some(Kind::Passed) => Payload::Passed(serde_json::from_str(body).map_err(damaged)?),
-        _ => Payload::Record(Arc::new(record(path, seq, body)?)),
-    };
-    Ok((what, body.len()))
+        Some(Kind::Passed) => {
+            (Payload::Passed(serde_json::from_str(body).map_err(damaged)?), body.len())
+        }
+        _ => {
+            let record = record(path, seq, body)?;
+            let bytes = entry::bytes(&record, body);
+            (Payload::Record(Arc::new(record)), bytes)
+        }
+    })
 }
 
 /// The body of an entry as a record.

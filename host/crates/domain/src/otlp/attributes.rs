@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use bytes::BufMut;
-use prost::encoding::{self, bytes as octets, double, int64, string};
+use prost::encoding::{self, WireType, bytes as octets, double, int64, string};
 
 use super::wire::{Content, Fields, head, nested, text};
 use super::{Counts, Malformed, Most, check_depth};
@@ -20,6 +20,8 @@ pub(crate) struct Sent {
     field: u32,
     /// How many, those of one name counted each: room for what is made of them.
     count: usize,
+    /// Whether each name stands there once, as far as one look has told; nearly always.
+    once: bool,
     bytes: Box<[u8]>,
 }
 
@@ -27,6 +29,11 @@ impl Sent {
     /// The fields, if that is their number.
     pub(super) fn as_field(&self, field: u32) -> Option<&[u8]> {
         (self.field == field).then_some(&*self.bytes)
+    }
+
+    /// How many bytes they are.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.len()
     }
 
     fn entries(&self) -> impl Iterator<Item = &[u8]> {
@@ -64,7 +71,8 @@ impl Sent {
             write(pair(entry).0, whole, &mut bytes);
             count += usize::from(bytes.len() > before);
         }
-        (count > 0).then(|| Self { field: self.field, count, bytes: bytes.into_boxed_slice() })
+        let (field, once) = (self.field, self.once);
+        (count > 0).then(|| Self { field, count, once, bytes: bytes.into_boxed_slice() })
     }
 }
 
@@ -83,6 +91,36 @@ pub(super) struct Gathered {
     end: usize,
     total: usize,
     count: usize,
+    names: Names,
+}
+
+/// Names that have been met, as bits, of which few names share one.
+struct Names {
+    met: [u64; 32],
+    /// Whether none shares one.
+    once: bool,
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        Self { met: [0; 32], once: true }
+    }
+}
+
+impl Names {
+    /// Notes one. Names of one span differ in their ends, or in how long they are.
+    fn meet(&mut self, name: &[u8]) {
+        let end = match name.last_chunk::<8>() {
+            Some(end) => u64::from_le_bytes(*end),
+            None => name.iter().fold(0, |all, byte| all << 8 | u64::from(*byte)),
+        };
+        let mixed = (end ^ (name.len() as u64) << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let (word, bit) = (mixed >> 59, 1 << (mixed >> 53 & 63));
+        if let Some(word) = self.met.get_mut(word as usize) {
+            self.once &= *word & bit == 0;
+            *word |= bit;
+        }
+    }
 }
 
 impl Gathered {
@@ -94,7 +132,9 @@ impl Gathered {
         counts: &mut Counts,
         most: &Most,
     ) -> Result<(), Malformed> {
-        check_entry(entry.bytes()?, LEAST_DEPTH, counts, most)?;
+        let entry = entry.bytes()?;
+        check_entry(entry, LEAST_DEPTH, counts, most)?;
+        self.names.meet(pair(entry).0);
         self.first.get_or_insert(begins);
         self.end = end;
         self.total += end - begins;
@@ -117,7 +157,7 @@ impl Gathered {
                 together.into_boxed_slice()
             }
         };
-        Attributes::sent(Sent { field, count: self.count, bytes })
+        Attributes::sent(Sent { field, count: self.count, once: self.names.once, bytes })
     }
 }
 
@@ -142,6 +182,11 @@ fn check_entry(
 ) -> Result<(), Malformed> {
     counts.value(most)?;
     let text = Text { is_known: entry.is_ascii() };
+    if let (_, Unread::Value(value)) = pair(entry)
+        && text.is_known
+    {
+        return check_value(value, text, depth + 1, counts, most);
+    }
     for field in Fields(entry) {
         match field? {
             (1, key) => text.check(key)?,
@@ -162,6 +207,16 @@ fn check_value(
 ) -> Result<(), Malformed> {
     check_depth(depth)?;
     counts.value(most)?;
+    // Most are a short text, or a small number.
+    match value {
+        [TEXT, length, rest @ ..]
+            if text.is_known && usize::from(*length) == rest.len() && *length < 0x80 =>
+        {
+            return Ok(());
+        }
+        [INT, 0..0x80] => return Ok(()),
+        _ => {}
+    }
     for field in Fields(value) {
         match field? {
             (1, content) => text.check(content)?,
@@ -188,6 +243,10 @@ fn check_value(
     Ok(())
 }
 
+/// Keys of the fields of a value that is a text or a whole number.
+const TEXT: u8 = 1 << 3 | WireType::LengthDelimited as u8;
+const INT: u8 = 3 << 3 | WireType::Varint as u8;
+
 /// What an attribute is, where it is told.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Unread<'a> {
@@ -198,6 +257,7 @@ pub(crate) enum Unread<'a> {
 }
 
 /// The name of one, and what it is. Of a name that stands there twice the last one counts.
+#[inline]
 fn pair(entry: &[u8]) -> (&[u8], Unread<'_>) {
     let mut fields = Fields(entry);
     match (fields.short(), fields.short(), fields.0) {
@@ -211,14 +271,16 @@ fn named(entry: &[u8]) -> (&str, Unread<'_>) {
     (str::from_utf8(key).unwrap_or_default(), value)
 }
 
-/// Their names as they stand there, without anything being made of them.
-pub(crate) fn keys(sent: &Sent) -> impl Iterator<Item = &[u8]> {
-    sent.entries().map(|entry| pair(entry).0)
+/// Each as it stands there, without anything being made of them.
+#[inline]
+pub(crate) fn pairs(sent: &Sent) -> impl Iterator<Item = (&[u8], Unread<'_>)> {
+    sent.entries().map(pair)
 }
 
 /// Each by its name. Of a name that stands twice the last one counts.
 pub(crate) fn by_name(sent: &Sent) -> Vec<(&str, Unread<'_>)> {
-    gathered(sent.count, sent.entries().map(named))
+    let pairs = sent.entries().map(named);
+    if sent.once { pairs.collect() } else { gathered(sent.count, pairs) }
 }
 
 /// What they are.
@@ -346,6 +408,25 @@ mod tests {
     const INDEX: &[u8] = b"\x12\x02\x40\x01";
 
     #[test]
+    fn of_a_name_that_stands_twice_the_last_one_counts() {
+        let (mut entries, mut gathered) = (Vec::new(), Gathered::default());
+        for (key, value) in [("a", 1_i64), ("b", 2), ("a", 3)] {
+            let begins = entries.len();
+            write_entry(9, key, &Value::Int(value), &mut entries);
+            let content = Content::Bytes(&entries[begins + 2..]);
+            let place = (begins, entries.len());
+            gathered.check(place, content, &mut Counts::default(), &Most::ANY).unwrap();
+        }
+        let attributes = gathered.take(9, &entries);
+        let seen: Vec<_> = attributes.entries().map(|entry| (entry.key, entry.value())).collect();
+        assert_eq!(seen, [("a", ValueRef::Int(3)), ("b", ValueRef::Int(2))]);
+        let mut stand = Vec::new();
+        attributes.each(|entry| stand.push((entry.key, entry.value())));
+        assert_eq!(stand.len(), 3);
+        assert_eq!(attributes.get("a"), Some(&Value::Int(3)));
+    }
+
+    #[test]
     fn a_look_sees_what_is_kept_however_oddly_it_is_written() {
         let other = |value| ValueRef::Other(Cow::Owned(value));
         for (parts, expected) in [
@@ -362,7 +443,8 @@ mod tests {
             let (entry, mut bytes) = (parts.concat(), Vec::new());
             head(9, entry.len(), &mut bytes);
             bytes.put_slice(&entry);
-            let sent = Attributes::sent(Sent { field: 9, count: 1, bytes: bytes.into() });
+            let sent = Sent { field: 9, count: 1, once: true, bytes: bytes.into() };
+            let sent = Attributes::sent(sent);
             let look = || sent.entries().map(|entry| entry.value()).collect::<Vec<_>>();
             assert_eq!(look().first(), Some(&expected), "{entry:?}");
             assert_eq!(sent.iter().count(), 1, "values are made");

@@ -8,7 +8,7 @@ use bytes::BufMut;
 use prost::encoding::{encoded_len_varint, uint32};
 
 use super::span::{self, attributes_of, placed};
-use super::wire::{Fields, head, nested, number, text, written};
+use super::wire::{Fields, nested, nested_about, number, text, written};
 use super::{Counts, Malformed, Most, attributes};
 use crate::received::{Group, Origin, Scope, by_origin};
 use crate::span::{Resource, Span};
@@ -188,28 +188,35 @@ fn dropped(message: &[u8], field: u32) -> Result<u32, Malformed> {
 /// however large it is. Ours are of the origin `own`.
 #[must_use]
 pub fn write(own: &Origin, spans: &[Span], most: usize) -> (usize, Vec<u8>) {
-    let (mut request, mut taken) = (Vec::new(), 0);
+    let (mut request, mut taken) = (Vec::with_capacity(most.min(bytes(spans))), 0);
     for (origin, of_one) in by_origin(spans) {
         let frame = Frame::of(origin.map_or(own, |origin| origin));
-        let mut within = Vec::new();
-        let before = taken;
-        for span in of_one {
-            let so_far = within.len();
-            nested(2, &mut within, |to| span::write(span, to));
-            if taken > 0 && request.len() + frame.length(within.len()) > most {
-                within.truncate(so_far);
-                break;
+        let (begins, before) = (request.len(), taken);
+        frame.around(bytes(of_one), &mut request, |to| {
+            let within = to.len();
+            for span in of_one {
+                let so_far = to.len();
+                nested(2, to, |to| span::write(span, to));
+                if taken > 0 && begins + frame.length(to.len() - within) > most {
+                    to.truncate(so_far);
+                    break;
+                }
+                taken += 1;
             }
-            taken += 1;
-        }
-        if taken > before {
-            frame.around(&within, &mut request);
+        });
+        if taken == before {
+            request.truncate(begins);
         }
         if taken - before < of_one.len() {
             break;
         }
     }
     (taken, request)
+}
+
+/// How many these are, about.
+fn bytes(spans: &[Span]) -> usize {
+    spans.iter().map(Span::bytes).sum()
 }
 
 /// One span as a message of its own.
@@ -221,23 +228,26 @@ pub fn write_span(span: &Span) -> Vec<u8> {
 /// A request of an origin with one span in it of which nothing is told.
 #[must_use]
 pub fn write_frame(origin: &Origin) -> Vec<u8> {
-    let (mut request, within) = (Vec::new(), written(|to| nested(2, to, |_| ())));
-    Frame::of(origin).around(&within, &mut request);
-    request
+    written(|to| Frame::of(origin).around(0, to, |to| nested(2, to, |_| ())))
 }
 
 /// These as a request; each is what it was when it is read again.
 #[must_use]
 pub fn write_groups(groups: &[Group]) -> Vec<u8> {
     let mut request = Vec::new();
-    for Group { origin, spans } in groups {
-        let mut within = Vec::new();
-        for span in spans {
-            nested(2, &mut within, |to| span::write(span, to));
-        }
-        Frame::of(origin).around(&within, &mut request);
-    }
+    groups.iter().for_each(|Group { origin, spans }| write_group(origin, spans, &mut request));
     request
+}
+
+/// One span as a request; likewise.
+pub(super) fn write_one(origin: &Origin, span: &Span) -> Vec<u8> {
+    written(|to| write_group(origin, std::slice::from_ref(span), to))
+}
+
+fn write_group(origin: &Origin, spans: &[Span], to: &mut Vec<u8>) {
+    Frame::of(origin).around(bytes(spans), to, |to| {
+        spans.iter().for_each(|span| nested(2, to, |to| span::write(span, to)));
+    });
 }
 
 /// What stands around spans of one origin: fields of `ResourceSpans` and of `ScopeSpans`, before the
@@ -285,16 +295,18 @@ impl Frame {
         (self.resource.len() + head + inner + self.resource_schema.len(), inner)
     }
 
-    /// Writes it around these spans.
-    fn around(&self, within: &[u8], to: &mut Vec<u8>) {
-        let (outer, inner) = self.lengths(within.len());
-        to.reserve(self.length(within.len()));
-        head(1, outer, to);
-        to.put_slice(&self.resource);
-        head(2, inner, to);
-        to.put_slice(&self.scope);
-        to.put_slice(within);
-        to.put_slice(&self.schema);
-        to.put_slice(&self.resource_schema);
+    /// Writes it around spans of about so many bytes.
+    fn around(&self, about: usize, to: &mut Vec<u8>, spans: impl FnOnce(&mut Vec<u8>)) {
+        let (outer, inner) = self.lengths(about);
+        to.reserve(self.length(about));
+        nested_about(1, outer, to, |to| {
+            to.put_slice(&self.resource);
+            nested_about(2, inner, to, |to| {
+                to.put_slice(&self.scope);
+                spans(to);
+                to.put_slice(&self.schema);
+            });
+            to.put_slice(&self.resource_schema);
+        });
     }
 }

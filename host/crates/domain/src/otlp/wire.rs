@@ -145,16 +145,26 @@ pub(super) fn head(number: u32, length: usize, to: &mut Vec<u8>) {
 
 /// A message within another: its length is known once it is written, and mostly one byte.
 pub(super) fn nested(number: u32, to: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
-    head(number, 0, to);
+    nested_about(number, 0, to, write);
+}
+
+/// The same of one that has about so many bytes: where as many digits tell its length, nothing is moved.
+pub(super) fn nested_about(
+    number: u32,
+    about: usize,
+    to: &mut Vec<u8>,
+    write: impl FnOnce(&mut Vec<u8>),
+) {
+    head(number, about, to);
     let begins = to.len();
+    let place = begins - encoding::encoded_len_varint(about as u64)..begins;
     write(to);
-    let length = to.len() - begins;
-    match (u8::try_from(length), to.get_mut(begins - 1)) {
-        (Ok(short @ 0..0x80), Some(place)) => *place = short,
-        _ => {
-            let length = written(|to| encoding::encode_varint(length as u64, to));
-            to.splice(begins - 1..begins, length);
+    let length = (to.len() - begins) as u64;
+    match to.get_mut(place.clone()) {
+        Some(mut digits) if digits.len() == encoding::encoded_len_varint(length) => {
+            encoding::encode_varint(length, &mut digits);
         }
+        _ => drop(to.splice(place, written(|to| encoding::encode_varint(length, to)))),
     }
 }
 

@@ -22,8 +22,8 @@ pub type Key = Cow<'static, str>;
 pub struct Attributes {
     /// Those that came, less those that were removed; none are left: none.
     sent: Option<Arc<Lazy>>,
-    /// Those that are not among them.
-    added: Arc<Vec<(Key, Value)>>,
+    /// Those that are not among them; none: none, as of most that came.
+    added: Option<Arc<Vec<(Key, Value)>>>,
 }
 
 #[derive(Debug)]
@@ -45,16 +45,16 @@ impl Lazy {
     fn has(&self, wanted: impl Fn(&[u8]) -> bool) -> bool {
         match self.made.get() {
             Some(made) => made.iter().any(|(key, _)| wanted(key.as_bytes())),
-            None => otlp::keys(&self.sent).any(wanted),
+            None => otlp::pairs(&self.sent).any(|(key, _)| wanted(key)),
         }
     }
 }
 
 /// An attribute that is looked at; of one that came it is read now what it is.
 #[derive(Clone, Copy, Debug)]
-pub struct Entry<'a> {
+pub struct Entry<'a, K = &'a str> {
     /// Its name.
-    pub key: &'a str,
+    pub key: K,
     what: What<'a>,
 }
 
@@ -68,7 +68,9 @@ impl<'a> Entry<'a> {
     fn made((key, value): &'a (Key, Value)) -> Self {
         Self { key, what: What::Made(value) }
     }
+}
 
+impl<'a, K> Entry<'a, K> {
     /// What it is.
     #[must_use]
     pub fn value(&self) -> ValueRef<'a> {
@@ -99,7 +101,15 @@ impl Attributes {
 
     /// Those that came, and those that did not.
     pub(crate) fn parts(&self) -> (Option<&Sent>, &[(Key, Value)]) {
-        (self.sent.as_ref().map(|lazy| &lazy.sent), &self.added)
+        (self.sent.as_ref().map(|lazy| &lazy.sent), self.added())
+    }
+
+    fn added(&self) -> &[(Key, Value)] {
+        self.added.as_ref().map_or(&[], |added| added)
+    }
+
+    fn added_mut(&mut self) -> &mut Vec<(Key, Value)> {
+        Arc::make_mut(self.added.get_or_insert_default())
     }
 
     /// Puts a value in the place of one that came, or none; whether there was one.
@@ -114,7 +124,7 @@ impl Attributes {
     pub fn set(&mut self, key: impl Into<Key>, value: impl Into<Value>) {
         let (key, value) = (key.into(), value.into());
         if !self.replace_sent(&key, Some(&value)) {
-            set(Arc::make_mut(&mut self.added), key, value);
+            set(self.added_mut(), key, value);
         }
     }
 
@@ -123,7 +133,7 @@ impl Attributes {
         if self.replace_sent(key, Some(&value)) {
             return;
         }
-        let added = Arc::make_mut(&mut self.added);
+        let added = self.added_mut();
         match added.iter_mut().find(|(k, _)| k == key) {
             Some((_, old)) => *old = value,
             None => added.push((Key::Owned(key.to_owned()), value)),
@@ -142,13 +152,13 @@ impl Attributes {
     pub fn get(&self, key: &str) -> Option<&Value> {
         // Where none has that name, no value is made.
         let sent = self.sent.as_ref().filter(|lazy| lazy.has(|named| named == key.as_bytes()));
-        let among = sent.map_or(self.added.as_slice(), |lazy| lazy.made());
+        let among = sent.map_or(self.added(), |lazy| lazy.made());
         among.iter().find(|(k, _)| k == key).map(|(_, value)| value)
     }
 
     /// Whether a key is one that is wanted; no value is made for that.
     pub fn has(&self, wanted: impl Fn(&[u8]) -> bool) -> bool {
-        self.added.iter().any(|(key, _)| wanted(key.as_bytes()))
+        self.added().iter().any(|(key, _)| wanted(key.as_bytes()))
             || self.sent.as_ref().is_some_and(|lazy| lazy.has(wanted))
     }
 
@@ -157,9 +167,9 @@ impl Attributes {
         if self.replace_sent(key, None) {
             return true;
         }
-        let is_there = self.added.iter().any(|(k, _)| k == key);
+        let is_there = self.added().iter().any(|(k, _)| k == key);
         if is_there {
-            Arc::make_mut(&mut self.added).retain(|(k, _)| k != key);
+            self.added_mut().retain(|(k, _)| k != key);
         }
         is_there
     }
@@ -169,13 +179,15 @@ impl Attributes {
         if let Some(lazy) = self.sent.take() {
             self.sent = lazy.sent.those(&mut keep).map(Lazy::new);
         }
-        Arc::make_mut(&mut self.added).retain(|(key, _)| keep(key));
+        if !self.added().is_empty() {
+            self.added_mut().retain(|(key, _)| keep(key));
+        }
     }
 
     /// All of them, in order; what came is kept as values from now on.
     pub fn iter(&self) -> impl Iterator<Item = (&Key, &Value)> {
         let sent = self.sent.as_ref().map_or(&[][..], |lazy| lazy.made());
-        sent.iter().chain(self.added.iter()).map(|(key, value)| (key, value))
+        sent.iter().chain(self.added()).map(|(key, value)| (key, value))
     }
 
     /// All of them, in order, for one look.
@@ -186,8 +198,20 @@ impl Attributes {
             _ => Vec::new(),
         };
         let sent = sent.into_iter().map(|(key, unread)| Entry { key, what: What::Sent(unread) });
-        let made = made.map_or(&[][..], Vec::as_slice).iter().chain(self.added.iter());
+        let made = made.map_or(&[][..], Vec::as_slice).iter().chain(self.added());
         sent.chain(made.map(Entry::made))
+    }
+
+    /// Shows all of them as they stand there, which is the quickest look: of a key that stands twice the last one counts.
+    pub fn each<'a>(&'a self, mut see: impl FnMut(Entry<'a, &'a [u8]>)) {
+        let made = self.sent.as_ref().and_then(|lazy| lazy.made.get());
+        if let (Some(lazy), None) = (&self.sent, made) {
+            otlp::pairs(&lazy.sent)
+                .for_each(|(key, unread)| see(Entry { key, what: What::Sent(unread) }));
+        }
+        for (key, value) in made.into_iter().flatten().chain(self.added()) {
+            see(Entry { key: key.as_bytes(), what: What::Made(value) });
+        }
     }
 
     /// How many.
@@ -196,10 +220,18 @@ impl Attributes {
         self.entries().count()
     }
 
+    /// How many bytes they have about, as OTLP writes them.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let (sent, added) = self.parts();
+        let added = added.iter().map(|(key, value)| key.len() + value.bytes() + 8);
+        sent.map_or(0, Sent::bytes) + added.sum::<usize>()
+    }
+
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.sent.is_none() && self.added.is_empty()
+        self.sent.is_none() && self.added().is_empty()
     }
 }
 
@@ -229,7 +261,7 @@ impl<'de> Deserialize<'de> for Attributes {
 
 impl From<Vec<(Key, Value)>> for Attributes {
     fn from(all: Vec<(Key, Value)>) -> Self {
-        Self { sent: None, added: Arc::new(all) }
+        Self { sent: None, added: Some(Arc::new(all)) }
     }
 }
 
@@ -303,10 +335,9 @@ mod tests {
         let mut one: Attributes =
             [("a", Value::Int(1)), ("b", Value::Int(2))].into_iter().collect();
         let kept = one.clone();
-        assert!(
-            !one.remove("c") && Arc::ptr_eq(&one.added, &kept.added),
-            "nothing to remove, nothing to copy"
-        );
+        let shared =
+            |one: &Attributes, other: &Attributes| one.added().as_ptr() == other.added().as_ptr();
+        assert!(!one.remove("c") && shared(&one, &kept), "nothing to remove, nothing to copy");
         let changes: [fn(&mut Attributes); 3] = [
             |one| one.set("a", 3_i64),
             |one| assert!(one.remove("b")),
@@ -315,7 +346,7 @@ mod tests {
         for change in changes {
             let before = one.clone();
             change(&mut one);
-            assert!(one != before && !Arc::ptr_eq(&one.added, &before.added));
+            assert!(one != before && !shared(&one, &before));
         }
         assert_eq!((one.len(), kept.get("a"), kept.len()), (0, Some(&Value::Int(1)), 2));
         // On record it is what it was when each had its own.
