@@ -121,6 +121,7 @@ impl Courier {
         let mut cursor = self.begin().await;
         let rules = self.exporter.traces().cloned();
         let mut reading = Reading::new(cursor, rules);
+        self.meter.has_read(reading.seq);
         self.recall(&mut reading);
         let mut head = self.ledger.head();
         while self.wait(reading.records, reading.due(), &mut head).await {
@@ -246,6 +247,7 @@ impl Courier {
         if let Some(counts) = reading.trace_counts() {
             self.meter.traces(counts);
         }
+        self.meter.has_read(reading.seq);
         match read {
             Ok(Some(batch)) => Some(batch),
             Ok(None) => {

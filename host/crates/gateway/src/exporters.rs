@@ -1,10 +1,11 @@
 //! What becomes of the records that an exporter delivers: counted by its courier, read by anyone.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use tollgate_domain::UnixNanos;
-use tollgate_ledger::{Cursor, Ledger};
+use tollgate_ledger::{Cursor, Ledger, Seq};
 use tollgate_telemetry::Accepted;
 use tollgate_telemetry::metrics::Distribution;
 
@@ -25,6 +26,8 @@ const SEND_SECONDS: [f64; 12] =
 #[derive(Debug)]
 pub(crate) struct ExporterMeter {
     name: String,
+    /// The last entry that it has read.
+    read: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -69,12 +72,24 @@ impl ExporterMeter {
             warned: None,
             trouble: None,
         };
-        Self { name: name.to_owned(), state: Mutex::new(state) }
+        Self { name: name.to_owned(), read: AtomicU64::default(), state: Mutex::new(state) }
     }
 
     /// Its exporter's name.
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// It has read the records up to there.
+    pub(crate) fn has_read(&self, seq: Seq) {
+        self.read.store(seq.0, Ordering::Relaxed);
+    }
+
+    /// Whether its receiver takes what it sends, and it is so far behind that it will soon have to read from disk
+    /// what came meanwhile.
+    pub(crate) fn falls_behind(&self, ledger: &Ledger) -> bool {
+        let read = Seq(self.read.load(Ordering::Relaxed));
+        ledger.is_crowded_after(read) && self.locked().failing_since.is_none()
     }
 
     /// It is done with the records up to there.

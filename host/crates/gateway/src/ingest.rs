@@ -15,6 +15,7 @@
 //! All of that within the newest spans ([`window`]), which are known again after a restart, and for
 //! each sender apart: nobody's spans are dropped for what others have sent.
 
+mod pace;
 mod passed;
 mod rate;
 mod record;
@@ -126,6 +127,15 @@ pub struct Receipt {
     pub problem: Option<String>,
 }
 
+/// What a request of spans comes to, before it is on record.
+struct Understood<'a> {
+    receipt: Receipt,
+    payloads: Vec<Payload>,
+    calls: Vec<Arc<Record>>,
+    taking: Taking<'a>,
+    outcomes: Outcomes,
+}
+
 /// How many spans met which end, by its name in metrics.
 type Outcomes = BTreeMap<&'static str, u64>;
 
@@ -216,24 +226,40 @@ impl Inner {
         encoding: Encoding,
     ) -> Result<Receipt, Refusal> {
         let ingest = self.ready_to_take()?;
+        self.keep_pace().await;
         let _place = ingest.place(caller, body.len())?;
-        let incoming = block_in_place(|| receive::decode(body, encoding));
-        let incoming = incoming.map_err(|error| malformed(&error))?;
+        let plugins = self.plugins.pin();
+        let (understood, recorded) = block_in_place(|| {
+            let mut understood = self.understand(ingest, caller, &plugins, body, encoding)?;
+            let payloads = std::mem::take(&mut understood.payloads);
+            let recorded = (!payloads.is_empty()).then(|| self.ledger.received(payloads));
+            Ok((understood, recorded))
+        })?;
+        if let Some(recorded) = recorded {
+            recorded.await.map_err(|error| unrecorded(&error))?;
+        }
+        understood.taking.committed();
+        self.settle(caller, &plugins, &understood.calls);
+        self.requests.received.spans(&understood.outcomes);
+        Ok(understood.receipt)
+    }
+
+    /// What a request comes to.
+    fn understand<'a>(
+        &self,
+        ingest: &'a Ingest,
+        caller: &Caller,
+        plugins: &PluginSet,
+        body: &[u8],
+        encoding: Encoding,
+    ) -> Result<Understood<'a>, Refusal> {
+        let incoming = receive::decode(body, encoding).map_err(|error| malformed(&error))?;
         let receipt = Receipt { rejected: incoming.rejected, problem: incoming.problem };
         let mut outcomes = Outcomes::from([("rejected", receipt.rejected)]);
-        let groups = incoming.groups;
-        let sorted = block_in_place(|| ingest.sort(&self.ledger, caller, groups, &mut outcomes));
-        let Sorted { calls, passed, taking } = sorted?;
-        let plugins = self.plugins.pin();
-        let (payloads, calls) =
-            block_in_place(|| self.priced(caller, &plugins, (calls, passed), &mut outcomes));
-        if !payloads.is_empty() {
-            self.ledger.received(payloads).await.map_err(|error| unrecorded(&error))?;
-        }
-        taking.committed();
-        self.settle(caller, &plugins, &calls);
-        self.requests.received.spans(&outcomes);
-        Ok(receipt)
+        let sorted = ingest.sort(&self.ledger, caller, incoming.groups, &mut outcomes)?;
+        let Sorted { calls, passed, taking } = sorted;
+        let (payloads, calls) = self.priced(caller, plugins, (calls, passed), &mut outcomes);
+        Ok(Understood { receipt, payloads, calls, taking, outcomes })
     }
 
     /// Where what is sent goes, unless nothing can be taken now.
@@ -261,7 +287,7 @@ impl Inner {
         let now = SystemTime::now().into();
         let tenant = |span: &Span, origin: &Origin| match &caller.0.key_id {
             Some(_) => caller.0.tenant.clone(),
-            None => genai::tenant(span, origin),
+            None => genai::Look::at(span, origin).tenant(),
         };
         let mut records: Vec<Arc<Record>> = Vec::with_capacity(calls.len());
         for billed in calls {

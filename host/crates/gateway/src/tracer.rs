@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tollgate_domain::received::Origin;
+use tollgate_domain::received::{Origin, share_origins};
 use tollgate_domain::{PluginFault, RequestId, Resource, Span, SpanId, TraceId};
 use tollgate_ledger::{Outbound, Payload, Seq};
 use tollgate_plugin_host::{Filters, PluginHost, Role};
@@ -152,6 +152,7 @@ impl Tracer {
             Payload::Passed(_) => Vec::new(),
         };
         let mut enriched: Vec<Vec<Span>> = new.iter().map(|stored| built(stored)).collect();
+        share_origins(enriched.iter_mut().flatten());
         if self.plugins.pin().plays(Role::AttributeEnricher) {
             let subjects: Vec<Subject> =
                 new.iter().map(|stored| Subject::of(&stored.what)).collect();

@@ -48,7 +48,8 @@ pub(crate) async fn read(
         }
         return Err(BodyError::TooLarge(limit));
     }
-    match tokio::time::timeout(patience, collect(&mut stream, limit)).await {
+    let room = announced(headers).unwrap_or_default();
+    match tokio::time::timeout(patience, collect(&mut stream, room, limit)).await {
         Ok(Err(BodyError::TooLarge(limit))) => {
             discard(&mut stream).await;
             Err(BodyError::TooLarge(limit))
@@ -85,8 +86,13 @@ fn announced(headers: &HeaderMap) -> Option<usize> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-async fn collect(stream: &mut BodyDataStream, limit: usize) -> Result<Bytes, BodyError> {
-    let mut whole = Vec::new();
+/// The pieces of a body that has so many bytes, as far as is known: what grows is copied.
+async fn collect(
+    stream: &mut BodyDataStream,
+    room: usize,
+    limit: usize,
+) -> Result<Bytes, BodyError> {
+    let mut whole = Vec::with_capacity(room);
     while let Some(piece) = stream.next().await {
         let piece = piece.map_err(|error| {
             tracing::debug!(%error, "a request body broke off");

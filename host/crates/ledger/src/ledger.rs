@@ -139,16 +139,22 @@ impl Ledger {
         self.ask(end).await
     }
 
-    /// Puts what other programs told us on record, all of it or nothing. Waits for the commit.
+    /// Puts what other programs told us on record, all of it or nothing. Packs it, which blocks; what it gives waits
+    /// for the commit.
     ///
     /// # Errors
     /// If it could not be committed. It may be on record all the same: look before it is put there
     /// again.
-    pub async fn received(&self, payloads: Vec<Payload>) -> Result<(), LedgerError> {
+    pub fn received(
+        &self,
+        payloads: Vec<Payload>,
+    ) -> impl Future<Output = Result<(), LedgerError>> + Send + '_ {
         let entries = payloads.iter().map(Payload::received).collect::<Result<Vec<_>, _>>();
-        let entries = entries
-            .map_err(|error| LedgerError::damaged(&self.0.shared.folder, error.to_string()))?;
-        self.ask(|reply| Ok(Command::Receive { entries, payloads, reply })).await
+        async move {
+            let entries = entries
+                .map_err(|error| LedgerError::damaged(&self.0.shared.folder, error.to_string()))?;
+            self.ask(|reply| Ok(Command::Receive { entries, payloads, reply })).await
+        }
     }
 
     /// Looks back at what leaves, newest first, as far as `see` says, over at most `entries` entries;
@@ -252,6 +258,12 @@ impl Ledger {
             }
         }
         Ok(records)
+    }
+
+    /// Whether what comes after `after` will soon have to be read from disk, for it takes half of what is kept in memory.
+    #[must_use]
+    pub fn is_crowded_after(&self, after: Seq) -> bool {
+        self.0.shared.recent().is_crowded_after(after)
     }
 
     /// Reads what is committed, over connections of its own; opening it blocks for a moment.

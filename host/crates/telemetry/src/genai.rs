@@ -7,14 +7,16 @@
 //! says so; then they are added.
 
 mod table;
+mod told;
 
 use tollgate_domain::received::Origin;
-use tollgate_domain::span::{Attributes, Span, Value};
+use tollgate_domain::span::Span;
 use tollgate_domain::usage::UsageSource;
 use tollgate_domain::{TokenUsage, UnixNanos};
 
-use crate::names::{self, cost, tollgate, vllm};
-use table::{Fact, keys};
+use crate::names;
+use table::Fact;
+use told::Told;
 
 /// In whose words a span tells of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,158 +86,201 @@ pub struct Call {
     pub user: Option<String>,
 }
 
-/// Whether a Tollgate has recorded the span: it is on its record already.
-#[must_use]
-pub fn is_ours(span: &Span, origin: &Origin) -> bool {
-    let told = [cost::STATUS, tollgate::OUTCOME, tollgate::BACKEND];
-    origin.scope.name == names::SCOPE
-        || span.attributes.has(|key| told.iter().any(|told| told.as_bytes() == key))
-}
-
-/// The tenant that a span or its process names, else the span's user.
-#[must_use]
-pub fn tenant(span: &Span, origin: &Origin) -> Option<String> {
-    let user = || named(&span.attributes, keys(Fact::User));
-    named_tenant(span, origin).or_else(|| tenant_of_user(user().as_deref()))
-}
-
-/// The tenant that a span or its process names.
-#[must_use]
-pub fn named_tenant(span: &Span, origin: &Origin) -> Option<String> {
-    let named = |attributes| named_within(attributes, table::TENANT, table::TENANT_BYTES);
-    named(&span.attributes).or_else(|| named(&origin.resource.attributes))
-}
-
 /// The tenant, where nothing but the user is named.
 #[must_use]
 pub fn tenant_of_user(user: Option<&str>) -> Option<String> {
     user.filter(|user| user.len() <= table::TENANT_BYTES).map(str::to_owned)
 }
 
-/// The call that `span` tells of, if it tells of one.
-#[must_use]
-pub fn call(span: &Span, origin: &Origin) -> Option<Call> {
-    let attributes = &span.attributes;
-    let dialect = dialect(span)?;
-    let text = |fact| text(attributes, keys(fact));
-    let number = |fact| number(attributes, keys(fact));
-    let operation = operation(span, dialect)?;
-    let process = &origin.resource.attributes;
-    // vLLM's spans name no model; whoever runs it can, for the whole process.
-    let of_process = |fact| self::text(process, keys(fact));
-    let request_model = text(Fact::RequestModel).or_else(|| text(Fact::Model));
-    let response_model = text(Fact::ResponseModel).or_else(|| text(Fact::Model));
-    let request_model = request_model.or_else(|| response_model.clone());
-    let request_model = request_model.or_else(|| of_process(Fact::RequestModel));
-    let request_model = request_model.or_else(|| of_process(Fact::ResponseModel));
-    let request_model = request_model.unwrap_or_default();
-    let provider = text(Fact::Provider).or_else(|| of_process(Fact::Provider));
-    let provider = match provider {
-        Some(provider) => table::provider(&provider),
-        None if dialect == Dialect::Vllm => "vllm".to_owned(),
-        None => String::new(),
-    };
-    let cached = said_of_cached(span, origin)
-        .or_else(|| is_apart_by_its_names(dialect, span, origin, (&provider, &request_model)));
-    let tokens = tokens(attributes, &operation, cached);
-    if tokens.is_none() && !table::INFERENCE.contains(&operation.as_str()) {
-        return None;
-    }
-    let (tokens, source) = match tokens {
-        Some((tokens, source)) => (Some(tokens), source),
-        None => (None, UsageSource::Reported),
-    };
-    let response_id = text(Fact::ResponseId);
-    Some(Call {
-        dialect,
-        provider,
-        response_model: response_model.unwrap_or_else(|| request_model.clone()),
-        request_model,
-        operation,
-        tokens,
-        source,
-        response_id: response_id.or_else(|| id_in_answer(attributes, dialect)),
-        request_id: text(Fact::RequestId),
-        service_tier: text(Fact::ServiceTier),
-        max_tokens: number(Fact::MaxTokens).and_then(|most| u32::try_from(most).ok()),
-        temperature: double(attributes, keys(Fact::Temperature)),
-        top_p: double(attributes, keys(Fact::TopP)),
-        stream: keys(Fact::Stream)
-            .iter()
-            .any(|key| attributes.get(key) == Some(&Value::Bool(true))),
-        finish_reason: text(Fact::FinishReason).map(first_of_list),
-        first_token: double(attributes, keys(Fact::FirstToken)).and_then(|seconds| {
-            let after = std::time::Duration::try_from_secs_f64(seconds).ok()?;
-            Some(span.interval.start.plus(after).min(span.interval.end))
-        }),
-        user: named(attributes, keys(Fact::User)),
-    })
+/// A span that is looked at, to see what it tells.
+pub struct Look<'a> {
+    span: &'a Span,
+    origin: &'a Origin,
+    told: Told<'a>,
 }
 
-/// Who wrote a span that tells of a model.
-fn dialect(span: &Span) -> Option<Dialect> {
-    let attributes = &span.attributes;
-    // Of most spans nothing more is looked at.
-    let of_a_writer = |key: &[u8]| table::WRITERS.iter().any(|by| key.starts_with(by.as_bytes()));
-    if !attributes.has(of_a_writer) {
-        return None;
+impl<'a> Look<'a> {
+    /// Looks at a span of that origin.
+    #[must_use]
+    pub fn at(span: &'a Span, origin: &'a Origin) -> Self {
+        Self { span, origin, told: Told::by(&span.attributes) }
     }
-    let has = |key: &str| attributes.get(key).is_some();
-    let begins = |prefix: &str| attributes.has(|key| key.starts_with(prefix.as_bytes()));
-    if has("openinference.span.kind") {
-        return Some(Dialect::OpenInference);
-    }
-    if span.name == "llm_request" && (has(vllm::E2E) || has("gen_ai.usage.prompt_tokens")) {
-        return Some(Dialect::Vllm);
-    }
-    if has("llm.request.type") || begins("llm.usage.") || begins("traceloop.") {
-        return Some(Dialect::OpenLlmetry);
-    }
-    if begins("gen_ai.") {
-        return Some(Dialect::GenAi);
-    }
-    // Written by hand, or by a Collector, in OpenInference's words.
-    if (has("llm.model_name") || has("embedding.model_name")) && begins("llm.token_count.") {
-        return Some(Dialect::OpenInference);
-    }
-    let counted = has(names::llm::PROMPT_TOKENS) || has(names::llm::COMPLETION_TOKENS);
-    (has(names::llm::MODEL) && counted).then_some(Dialect::Tutorial)
-}
 
-/// What was asked of the model; none if the span is of something else.
-fn operation(span: &Span, dialect: Dialect) -> Option<String> {
-    let attributes = &span.attributes;
-    if dialect == Dialect::OpenInference {
-        let kind = text(attributes, &["openinference.span.kind"]);
-        return match kind.map(|kind| kind.to_ascii_uppercase()).as_deref() {
-            Some("LLM") => Some("chat".to_owned()),
-            None if attributes.get("llm.model_name").is_some() => Some("chat".to_owned()),
-            None | Some("EMBEDDING") => Some("embeddings".to_owned()),
-            _ => None,
+    /// Whether a Tollgate has recorded the span: it is on its record already.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        self.origin.scope.name == names::SCOPE || self.told.tells(Fact::Ours)
+    }
+
+    /// The tenant that the span or its process names, else the span's user.
+    #[must_use]
+    pub fn tenant(&self) -> Option<String> {
+        let user = || self.told.name(Fact::User, usize::MAX);
+        self.named_tenant().or_else(|| tenant_of_user(user().as_deref()))
+    }
+
+    /// The tenant that the span or its process names.
+    #[must_use]
+    pub fn named_tenant(&self) -> Option<String> {
+        let named = |told: &Told<'_>| told.name(Fact::Tenant, table::TENANT_BYTES);
+        named(&self.told).or_else(|| named(&self.process()))
+    }
+
+    /// What its process tells.
+    fn process(&self) -> Told<'a> {
+        Told::by(&self.origin.resource.attributes)
+    }
+
+    /// The call that the span tells of, if it tells of one.
+    #[must_use]
+    pub fn call(&self) -> Option<Call> {
+        let Self { span, told, .. } = self;
+        let dialect = self.dialect()?;
+        let operation = self.operation(dialect)?;
+        // vLLM's spans name no model; whoever runs it can, for the whole process.
+        let process = self.process();
+        let text = |fact| told.text(fact).map(str::to_owned);
+        let of_process = |fact| process.text(fact);
+        let model = told.text(Fact::Model);
+        let request_model = told.text(Fact::RequestModel).or(model);
+        let response_model = told.text(Fact::ResponseModel).or(model);
+        let request_model = request_model.or(response_model);
+        let request_model = request_model.or_else(|| of_process(Fact::RequestModel));
+        let request_model = request_model.or_else(|| of_process(Fact::ResponseModel));
+        let request_model = request_model.unwrap_or_default();
+        let provider = told.text(Fact::Provider).or_else(|| of_process(Fact::Provider));
+        let provider = match provider {
+            Some(provider) => table::provider(provider),
+            None if dialect == Dialect::Vllm => "vllm".to_owned(),
+            None => String::new(),
         };
-    }
-    if let Some(named) = text(attributes, keys(Fact::Operation)) {
-        return Some(table::operation(&named));
-    }
-    match dialect {
-        Dialect::Vllm | Dialect::Tutorial => Some("text_completion".to_owned()),
-        // Older conventions had no name for it, but counted.
-        _ => {
-            let counts = [Fact::Input, Fact::Output];
-            let counted = counts.iter().any(|fact| number(attributes, keys(*fact)).is_some());
-            counted.then(|| "chat".to_owned())
+        let cached = self.said_of_cached(&process);
+        let cached =
+            cached.or_else(|| self.is_apart_by_its_names(dialect, &provider, request_model));
+        let tokens = tokens(told, &operation, cached);
+        if tokens.is_none() && !table::INFERENCE.contains(&operation.as_str()) {
+            return None;
         }
+        let (tokens, source) = match tokens {
+            Some((tokens, source)) => (Some(tokens), source),
+            None => (None, UsageSource::Reported),
+        };
+        Some(Call {
+            dialect,
+            provider,
+            request_model: request_model.to_owned(),
+            response_model: response_model.unwrap_or(request_model).to_owned(),
+            operation,
+            tokens,
+            source,
+            response_id: text(Fact::ResponseId).or_else(|| id_in_answer(told, dialect)),
+            request_id: text(Fact::RequestId),
+            service_tier: text(Fact::ServiceTier),
+            max_tokens: told.count(Fact::MaxTokens).and_then(|most| u32::try_from(most).ok()),
+            temperature: told.double(Fact::Temperature),
+            top_p: told.double(Fact::TopP),
+            stream: told.is_true(Fact::Stream),
+            finish_reason: told.text(Fact::FinishReason).map(first_of_list),
+            first_token: told.double(Fact::FirstToken).and_then(|seconds| {
+                let after = std::time::Duration::try_from_secs_f64(seconds).ok()?;
+                Some(span.interval.start.plus(after).min(span.interval.end))
+            }),
+            user: told.name(Fact::User, usize::MAX),
+        })
+    }
+
+    /// Who wrote a span that tells of a model.
+    fn dialect(&self) -> Option<Dialect> {
+        let (told, attributes) = (&self.told, &self.span.attributes);
+        // Of most spans nothing more is looked at.
+        if told.is_nothing() {
+            return None;
+        }
+        let begins = |with: &str| attributes.has(|key| key.starts_with(with.as_bytes()));
+        let has = |name| told.has(name);
+        if told.tells(Fact::Kind) {
+            return Some(Dialect::OpenInference);
+        }
+        let counted = told.tells(Fact::EndToEnd) || has("gen_ai.usage.prompt_tokens");
+        if self.span.name == "llm_request" && counted {
+            return Some(Dialect::Vllm);
+        }
+        if has("llm.request.type") || begins("llm.usage.") || begins("traceloop.") {
+            return Some(Dialect::OpenLlmetry);
+        }
+        if begins("gen_ai.") {
+            return Some(Dialect::GenAi);
+        }
+        // Written by hand, or by a Collector, in OpenInference's words.
+        if (has("llm.model_name") || has("embedding.model_name")) && begins("llm.token_count.") {
+            return Some(Dialect::OpenInference);
+        }
+        let counted = has(names::llm::PROMPT_TOKENS) || has(names::llm::COMPLETION_TOKENS);
+        (has(names::llm::MODEL) && counted).then_some(Dialect::Tutorial)
+    }
+
+    /// What was asked of the model; none if the span is of something else.
+    fn operation(&self, dialect: Dialect) -> Option<String> {
+        let told = &self.told;
+        if dialect == Dialect::OpenInference {
+            let kind = told.text(Fact::Kind).map(str::to_ascii_uppercase);
+            return match kind.as_deref() {
+                Some("LLM") => Some("chat".to_owned()),
+                None if told.has("llm.model_name") => Some("chat".to_owned()),
+                None | Some("EMBEDDING") => Some("embeddings".to_owned()),
+                _ => None,
+            };
+        }
+        if let Some(named) = told.text(Fact::Operation) {
+            return Some(table::operation(named));
+        }
+        match dialect {
+            Dialect::Vllm | Dialect::Tutorial => Some("text_completion".to_owned()),
+            // Older conventions had no name for it, but counted.
+            _ => {
+                let counts = [Fact::Input, Fact::Output];
+                let counted = counts.iter().any(|fact| told.count(*fact).is_some());
+                counted.then(|| "chat".to_owned())
+            }
+        }
+    }
+
+    /// What the span, its scope or its process says of how cached tokens are counted.
+    fn said_of_cached(&self, process: &Told<'_>) -> Option<Cached> {
+        let scope = Told::by(&self.origin.scope.attributes);
+        [&self.told, &scope, process].into_iter().find_map(|told| {
+            match told.text(Fact::Cached)? {
+                table::CACHED_APART => Some(Cached::Said(true)),
+                table::CACHED_INCLUDED => Some(Cached::Said(false)),
+                _ => None,
+            }
+        })
+    }
+
+    /// Whether the names are those of an API that counts cached tokens apart, and nobody is known to have
+    /// added them: then they are apart in all spans of it, and not only where they could not be within.
+    fn is_apart_by_its_names(
+        &self,
+        dialect: Dialect,
+        provider: &str,
+        model: &str,
+    ) -> Option<Cached> {
+        let apart = dialect == Dialect::GenAi
+            && table::counts_cached_apart(provider, model)
+            && !self.origin.scope.name.starts_with(table::COUNTS_CACHED_IN)
+            && table::ANTHROPIC_CACHED.iter().any(|name| self.told.has(name));
+        apart.then_some(Cached::Seems(true))
     }
 }
 
 /// What was used, and how sure that is; none if no count is there. `cached`: whether cached tokens are
 /// apart from the input, and whether somebody said so or it only seems so.
 fn tokens(
-    attributes: &Attributes,
+    told: &Told<'_>,
     operation: &str,
     cached: Option<Cached>,
 ) -> Option<(TokenUsage, UsageSource)> {
-    let count = |fact| number(attributes, keys(fact));
+    let count = |fact| told.count(fact);
     let total = count(Fact::Total);
     let embeds = operation == "embeddings";
     let mut source = UsageSource::Reported;
@@ -302,37 +347,8 @@ enum Cached {
     Seems(bool),
 }
 
-/// What a span, its scope or its process says of it.
-fn said_of_cached(span: &Span, origin: &Origin) -> Option<Cached> {
-    let (scope, process) = (&origin.scope.attributes, &origin.resource.attributes);
-    [&span.attributes, scope, process].into_iter().find_map(|attributes| {
-        match text(attributes, &[table::CACHED])?.as_str() {
-            table::CACHED_APART => Some(Cached::Said(true)),
-            table::CACHED_INCLUDED => Some(Cached::Said(false)),
-            _ => None,
-        }
-    })
-}
-
-/// Whether the names are those of an API that counts cached tokens apart, and nobody is known to have
-/// added them: then they are apart in all spans of it, and not only where they could not be within.
-fn is_apart_by_its_names(
-    dialect: Dialect,
-    span: &Span,
-    origin: &Origin,
-    (provider, model): (&str, &str),
-) -> Option<Cached> {
-    let apart = dialect == Dialect::GenAi
-        && table::counts_cached_apart(provider, model)
-        && !origin.scope.name.starts_with(table::COUNTS_CACHED_IN)
-        && span
-            .attributes
-            .has(|key| table::ANTHROPIC_CACHED.iter().any(|name| name.as_bytes() == key));
-    apart.then_some(Cached::Seems(true))
-}
-
 /// The id of an answer that is kept whole, in JSON: OpenInference has no name for it.
-fn id_in_answer(attributes: &Attributes, dialect: Dialect) -> Option<String> {
+fn id_in_answer(told: &Told<'_>, dialect: Dialect) -> Option<String> {
     #[derive(Default, serde::Deserialize)]
     #[serde(default)]
     struct Answer {
@@ -342,85 +358,20 @@ fn id_in_answer(attributes: &Attributes, dialect: Dialect) -> Option<String> {
         /// `message`, as Anthropic's does.
         r#type: String,
     }
-    if dialect != Dialect::OpenInference
-        || text(attributes, table::OUTPUT_TYPE).as_deref() != Some(table::JSON)
-    {
+    if dialect != Dialect::OpenInference || told.text(Fact::AnswerType) != Some(table::JSON) {
         return None;
     }
-    let output = text(attributes, table::OUTPUT)?;
-    if output.len() > table::OUTPUT_BYTES {
-        return None;
-    }
-    let answer: Answer = serde_json::from_str(&output).ok()?;
+    let answer = told.text(Fact::Answer).filter(|answer| answer.len() <= table::OUTPUT_BYTES)?;
+    let answer: Answer = serde_json::from_str(answer).ok()?;
     let is_answer = !answer.object.is_empty() || answer.r#type == "message";
     Some(answer.id).filter(|id| is_answer && !id.is_empty())
 }
 
 /// Some write a list as the text of one in JSON.
-fn first_of_list(text: String) -> String {
-    let items = text.starts_with('[').then(|| serde_json::from_str::<Vec<String>>(&text).ok());
-    items.flatten().and_then(|items| items.into_iter().next()).unwrap_or(text)
-}
-
-/// The first of these keys that has a text, which is not empty; of a list its first.
-fn text(attributes: &Attributes, keys: &[&str]) -> Option<String> {
-    if !attributes.has(|key| keys.iter().any(|wanted| wanted.as_bytes() == key)) {
-        return None;
-    }
-    keys.iter().find_map(|key| match attributes.get(key)? {
-        Value::Text(text) if !text.is_empty() => Some(text.clone()),
-        Value::List(items) => match items.first() {
-            Some(Value::Text(text)) if !text.is_empty() => Some(text.clone()),
-            _ => None,
-        },
-        _ => None,
-    })
-}
-
-/// The first of these keys that has a name: a text, or a number as one.
-fn named(attributes: &Attributes, keys: &[&str]) -> Option<String> {
-    named_within(attributes, keys, usize::MAX)
-}
-
-/// The same, of at most so many bytes.
-fn named_within(attributes: &Attributes, keys: &[&str], most: usize) -> Option<String> {
-    if !attributes.has(|key| keys.iter().any(|wanted| wanted.as_bytes() == key)) {
-        return None;
-    }
-    keys.iter().find_map(|key| {
-        let value = attributes.get(key)?;
-        let one = if let Value::List(items) = value { items.first()? } else { value };
-        let name = match one {
-            Value::Text(text) => text.clone(),
-            Value::Int(number) => number.to_string(),
-            Value::Double(number) => number.to_string(),
-            _ => return None,
-        };
-        Some(name).filter(|name| !name.is_empty() && name.len() <= most)
-    })
-}
-
-/// The first of these keys that has a count: a whole number, also as a double or as text.
-fn number(attributes: &Attributes, keys: &[&str]) -> Option<u64> {
-    keys.iter().find_map(|key| match attributes.get(key)? {
-        Value::Int(number) => u64::try_from(*number).ok(),
-        Value::Double(number) if number.fract() == 0.0 && (0.0..1e15).contains(number) =>
-        {
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked")]
-            Some(*number as u64)
-        }
-        Value::Text(digits) => digits.parse().ok(),
-        _ => None,
-    })
-}
-
-fn double(attributes: &Attributes, keys: &[&str]) -> Option<f64> {
-    keys.iter().find_map(|key| match attributes.get(key)? {
-        Value::Double(number) => Some(*number),
-        #[expect(clippy::cast_precision_loss, reason = "a setting of a sampler is small")]
-        Value::Int(number) => Some(*number as f64),
-        _ => None,
-    })
+fn first_of_list(text: &str) -> String {
+    let items = text.starts_with('[').then(|| serde_json::from_str::<Vec<String>>(text).ok());
+    let first = items.flatten().and_then(|items| items.into_iter().next());
+    first.unwrap_or_else(|| text.to_owned())
 }
 
 #[cfg(test)]

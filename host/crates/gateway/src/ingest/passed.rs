@@ -50,6 +50,7 @@ impl Inner {
         encoding: Encoding,
     ) -> Result<(), Refusal> {
         let ingest = self.ready_to_take()?;
+        self.keep_pace().await;
         let _place = ingest.place(caller, body.len())?;
         let request = block_in_place(|| receive::passed(body, encoding, signal));
         let request = request.map_err(|error| malformed(&error))?;

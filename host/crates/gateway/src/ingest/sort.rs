@@ -9,7 +9,7 @@ use foldhash::{HashMap, HashSet};
 use tollgate_domain::received::{Group, Origin};
 use tollgate_domain::{Span, UnixNanos, UnpricedReason};
 use tollgate_ledger::{Ledger, ReceivedKey};
-use tollgate_telemetry::genai::{self, Call};
+use tollgate_telemetry::genai::{Call, Look};
 
 use super::window::{Id, Known, Payer, Scope, Seen, Verdict, Window};
 use super::{Ingest, Outcomes, Taking, busy, record};
@@ -150,7 +150,7 @@ impl Ingest {
             }
         }
         drop(state);
-        old.retain(|(_, _, span, origin)| genai::call(span, origin).is_some());
+        old.retain(|(_, _, span, origin)| Look::at(span, origin).call().is_some());
         if old.is_empty() {
             return Ok(HashSet::default());
         }
@@ -179,10 +179,12 @@ impl Ingest {
         let mut candidates = Vec::new();
         for (group, Group { origin, spans }) in groups.iter().enumerate() {
             for (at, span) in spans.iter().enumerate() {
-                if genai::is_ours(span, origin) {
+                let look = Look::at(span, origin);
+                if look.is_ours() {
                     *outcomes.entry("ours").or_default() += 1;
-                } else if let Some(call) = genai::call(span, origin) {
-                    let candidate = self.candidate(sender, (group, at), (span, origin), call);
+                } else if let Some(call) = look.call() {
+                    let tenant = sender.tenant.is_none().then(|| look.named_tenant()).flatten();
+                    let candidate = self.candidate(sender, (group, at), span, call, tenant);
                     candidates.push(candidate);
                 }
             }
@@ -221,13 +223,10 @@ impl Ingest {
         &self,
         sender: Sender<'_>,
         place: Place,
-        (span, origin): (&Span, &Origin),
+        span: &Span,
         call: Call,
+        tenant: Option<String>,
     ) -> Candidate {
-        let tenant = match sender.tenant {
-            Some(_) => None,
-            None => genai::named_tenant(span, origin),
-        };
         let payer = Payer { tenant, user: call.user.clone() };
         let (answer, request) = (call.response_id.as_deref(), call.request_id.as_deref());
         let known = Known {

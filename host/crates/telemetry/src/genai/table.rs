@@ -4,8 +4,10 @@
 //! (`gen_ai.*`), vLLM's `tracing/utils.py`, OpenInference's `semconv/trace`, OpenLLMetry's
 //! `semconv_ai` in its older (`llm.*`) and newer form, Strands' `telemetry/tracer.py`, the tutorial.
 
+use crate::names::{cost, tollgate, vllm};
+
 /// Something that is known of a call.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Fact {
     Operation,
     Provider,
@@ -35,7 +37,56 @@ pub(super) enum Fact {
     /// Seconds from the start.
     FirstToken,
     User,
+    /// Who pays, on a span or on its process.
+    Tenant,
+    /// How cached tokens are counted, where no total tells: on a span, its scope or its process.
+    Cached,
+    /// What OpenInference says that a span is of.
+    Kind,
+    /// Where it keeps an answer as it came, and what that is.
+    Answer,
+    AnswerType,
+    /// How long vLLM says that all of it took.
+    EndToEnd,
+    /// What only a Tollgate tells.
+    Ours,
 }
+
+/// All of them.
+pub(super) const FACTS: [Fact; 32] = [
+    Fact::Operation,
+    Fact::Provider,
+    Fact::RequestModel,
+    Fact::ResponseModel,
+    Fact::Model,
+    Fact::Input,
+    Fact::Output,
+    Fact::Total,
+    Fact::CacheRead,
+    Fact::CacheWrite,
+    Fact::Reasoning,
+    Fact::InputAudio,
+    Fact::InputImage,
+    Fact::OutputAudio,
+    Fact::OutputImage,
+    Fact::ResponseId,
+    Fact::RequestId,
+    Fact::ServiceTier,
+    Fact::MaxTokens,
+    Fact::Temperature,
+    Fact::TopP,
+    Fact::Stream,
+    Fact::FinishReason,
+    Fact::FirstToken,
+    Fact::User,
+    Fact::Tenant,
+    Fact::Cached,
+    Fact::Kind,
+    Fact::Answer,
+    Fact::AnswerType,
+    Fact::EndToEnd,
+    Fact::Ours,
+];
 
 /// The names of a fact.
 pub(super) fn keys(fact: Fact) -> &'static [&'static str] {
@@ -125,17 +176,17 @@ pub(super) fn keys(fact: Fact) -> &'static [&'static str] {
         Fact::User => {
             &["llm.user", "user.id", "enduser.id", "traceloop.association.properties.user_id"]
         }
+        Fact::Tenant => &["tollgate.tenant", "tenant.id"],
+        Fact::Cached => &["tollgate.usage.cached"],
+        Fact::Kind => &["openinference.span.kind"],
+        Fact::Answer => &["output.value"],
+        Fact::AnswerType => &["output.mime_type"],
+        Fact::EndToEnd => &[vllm::E2E],
+        Fact::Ours => &[cost::STATUS, tollgate::OUTCOME, tollgate::BACKEND],
     }
 }
 
-/// How the names of all that write of models begin; a span without such a name tells of none.
-pub(super) const WRITERS: &[&str] = &["gen_ai.", "llm.", "openinference.", "traceloop."];
-
-/// Names of a tenant, on a span or on its process.
-pub(super) const TENANT: &[&str] = &["tollgate.tenant", "tenant.id"];
-
-/// On a span, its scope or its process: how cached tokens are counted, where no total tells.
-pub(super) const CACHED: &str = "tollgate.usage.cached";
+/// How cached tokens may be said to be counted.
 pub(super) const CACHED_APART: &str = "apart";
 pub(super) const CACHED_INCLUDED: &str = "included";
 
@@ -153,9 +204,7 @@ pub(super) fn counts_cached_apart(provider: &str, model: &str) -> bool {
     provider == "anthropic" || (provider == "aws.bedrock" && of_anthropic())
 }
 
-/// Where OpenInference keeps an answer as it came, and what that is.
-pub(super) const OUTPUT: &[&str] = &["output.value"];
-pub(super) const OUTPUT_TYPE: &[&str] = &["output.mime_type"];
+/// What an answer is, of which the id is read.
 pub(super) const JSON: &str = "application/json";
 
 /// Longest answer that is read for its id.

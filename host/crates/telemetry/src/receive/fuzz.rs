@@ -33,8 +33,8 @@ fn request(data: &[u8], encoding: Encoding) {
         }
         for group in &incoming.groups {
             for span in &group.spans {
-                let _ = genai::call(span, &group.origin);
-                let _ = (genai::is_ours(span, &group.origin), genai::tenant(span, &group.origin));
+                let look = genai::Look::at(span, &group.origin);
+                let _ = (look.call(), look.is_ours(), look.tenant());
             }
         }
         // In the form in which it is on record, and in which it leaves.
