@@ -25,6 +25,9 @@ const LEVEL_OF_FEW: i32 = -1;
 /// So few bytes are packed by what their thread keeps for it, which is then of some hundred KiB.
 const FEW: usize = 16 << 10;
 
+/// Most bytes of a request. More than one that comes may have, since each span's origin may stand once for each.
+const MOST: usize = 256 << 20;
+
 thread_local! {
     /// What packs and what unpacks: to make one anew is more work than a span is.
     static PACKER: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
@@ -42,9 +45,6 @@ fn kept<T, U>(
         None => work(kept.insert(make()?)),
     })
 }
-
-/// Most bytes of a request. More than one that comes may have, since each span's origin may stand once for each.
-const MOST: usize = 256 << 20;
 
 /// What is on record is no request of spans that was packed.
 #[derive(Debug)]

@@ -192,11 +192,11 @@ pub fn write(own: &Origin, spans: &[Span], most: usize) -> (usize, Vec<u8>) {
     for (origin, of_one) in by_origin(spans) {
         let frame = Frame::of(origin.map_or(own, |origin| origin));
         let (begins, before) = (request.len(), taken);
-        frame.around(bytes(of_one), &mut request, |to| {
+        frame.around(bytes(of_one).min(most), &mut request, |to| {
             let within = to.len();
             for span in of_one {
                 let so_far = to.len();
-                nested(2, to, |to| span::write(span, to));
+                write_within(span, to);
                 if taken > 0 && begins + frame.length(to.len() - within) > most {
                     to.truncate(so_far);
                     break;
@@ -212,6 +212,11 @@ pub fn write(own: &Origin, spans: &[Span], most: usize) -> (usize, Vec<u8>) {
         }
     }
     (taken, request)
+}
+
+/// One of the spans of a scope.
+fn write_within(span: &Span, to: &mut Vec<u8>) {
+    nested_about(2, span.bytes(), to, |to| span::write(span, to));
 }
 
 /// How many these are, about.
@@ -246,7 +251,7 @@ pub(super) fn write_one(origin: &Origin, span: &Span) -> Vec<u8> {
 
 fn write_group(origin: &Origin, spans: &[Span], to: &mut Vec<u8>) {
     Frame::of(origin).around(bytes(spans), to, |to| {
-        spans.iter().for_each(|span| nested(2, to, |to| span::write(span, to)));
+        spans.iter().for_each(|span| write_within(span, to));
     });
 }
 

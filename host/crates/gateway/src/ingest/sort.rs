@@ -95,6 +95,7 @@ impl Ingest {
             let known = Known { call: true, billed: true, ..Known::plain(id(span), span.parent) };
             window.note(&known, now);
         }
+        let came = all().count();
         for group in &mut groups {
             group.spans.retain(|span| {
                 let new = window.seen(id(span)).is_none();
@@ -103,10 +104,11 @@ impl Ingest {
                     window.note(&known, now);
                     noted.push(known);
                 }
-                *outcomes.entry("duplicate").or_default() += u64::from(!new);
                 new
             });
         }
+        let duplicates = came - groups.iter().map(|group| group.spans.len()).sum::<usize>();
+        outcomes.insert("duplicate", duplicates as u64);
         let mut judged = self.judged(sender, &groups, window, noted, outcomes);
         drop(state);
         let mut calls = Vec::new();

@@ -42,19 +42,18 @@ pub(super) struct Window {
     calls: VecDeque<(Id, UnixNanos)>,
     /// Spans that are not known, above those that are billed.
     unknown: VecDeque<Id>,
-    traces: HashMap<TraceId, Trace>,
+    spans: Spans,
+    /// Spans that are not known and have one below them that is billed.
+    above_billed: HashSet<Id>,
     /// Answers of billed calls.
     answers: HashMap<(Scope, [u64; 2]), Told>,
     /// All calls that have been forgotten arrived by then.
     forgotten: Option<UnixNanos>,
 }
 
+/// What is known of each span; one map for all, since most traces have few.
 #[derive(Debug, Default)]
-struct Trace {
-    spans: HashMap<(Scope, SpanId), Place>,
-    /// Spans that are not known and have one below them that is billed.
-    above_billed: HashSet<(Scope, SpanId)>,
-}
+struct Spans(HashMap<Id, Place>);
 
 #[derive(Debug, Default)]
 struct Place {
@@ -88,7 +87,8 @@ impl Window {
             plain: VecDeque::new(),
             calls: VecDeque::new(),
             unknown: VecDeque::new(),
-            traces: HashMap::default(),
+            spans: Spans::default(),
+            above_billed: HashSet::default(),
             answers: HashMap::default(),
             forgotten: None,
         }
@@ -96,7 +96,7 @@ impl Window {
 
     /// Whether a span is known: of this sender, or served here.
     pub(super) fn seen(&self, id: Id) -> Option<Seen> {
-        let place = self.traces.get(&id.trace)?.place(id.scope, id.span)?;
+        let place = self.spans.get(id)?;
         Some(if place.pending { Seen::Pending } else { Seen::Recorded })
     }
 
@@ -114,7 +114,7 @@ impl Window {
     pub(super) fn note(&mut self, known: &Known, now: UnixNanos) {
         let Known { id, parent, call, billed, pending, answer, prompt, payer } = known;
         if *call
-            && let Some(before) = self.place(*id).and_then(|place| place.answer)
+            && let Some(before) = self.spans.0.get(id).and_then(|place| place.answer)
             && Some(before) != *answer
         {
             self.forget_answer(*id, before);
@@ -128,73 +128,61 @@ impl Window {
                 }
             }
         }
-        let trace = self.traces.entry(id.trace).or_default();
-        let above = !trace.above_billed.is_empty()
-            && (trace.above_billed.remove(&(id.scope, id.span))
-                || trace.above_billed.contains(&(Scope::SERVED, id.span)));
-        let is_new = !trace.spans.contains_key(&(id.scope, id.span));
-        let place = trace.spans.entry((id.scope, id.span)).or_default();
-        if *call && !place.call {
-            self.calls.push_back((*id, now));
-        } else if is_new {
-            self.plain.push_back(*id);
-        }
+        let above = !self.above_billed.is_empty()
+            && (self.above_billed.remove(id) || self.above_billed.contains(&id.served()));
+        let known = self.spans.0.len();
+        let place = self.spans.0.entry(*id).or_default();
+        let (was_call, is_above) = (place.call, place.above_billed | above);
         place.parent = *parent;
         place.call |= call;
         place.billed = *billed;
         place.pending = *pending;
-        place.above_billed |= above;
+        place.above_billed = is_above;
         if *call {
             place.answer = *answer;
             place.payer.clone_from(payer);
         }
-        if *billed || place.above_billed {
-            let unknown = trace.tell_parents(id.scope, id.span);
-            self.unknown.extend(unknown.map(|span| Id { span, ..*id }));
+        if *call && !was_call {
+            self.calls.push_back((*id, now));
+        } else if self.spans.0.len() > known {
+            self.plain.push_back(*id);
+        }
+        if *billed || is_above {
+            self.tell_parents(*id);
         }
         self.forget();
     }
 
     /// A span that was noted is on record.
     pub(super) fn recorded(&mut self, known: Known, now: UnixNanos) {
-        let trace = self.traces.get_mut(&known.id.trace);
-        let place = trace.and_then(|trace| trace.spans.get_mut(&(known.id.scope, known.id.span)));
-        match place {
+        match self.spans.0.get_mut(&known.id) {
             Some(place) => place.pending = false,
             // It was forgotten meanwhile, or all was.
             None => self.note(&Known { pending: false, ..known }, now),
         }
     }
 
-    /// What its sender has said of a span.
-    fn place(&self, id: Id) -> Option<&Place> {
-        self.traces.get(&id.trace)?.spans.get(&(id.scope, id.span))
-    }
-
     /// How many known spans are above a span.
     pub(super) fn depth(&self, id: Id) -> usize {
-        self.traces.get(&id.trace).map_or(0, |trace| trace.above(id.scope, id.span).count())
+        self.spans.above(id).count()
     }
 
     /// Whether the call that a span tells of is billed by another span: one above or below it, or
     /// one that names the same answer.
     pub(super) fn verdict(&self, known: &Known) -> Verdict {
-        let Id { scope, trace, span } = known.id;
-        let in_trace = self.traces.get(&trace).is_some_and(|trace| {
-            let billed = |id| trace.place(scope, id).is_some_and(|place| place.billed);
-            let unknown = |scope| trace.above_billed.contains(&(scope, span));
-            trace.place(scope, span).is_some_and(|place| place.above_billed)
-                || unknown(scope)
-                || unknown(Scope::SERVED)
-                || trace.above(scope, span).any(billed)
-        });
+        let (id, trace) = (known.id, known.id.trace);
+        let billed = |id| self.spans.get(id).is_some_and(|place| place.billed);
+        let in_trace = self.spans.get(id).is_some_and(|place| place.above_billed)
+            || self.above_billed.contains(&id)
+            || self.above_billed.contains(&id.served())
+            || self.spans.above(id).any(billed);
         if in_trace {
             return Verdict::Counted;
         }
         let Some(answer) = known.answer else { return Verdict::New };
-        for scope in [scope, Scope::SERVED] {
+        for scope in [id.scope, Scope::SERVED] {
             let Some(told) = self.answers.get(&(scope, answer.digest)) else { continue };
-            let response = told.response.filter(|id| *id != known.id);
+            let response = told.response.filter(|response| *response != id);
             match answer.naming {
                 Naming::Answer if response.is_some() || told.request.is_some() => {
                     return Verdict::Counted;
@@ -207,10 +195,10 @@ impl Window {
                 }
                 _ => {}
             }
-            if let (Naming::Request, Some((id, parent, prompt))) = (answer.naming, told.request)
-                && (id.trace, parent, Some(prompt)) == (trace, known.parent, known.prompt)
+            if let (Naming::Request, Some((other, parent, prompt))) = (answer.naming, told.request)
+                && (other.trace, parent, Some(prompt)) == (trace, known.parent, known.prompt)
                 && parent.is_some()
-                && id != known.id
+                && other != id
             {
                 return Verdict::Choice;
             }
@@ -233,12 +221,10 @@ impl Window {
     /// Who pays for a call, as spans above a span say that tell of it, the nearest first.
     pub(super) fn payer(&self, id: Id) -> Payer {
         let mut payer = Payer::default();
-        if let Some(trace) = self.traces.get(&id.trace) {
-            for above in trace.above(id.scope, id.span) {
-                let place = trace.spans.get(&(id.scope, above));
-                if let Some(named) = place.and_then(|place| place.payer.as_deref()) {
-                    payer.complete(named);
-                }
+        for above in self.spans.above(id) {
+            let place = self.spans.0.get(&above);
+            if let Some(named) = place.and_then(|place| place.payer.as_deref()) {
+                payer.complete(named);
             }
         }
         payer
@@ -248,9 +234,7 @@ impl Window {
     fn forget(&mut self) {
         while self.plain.len() > self.most.plain {
             let Some(id) = self.plain.pop_front() else { break };
-            let place = self.traces.get(&id.trace);
-            let place = place.and_then(|trace| trace.spans.get(&(id.scope, id.span)));
-            if place.is_some_and(|place| !place.call) {
+            if self.spans.0.get(&id).is_some_and(|place| !place.call) {
                 self.forget_one(id);
             }
         }
@@ -261,18 +245,12 @@ impl Window {
         }
         while self.unknown.len() > self.most.calls {
             let Some(id) = self.unknown.pop_front() else { break };
-            if let Some(trace) = self.traces.get_mut(&id.trace) {
-                trace.above_billed.remove(&(id.scope, id.span));
-            }
-            self.forget_trace(id.trace);
+            self.above_billed.remove(&id);
         }
     }
 
     fn forget_one(&mut self, id: Id) {
-        let Some(trace) = self.traces.get_mut(&id.trace) else { return };
-        let answer = trace.spans.remove(&(id.scope, id.span)).and_then(|place| place.answer);
-        self.forget_trace(id.trace);
-        if let Some(answer) = answer {
+        if let Some(answer) = self.spans.0.remove(&id).and_then(|place| place.answer) {
             self.forget_answer(id, answer);
         }
     }
@@ -288,41 +266,33 @@ impl Window {
         }
     }
 
-    fn forget_trace(&mut self, id: TraceId) {
-        let is_empty = |trace: &Trace| trace.spans.is_empty() && trace.above_billed.is_empty();
-        if self.traces.get(&id).is_some_and(is_empty) {
-            self.traces.remove(&id);
+    /// All above this one have a billed span below them.
+    fn tell_parents(&mut self, id: Id) {
+        let above: Vec<Id> = self.spans.above(id).collect();
+        for parent in above {
+            let served = parent.served();
+            let key = if self.spans.0.contains_key(&parent) { parent } else { served };
+            match self.spans.0.get_mut(&key) {
+                Some(place) if place.above_billed => break,
+                Some(place) => place.above_billed = true,
+                // There is nothing above it.
+                None if self.above_billed.insert(parent) => self.unknown.push_back(parent),
+                None => {}
+            }
         }
     }
 }
 
-impl Trace {
+impl Spans {
     /// What a sender, or the gateway, has said of a span.
-    fn place(&self, scope: Scope, span: SpanId) -> Option<&Place> {
-        self.spans.get(&(scope, span)).or_else(|| self.spans.get(&(Scope::SERVED, span)))
+    fn get(&self, id: Id) -> Option<&Place> {
+        self.0.get(&id).or_else(|| self.0.get(&id.served()))
     }
 
     /// The spans above one, its parent first, as far as they are known; the last may not be.
-    fn above(&self, scope: Scope, span: SpanId) -> impl Iterator<Item = SpanId> {
-        let parent = move |span: &SpanId| self.place(scope, *span)?.parent;
-        std::iter::successors(parent(&span), parent).take(FAR)
-    }
-
-    /// All above this one have a billed span below them. Those that are not known and hear it now.
-    fn tell_parents(&mut self, scope: Scope, span: SpanId) -> impl Iterator<Item = SpanId> + use<> {
-        let above: Vec<SpanId> = self.above(scope, span).collect();
-        let mut unknown = None;
-        for parent in above {
-            let (ours, served) = ((scope, parent), (Scope::SERVED, parent));
-            let key = if self.spans.contains_key(&ours) { ours } else { served };
-            match self.spans.get_mut(&key) {
-                Some(place) if place.above_billed => break,
-                Some(place) => place.above_billed = true,
-                // There is nothing above it.
-                None => unknown = self.above_billed.insert(ours).then_some(parent),
-            }
-        }
-        unknown.into_iter()
+    fn above(&self, id: Id) -> impl Iterator<Item = Id> {
+        let parent = move |id: &Id| Some(Id { span: self.get(*id)?.parent?, ..*id });
+        std::iter::successors(parent(&id), parent).take(FAR)
     }
 }
 

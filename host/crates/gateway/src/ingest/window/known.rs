@@ -48,6 +48,11 @@ impl Id {
     pub(in super::super) fn of(scope: Scope, span: &Span) -> Self {
         Self { scope, trace: span.context.trace_id, span: span.context.span_id }
     }
+
+    /// The same of what was served here.
+    pub(in super::super) fn served(self) -> Self {
+        Self { scope: Scope::SERVED, ..self }
+    }
 }
 
 /// What an answer's id is to who tells it.
