@@ -199,3 +199,42 @@ fn oldest(ledger: &Ledger, cursor: &Cursor) -> Option<Duration> {
     let first = ledger.read(cursor.seq, 1).ok()?.into_iter().next()?;
     Some(UnixNanos::from(SystemTime::now()).since(first.what.ended()))
 }
+
+#[cfg(test)]
+mod tests {
+    use tollgate_domain::passed::{Passed, Signal};
+    use tollgate_ledger::{LedgerSettings, Payload};
+
+    use super::*;
+
+    /// A request of a megabyte.
+    fn request() -> Payload {
+        let passed = Passed {
+            signal: Signal::Logs,
+            tenant: None,
+            arrived: UnixNanos(1),
+            request: vec![0; 1 << 20],
+        };
+        Payload::Passed(Box::new(passed))
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_falls_behind_is_waited_for_unless_nothing_is_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(LedgerSettings::new(folder.path().to_owned())).unwrap().ledger;
+        let meter = ExporterMeter::new("e");
+        assert!(!meter.falls_behind(&ledger), "there is nothing to read");
+        ledger.received((0..8).map(|_| request()).collect()).await.unwrap();
+        assert!(meter.falls_behind(&ledger));
+        meter.failed("it is down");
+        assert!(!meter.falls_behind(&ledger));
+        meter.taken(&Accepted::default());
+        assert!(meter.falls_behind(&ledger));
+        meter.has_read(Seq(4));
+        assert!(!meter.falls_behind(&ledger));
+        // What it has not read is on disk only.
+        ledger.received((0..16).map(|_| request()).collect()).await.unwrap();
+        assert!(!meter.falls_behind(&ledger));
+        ledger.close().await.unwrap();
+    }
+}

@@ -62,8 +62,6 @@ impl Recent {
 
 #[cfg(test)]
 mod tests {
-    use tollgate_domain::received::SpanBatch;
-
     use super::*;
     use crate::entry::Payload;
 
@@ -72,7 +70,7 @@ mod tests {
         for (records, bytes) in [(4096_u64, 1_usize), (16, 1 << 20)] {
             let mut recent = Recent::from(Seq(7));
             let push = |recent: &mut Recent, seq| {
-                let what = Payload::Spans(Box::new(SpanBatch::default()));
+                let what = Payload::Spans(Box::default());
                 recent.push(Arc::new(Outbound { seq: Seq(seq), number: seq, what }), bytes);
             };
             let half = records / 2;

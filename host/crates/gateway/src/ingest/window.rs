@@ -72,11 +72,25 @@ struct Place {
 struct Told {
     /// Who names it as an answer.
     response: Option<Id>,
-    /// Who names it as a request, the newest: as whose child, and how long its prompt was.
-    request: Option<(Id, Option<SpanId>, u64)>,
-    /// The call of whose request spans `response` stands for: servers name several requests alike if their
+    /// Of the few that are named as requests.
+    request: Option<Box<Requested>>,
+}
+
+/// An answer that is named by its request.
+#[derive(Debug, Default)]
+struct Requested {
+    /// Who names it so, the newest: as whose child, and how long its prompt was.
+    by: Option<(Id, Option<SpanId>, u64)>,
+    /// The call of whose request spans its `response` stands for: servers name several requests alike if their
     /// clients do, and an answer is of one.
     stands_for: Option<(TraceId, Option<SpanId>)>,
+}
+
+impl Told {
+    /// Who names it as a request.
+    fn requested_by(&self) -> Option<(Id, Option<SpanId>, u64)> {
+        self.request.as_ref()?.by
+    }
 }
 
 impl Window {
@@ -124,7 +138,8 @@ impl Window {
             match answer.naming {
                 Naming::Answer => drop(told.response.get_or_insert(*id)),
                 Naming::Request => {
-                    told.request = prompt.map(|prompt| (*id, *parent, prompt)).or(told.request);
+                    let by = &mut told.request.get_or_insert_default().by;
+                    *by = prompt.map(|prompt| (*id, *parent, prompt)).or(*by);
                 }
             }
         }
@@ -184,18 +199,20 @@ impl Window {
             let Some(told) = self.answers.get(&(scope, answer.digest)) else { continue };
             let response = told.response.filter(|response| *response != id);
             match answer.naming {
-                Naming::Answer if response.is_some() || told.request.is_some() => {
+                Naming::Answer if response.is_some() || told.requested_by().is_some() => {
                     return Verdict::Counted;
                 }
                 Naming::Request if response.is_some() => {
                     let call = (trace, known.parent);
-                    if told.stands_for.is_none_or(|stands_for| stands_for == call) {
+                    let stands_for = told.request.as_ref().and_then(|told| told.stands_for);
+                    if stands_for.is_none_or(|stands_for| stands_for == call) {
                         return Verdict::Counted;
                     }
                 }
                 _ => {}
             }
-            if let (Naming::Request, Some((other, parent, prompt))) = (answer.naming, told.request)
+            if let (Naming::Request, Some((other, parent, prompt))) =
+                (answer.naming, told.requested_by())
                 && (other.trace, parent, Some(prompt)) == (trace, known.parent, known.prompt)
                 && parent.is_some()
                 && other != id
@@ -211,6 +228,7 @@ impl Window {
         if let Some(Answer { naming: Naming::Request, digest }) = known.answer {
             for scope in [known.id.scope, Scope::SERVED] {
                 if let Some(told) = self.answers.get_mut(&(scope, digest)) {
+                    let told = told.request.get_or_insert_default();
                     told.stands_for.get_or_insert((known.id.trace, known.parent));
                 }
             }
@@ -259,8 +277,10 @@ impl Window {
         let key = (id.scope, answer.digest);
         if let Some(told) = self.answers.get_mut(&key) {
             told.response.take_if(|response| *response == id);
-            told.request.take_if(|(request, ..)| *request == id);
-            if told.response.is_none() && told.request.is_none() {
+            if let Some(request) = &mut told.request {
+                request.by.take_if(|(by, ..)| *by == id);
+            }
+            if told.response.is_none() && told.requested_by().is_none() {
                 self.answers.remove(&key);
             }
         }
