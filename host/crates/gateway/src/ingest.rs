@@ -127,10 +127,9 @@ pub struct Receipt {
     pub problem: Option<String>,
 }
 
-/// What a request of spans comes to, before it is on record.
+/// What a request of spans comes to, besides what goes on record.
 struct Understood<'a> {
     receipt: Receipt,
-    payloads: Vec<Payload>,
     calls: Vec<Arc<Record>>,
     taking: Taking<'a>,
     outcomes: Outcomes,
@@ -230,8 +229,8 @@ impl Inner {
         let _place = ingest.place(caller, body.len())?;
         let plugins = self.plugins.pin();
         let (understood, recorded) = block_in_place(|| {
-            let mut understood = self.understand(ingest, caller, &plugins, body, encoding)?;
-            let payloads = std::mem::take(&mut understood.payloads);
+            let (understood, payloads) =
+                self.understand(ingest, caller, &plugins, body, encoding)?;
             let recorded = (!payloads.is_empty()).then(|| self.ledger.received(payloads));
             Ok((understood, recorded))
         })?;
@@ -244,7 +243,7 @@ impl Inner {
         Ok(understood.receipt)
     }
 
-    /// What a request comes to.
+    /// What a request comes to, and what of it goes on record.
     fn understand<'a>(
         &self,
         ingest: &'a Ingest,
@@ -252,14 +251,14 @@ impl Inner {
         plugins: &PluginSet,
         body: &[u8],
         encoding: Encoding,
-    ) -> Result<Understood<'a>, Refusal> {
+    ) -> Result<(Understood<'a>, Vec<Payload>), Refusal> {
         let incoming = receive::decode(body, encoding).map_err(|error| malformed(&error))?;
         let receipt = Receipt { rejected: incoming.rejected, problem: incoming.problem };
         let mut outcomes = Outcomes::from([("rejected", receipt.rejected)]);
         let sorted = ingest.sort(&self.ledger, caller, incoming.groups, &mut outcomes)?;
         let Sorted { calls, passed, taking } = sorted;
         let (payloads, calls) = self.priced(caller, plugins, (calls, passed), &mut outcomes);
-        Ok(Understood { receipt, payloads, calls, taking, outcomes })
+        Ok((Understood { receipt, calls, taking, outcomes }, payloads))
     }
 
     /// Where what is sent goes, unless nothing can be taken now.

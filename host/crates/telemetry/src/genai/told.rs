@@ -91,7 +91,7 @@ impl<'a> Told<'a> {
 
     /// The first that is a text, which is not empty; of a list its first.
     pub(super) fn text(&self, fact: Fact) -> Option<&str> {
-        let mut texts = self.all(fact).filter_map(|value| match first(value) {
+        let mut texts = self.all(fact).filter_map(|value| match first(value)? {
             ValueRef::Text(text) => Some(text),
             _ => None,
         });
@@ -100,7 +100,7 @@ impl<'a> Told<'a> {
 
     /// The first that is a name, of at most so many bytes: a text, or a number as one.
     pub(super) fn name(&self, fact: Fact, most: usize) -> Option<String> {
-        let mut names = self.all(fact).filter_map(|value| match first(value) {
+        let mut names = self.all(fact).filter_map(|value| match first(value)? {
             ValueRef::Text(text) => Some(text.to_owned()),
             ValueRef::Int(number) => Some(number.to_string()),
             ValueRef::Double(number) => Some(number.to_string()),
@@ -144,18 +144,10 @@ impl<'a> Told<'a> {
 }
 
 /// Of a list its first.
-fn first<'a>(value: &'a ValueRef<'_>) -> ValueRef<'a> {
-    match value {
-        ValueRef::Other(other) => match &**other {
-            Value::List(items) => items.first().unwrap_or(&Value::Empty).into(),
-            other => other.into(),
-        },
-        ValueRef::Text(text) => ValueRef::Text(text),
-        ValueRef::Bytes(bytes) => ValueRef::Bytes(bytes),
-        ValueRef::Bool(value) => ValueRef::Bool(*value),
-        ValueRef::Int(value) => ValueRef::Int(*value),
-        ValueRef::Double(value) => ValueRef::Double(*value),
-    }
+fn first<'a>(value: &'a ValueRef<'_>) -> Option<ValueRef<'a>> {
+    let ValueRef::Other(other) = value else { return Some(value.clone()) };
+    let Value::List(items) = &**other else { return None };
+    items.first().map(ValueRef::from)
 }
 
 #[cfg(test)]
