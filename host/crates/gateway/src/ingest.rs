@@ -15,6 +15,7 @@
 //! All of that within the newest spans ([`window`]), which are known again after a restart, and for
 //! each sender apart: nobody's spans are dropped for what others have sent.
 
+mod batches;
 mod pace;
 mod passed;
 mod rate;
@@ -29,11 +30,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::block_in_place;
-use tollgate_domain::received::{Group, Origin, SpanBatch};
-use tollgate_domain::{CostOutcome, ErrorKind, Record, Span, UnpricedReason};
+use tollgate_domain::{CostOutcome, ErrorKind, Record, UnpricedReason};
 use tollgate_ledger::{Ledger, LedgerError, Payload};
 use tollgate_plugin_host::PluginSet;
-use tollgate_telemetry::genai;
 use tollgate_telemetry::receive::{self, Encoding, Malformed};
 use tollgate_tenancy::Draw;
 use tracing::Instrument;
@@ -41,6 +40,7 @@ use tracing::Instrument;
 use crate::call::{Caller, Refusal};
 use crate::serve::unrecorded;
 use crate::{Gateway, Inner};
+use batches::Batches;
 use rate::Rate;
 use sort::{Billed, Sorted};
 use window::{Known, Scopes, Window};
@@ -50,9 +50,6 @@ const AT_A_TIME: usize = 8;
 
 /// When a sender may try again.
 const RETRY: Duration = Duration::from_secs(1);
-
-/// Most spans of one entry of the ledger.
-const BATCH: usize = 512;
 
 /// What is known of received spans, where any are taken.
 #[derive(Debug)]
@@ -280,14 +277,10 @@ impl Inner {
         &self,
         caller: &Caller,
         plugins: &PluginSet,
-        (calls, passed): (Vec<Billed>, Vec<Group>),
+        (calls, passed): (Vec<Billed>, Batches),
         outcomes: &mut Outcomes,
     ) -> (Vec<Payload>, Vec<Arc<Record>>) {
         let now = SystemTime::now().into();
-        let tenant = |span: &Span, origin: &Origin| match &caller.0.key_id {
-            Some(_) => caller.0.tenant.clone(),
-            None => genai::Look::at(span, origin).tenant(),
-        };
         let mut records: Vec<Arc<Record>> = Vec::with_capacity(calls.len());
         for billed in calls {
             let mut record = record::of(billed, caller, now);
@@ -301,29 +294,8 @@ impl Inner {
             *outcomes.entry(record.cost.status()).or_default() += 1;
             records.push(Arc::new(record));
         }
-        let mut batches = BTreeMap::<Option<String>, Vec<SpanBatch>>::new();
-        for Group { origin, spans } in passed {
-            for span in spans {
-                let tenant = tenant(&span, &origin);
-                let batches = match batches.get_mut(&tenant) {
-                    Some(batches) => batches,
-                    None => batches.entry(tenant.clone()).or_default(),
-                };
-                if batches.last().is_none_or(|last| last.len() >= BATCH) {
-                    batches.push(SpanBatch { tenant, arrived: now, groups: Vec::new() });
-                }
-                let Some(batch) = batches.last_mut() else { continue };
-                match batch.groups.last_mut() {
-                    Some(last) if Arc::ptr_eq(&last.origin, &origin) => last.spans.push(span),
-                    _ => {
-                        let origin = Arc::clone(&origin);
-                        batch.groups.push(Group { origin, spans: vec![span] });
-                    }
-                }
-            }
-        }
         let of_calls = records.iter().map(|record| Payload::Record(Arc::clone(record)));
-        let others = batches.into_values().flatten().map(|batch| Payload::Spans(Box::new(batch)));
+        let others = passed.finish().map(|batch| Payload::Spans(Box::new(batch)));
         (of_calls.chain(others).collect(), records)
     }
 

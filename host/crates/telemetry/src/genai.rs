@@ -92,24 +92,39 @@ pub fn tenant_of_user(user: Option<&str>) -> Option<String> {
     user.filter(|user| user.len() <= table::TENANT_BYTES).map(str::to_owned)
 }
 
+/// Where spans come from, which is looked at once for all of them.
+pub struct Source<'a> {
+    origin: &'a Origin,
+    /// What their process tells.
+    process: Told<'a>,
+}
+
+impl<'a> Source<'a> {
+    /// Looks at an origin.
+    #[must_use]
+    pub fn of(origin: &'a Origin) -> Self {
+        Self { origin, process: Told::by(&origin.resource.attributes) }
+    }
+}
+
 /// A span that is looked at, to see what it tells.
 pub struct Look<'a> {
     span: &'a Span,
-    origin: &'a Origin,
+    source: &'a Source<'a>,
     told: Told<'a>,
 }
 
 impl<'a> Look<'a> {
-    /// Looks at a span of that origin.
+    /// Looks at a span from there.
     #[must_use]
-    pub fn at(span: &'a Span, origin: &'a Origin) -> Self {
-        Self { span, origin, told: Told::by(&span.attributes) }
+    pub fn at(span: &'a Span, source: &'a Source<'a>) -> Self {
+        Self { span, source, told: Told::by(&span.attributes) }
     }
 
     /// Whether a Tollgate has recorded the span: it is on its record already.
     #[must_use]
     pub fn is_ours(&self) -> bool {
-        self.origin.scope.name == names::SCOPE || self.told.tells(Fact::Ours)
+        self.source.origin.scope.name == names::SCOPE || self.told.tells(Fact::Ours)
     }
 
     /// The tenant that the span or its process names, else the span's user.
@@ -123,24 +138,18 @@ impl<'a> Look<'a> {
     #[must_use]
     pub fn named_tenant(&self) -> Option<String> {
         let named = |told: &Told<'_>| told.name(Fact::Tenant, table::TENANT_BYTES);
-        named(&self.told).or_else(|| named(&self.process()))
-    }
-
-    /// What its process tells.
-    fn process(&self) -> Told<'a> {
-        Told::by(&self.origin.resource.attributes)
+        named(&self.told).or_else(|| named(&self.source.process))
     }
 
     /// The call that the span tells of, if it tells of one.
     #[must_use]
     pub fn call(&self) -> Option<Call> {
-        let Self { span, told, .. } = self;
+        let Self { span, told, source } = self;
         let dialect = self.dialect()?;
         let operation = self.operation(dialect)?;
         // vLLM's spans name no model; whoever runs it can, for the whole process.
-        let process = self.process();
         let text = |fact| told.text(fact).map(str::to_owned);
-        let of_process = |fact| process.text(fact);
+        let of_process = |fact| source.process.text(fact);
         let model = told.text(Fact::Model);
         let request_model = told.text(Fact::RequestModel).or(model);
         let response_model = told.text(Fact::ResponseModel).or(model);
@@ -154,7 +163,7 @@ impl<'a> Look<'a> {
             None if dialect == Dialect::Vllm => "vllm".to_owned(),
             None => String::new(),
         };
-        let cached = self.said_of_cached(&process);
+        let cached = self.said_of_cached();
         let cached =
             cached.or_else(|| self.is_apart_by_its_names(dialect, &provider, request_model));
         let tokens = tokens(told, &operation, cached);
@@ -246,8 +255,9 @@ impl<'a> Look<'a> {
     }
 
     /// What the span, its scope or its process says of how cached tokens are counted.
-    fn said_of_cached(&self, process: &Told<'_>) -> Option<Cached> {
-        let scope = Told::by(&self.origin.scope.attributes);
+    fn said_of_cached(&self) -> Option<Cached> {
+        let Source { origin, process } = self.source;
+        let scope = Told::by(&origin.scope.attributes);
         [&self.told, &scope, process].into_iter().find_map(|told| {
             match told.text(Fact::Cached)? {
                 table::CACHED_APART => Some(Cached::Said(true)),
@@ -267,7 +277,7 @@ impl<'a> Look<'a> {
     ) -> Option<Cached> {
         let apart = dialect == Dialect::GenAi
             && table::counts_cached_apart(provider, model)
-            && !self.origin.scope.name.starts_with(table::COUNTS_CACHED_IN)
+            && !self.source.origin.scope.name.starts_with(table::COUNTS_CACHED_IN)
             && table::ANTHROPIC_CACHED.iter().any(|name| self.told.has(name));
         apart.then_some(Cached::Seems(true))
     }

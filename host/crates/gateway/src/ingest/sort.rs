@@ -1,7 +1,6 @@
 //! What is to be done with the spans of a request: which are billed, which are passed on, and which have
 //! been taken before.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -9,8 +8,9 @@ use foldhash::{HashMap, HashSet};
 use tollgate_domain::received::{Group, Origin};
 use tollgate_domain::{Span, UnixNanos, UnpricedReason};
 use tollgate_ledger::{Ledger, ReceivedKey};
-use tollgate_telemetry::genai::{Call, Look};
+use tollgate_telemetry::genai::{Call, Look, Source};
 
+use super::batches::Batches;
 use super::window::{Id, Known, Payer, Scope, Seen, Verdict, Window};
 use super::{Ingest, Outcomes, Taking, busy, record};
 use crate::call::{Caller, Refusal};
@@ -21,7 +21,7 @@ pub(super) struct Sorted<'a> {
     /// To be billed.
     pub(super) calls: Vec<Billed>,
     /// To be passed on.
-    pub(super) passed: Vec<Group>,
+    pub(super) passed: Batches,
     /// All that are new.
     pub(super) taking: Taking<'a>,
 }
@@ -109,28 +109,28 @@ impl Ingest {
         }
         let duplicates = came - groups.iter().map(|group| group.spans.len()).sum::<usize>();
         outcomes.insert("duplicate", duplicates as u64);
-        let mut judged = self.judged(sender, &groups, window, noted, outcomes);
+        let (mut judged, mut tenants) = self.judged(sender, &groups, window, noted, outcomes);
         drop(state);
-        let mut calls = Vec::new();
-        for (place, group) in groups.iter_mut().enumerate() {
-            let mut passed = Vec::with_capacity(group.spans.len());
-            for (at, mut span) in std::mem::take(&mut group.spans).into_iter().enumerate() {
-                match judged.remove(&(place, at)) {
+        let (mut calls, mut passed) = (Vec::new(), Batches::new(now));
+        let passes_on = outcomes.entry("passed").or_default();
+        for (group, Group { origin, spans }) in groups.into_iter().enumerate() {
+            for (at, mut span) in spans.into_iter().enumerate() {
+                let place = (group, at);
+                match judged.remove(&place) {
                     Some(Ok((call, payer, is_choice))) => {
-                        let origin = Arc::clone(&group.origin);
+                        let origin = Arc::clone(&origin);
                         calls.push(Billed { call, origin, span, payer, is_choice });
+                        continue;
                     }
-                    Some(Err(reason)) => {
-                        tollgate_telemetry::not_billed(&mut span, reason);
-                        passed.push(span);
-                    }
-                    None => passed.push(span),
+                    Some(Err(reason)) => tollgate_telemetry::not_billed(&mut span, reason),
+                    None => {}
                 }
+                let tenant = tenant.map(str::to_owned).or_else(|| tenants.remove(&place));
+                passed.push(tenant, &origin, span);
+                *passes_on += 1;
             }
-            *outcomes.entry("passed").or_default() += passed.len() as u64;
-            group.spans = passed;
         }
-        Ok(Sorted { calls, passed: groups, taking })
+        Ok(Sorted { calls, passed, taking })
     }
 
     /// Which calls are on record though the window may have forgotten them. Few spans are that old, and
@@ -152,7 +152,7 @@ impl Ingest {
             }
         }
         drop(state);
-        old.retain(|(_, _, span, origin)| Look::at(span, origin).call().is_some());
+        old.retain(|(_, _, span, origin)| Look::at(span, &Source::of(origin)).call().is_some());
         if old.is_empty() {
             return Ok(HashSet::default());
         }
@@ -169,7 +169,8 @@ impl Ingest {
         Ok(found.map(|((id, ..), _)| *id).collect())
     }
 
-    /// What becomes of the spans that tell of calls, by their places.
+    /// What becomes of the spans that tell of calls, and the tenants that spans name, by their places. Nobody's name counts
+    /// beside that of the key.
     fn judged(
         &self,
         sender: Sender<'_>,
@@ -177,18 +178,20 @@ impl Ingest {
         window: &mut Window,
         noted: &mut Vec<Known>,
         outcomes: &mut Outcomes,
-    ) -> BTreeMap<Place, Judged> {
-        let mut candidates = Vec::new();
+    ) -> (HashMap<Place, Judged>, HashMap<Place, String>) {
+        let (mut candidates, mut tenants) = (Vec::new(), HashMap::default());
         for (group, Group { origin, spans }) in groups.iter().enumerate() {
+            let source = Source::of(origin);
             for (at, span) in spans.iter().enumerate() {
-                let look = Look::at(span, origin);
+                let (place, look) = ((group, at), Look::at(span, &source));
                 if look.is_ours() {
                     *outcomes.entry("ours").or_default() += 1;
                 } else if let Some(call) = look.call() {
                     let tenant = sender.tenant.is_none().then(|| look.named_tenant()).flatten();
-                    let candidate = self.candidate(sender, (group, at), span, call, tenant);
-                    candidates.push(candidate);
+                    candidates.push(self.candidate(sender, place, span, call, tenant));
                 }
+                let tenant = sender.tenant.is_none().then(|| look.tenant()).flatten();
+                tenants.extend(tenant.map(|tenant| (place, tenant)));
             }
         }
         for candidate in &mut candidates {
@@ -198,7 +201,7 @@ impl Ingest {
         let of_answers = of_answers(&candidates);
         // The innermost first.
         candidates.sort_by_key(|candidate| std::cmp::Reverse(candidate.depth));
-        let mut judged = BTreeMap::new();
+        let mut judged = HashMap::default();
         for Candidate { place, call, mut known, mut payer, .. } in candidates {
             let verdict = window.verdict(&known);
             if verdict == Verdict::Counted {
@@ -218,7 +221,7 @@ impl Ingest {
             }
             noted.push(known);
         }
-        judged
+        (judged, tenants)
     }
 
     fn candidate(

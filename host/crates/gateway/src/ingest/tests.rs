@@ -1,8 +1,9 @@
 //! What is taken once stays so: beyond what is kept in memory, and whatever becomes of a commit.
 
+use tollgate_domain::received::Group;
 use tollgate_domain::span::SpanKind;
 use tollgate_domain::time::Interval;
-use tollgate_domain::{SpanContext, SpanId, TraceId, UnixNanos};
+use tollgate_domain::{Span, SpanContext, SpanId, TraceId, UnixNanos};
 use tollgate_ledger::LedgerSettings;
 use tollgate_tenancy::Keys;
 
@@ -57,9 +58,7 @@ impl Bench {
         let records = calls.into_iter().map(|call| record::of(call, &caller, UnixNanos(u64::MAX)));
         let mut payloads: Vec<_> =
             records.map(|record| Payload::Record(Arc::new(record))).collect();
-        let tenant = Some(tenant.to_owned());
-        let batch = SpanBatch { tenant, arrived: UnixNanos(1), groups: passed };
-        payloads.push(Payload::Spans(Box::new(batch)));
+        payloads.extend(passed.finish().map(|batch| Payload::Spans(Box::new(batch))));
         self.runtime.block_on(self.ledger.received(payloads)).unwrap();
         taking.committed();
         billed
@@ -144,4 +143,35 @@ fn a_commit_is_known_also_if_the_window_was_read_anew_meanwhile() {
     bench.ingest.locked().window = Window::new(window::MOST);
     assert_eq!(bench.commit("acme", under_way), 1);
     assert_eq!(bench.sort("acme", &call(1)).1["duplicate"], 1);
+}
+
+#[test]
+fn what_is_passed_on_is_of_whom_the_key_or_else_the_span_names() {
+    let named = |span, key: &'static str, name| {
+        let mut named = plain(span);
+        named.attributes.set(key, name);
+        named
+    };
+    let spans = [
+        plain(1),
+        named(2, "tollgate.tenant", "a"),
+        named(3, "llm.user", "b"),
+        plain(4),
+        named(5, "tenant.id", "a"),
+    ];
+    for (keys, wanted) in [
+        (None, vec![(None, vec![1, 4]), (Some("a"), vec![2, 5]), (Some("b"), vec![3])]),
+        (Some(KEYS), vec![(Some("acme"), vec![1, 2, 3, 4, 5])]),
+    ] {
+        let bench = Bench::new(keys, window::MOST);
+        let groups = vec![Group { origin: Arc::default(), spans: spans.to_vec() }];
+        let caller = bench.caller("acme");
+        let sorted = bench.ingest.sort(&bench.ledger, &caller, groups, &mut Outcomes::new());
+        let batches: Vec<_> = sorted.unwrap().passed.finish().collect();
+        let found = batches.iter().map(|batch| {
+            let spans = batch.groups.iter().flat_map(|group| &group.spans);
+            (batch.tenant.as_deref(), spans.map(|span| span.context.span_id.0).collect())
+        });
+        assert_eq!(found.collect::<Vec<_>>(), wanted);
+    }
 }

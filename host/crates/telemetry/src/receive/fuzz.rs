@@ -32,8 +32,9 @@ fn request(data: &[u8], encoding: Encoding) {
             alike(&incoming, &judged);
         }
         for group in &incoming.groups {
+            let source = genai::Source::of(&group.origin);
             for span in &group.spans {
-                let look = genai::Look::at(span, &group.origin);
+                let look = genai::Look::at(span, &source);
                 let _ = (look.call(), look.is_ours(), look.tenant());
             }
         }
