@@ -20,7 +20,7 @@ mod sender;
 mod spans;
 mod subject;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use receiver::Receiver;
@@ -82,12 +82,14 @@ fn options() -> Options {
         let at = arguments.iter().position(|argument| argument == name)?;
         arguments.get(at + 1).cloned()
     };
+    // From the top of the repository, where who types it is.
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let number = |name, default| given(name).map_or(default, |number| number.parse().unwrap());
     Options {
-        rotel: given("--rotel").map(PathBuf::from),
+        rotel: given("--rotel").map(|file| top.join(file)),
         only: given("--only"),
         program: given("--program")
-            .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_tollgate")), PathBuf::from),
+            .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_tollgate")), |file| top.join(file)),
         spans: number("--spans", 200_000),
         rounds: number("--rounds", 3).max(1),
     }
