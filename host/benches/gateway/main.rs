@@ -27,6 +27,8 @@ mod cores;
 mod floors;
 mod load;
 mod options;
+#[path = "../places/mod.rs"]
+mod places;
 mod process;
 mod report;
 mod round;

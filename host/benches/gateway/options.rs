@@ -1,8 +1,10 @@
 //! What is measured, for how long and how often.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Parser;
+
+use crate::places::from_top;
 
 /// What a gateway adds to requests that it forwards.
 #[derive(Clone, Debug, Parser)]
@@ -76,11 +78,4 @@ impl Options {
             false => self,
         }
     }
-}
-
-/// A file named from the top of the repository: cargo runs benchmarks in the folder of their package.
-pub fn from_top(file: &Path) -> PathBuf {
-    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let file = top.join(file);
-    file.canonicalize().unwrap_or_else(|error| panic!("{}: {error}", file.display()))
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::options::from_top;
+use crate::places::{components, from_top};
 use crate::servers::{MODEL, Receiver, Upstream};
 
 /// The plugins that come with the gateway and have to do with a forwarded request.
@@ -166,13 +166,5 @@ impl Variant {
 
 /// The gateway: the one that was built with this, or `TOLLGATE_BIN`.
 pub fn program() -> PathBuf {
-    std::env::var_os("TOLLGATE_BIN")
-        .map_or_else(|| env!("CARGO_BIN_EXE_tollgate").into(), |given| from_top(given.as_ref()))
-}
-
-fn components() -> PathBuf {
-    std::env::var_os("TOLLGATE_COMPONENTS").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/target/wasm32-wasip2/release"),
-        PathBuf::from,
-    )
+    std::env::var_os("TOLLGATE_BIN").map_or_else(|| env!("CARGO_BIN_EXE_tollgate").into(), from_top)
 }

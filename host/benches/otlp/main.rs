@@ -15,14 +15,17 @@
     reason = "a benchmark prints, and ends at the first fault"
 )]
 
+#[path = "../places/mod.rs"]
+mod places;
 mod receiver;
 mod sender;
 mod spans;
 mod subject;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use places::from_top;
 use receiver::Receiver;
 use subject::{Durability, Kind, Subject};
 
@@ -82,14 +85,12 @@ fn options() -> Options {
         let at = arguments.iter().position(|argument| argument == name)?;
         arguments.get(at + 1).cloned()
     };
-    // From the top of the repository, where who types it is.
-    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let number = |name, default| given(name).map_or(default, |number| number.parse().unwrap());
     Options {
-        rotel: given("--rotel").map(|file| top.join(file)),
+        rotel: given("--rotel").map(from_top),
         only: given("--only"),
         program: given("--program")
-            .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_tollgate")), |file| top.join(file)),
+            .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_tollgate")), from_top),
         spans: number("--spans", 200_000),
         rounds: number("--rounds", 3).max(1),
     }

@@ -7,6 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::places::components;
+
 /// Clock ticks of a second in `/proc`, the same on every Linux.
 const TICKS: f64 = 100.0;
 
@@ -123,13 +125,6 @@ fn rotel(path: &Path, endpoint: SocketAddr, receiver: &str) -> Command {
     command.args(["--otlp-grpc-endpoint", &free().to_string(), "--exporter", "otlp"]);
     command.args(["--otlp-exporter-endpoint", receiver, "--otlp-exporter-protocol", "http"]);
     command
-}
-
-fn components() -> PathBuf {
-    let given = std::env::var_os("TOLLGATE_COMPONENTS").map(PathBuf::from);
-    given.unwrap_or_else(|| {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/target/wasm32-wasip2/release")
-    })
 }
 
 fn free() -> SocketAddr {

@@ -36,6 +36,7 @@ impl Batches {
             _ => batch.groups.push(Group { origin: Arc::clone(origin), spans: vec![span] }),
         }
     }
+
     /// All of them.
     pub(super) fn finish(self) -> impl Iterator<Item = SpanBatch> {
         self.of.into_values().flatten()

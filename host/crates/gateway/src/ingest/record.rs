@@ -16,7 +16,6 @@ use tollgate_domain::{
     UnpricedReason, Usage,
 };
 use tollgate_ledger::{Ledger, LedgerError, Look, Payload};
-use tollgate_telemetry::genai;
 
 use super::sort::Billed;
 use super::window::{Answer, Id, Known, MOST, Naming, Payer, Scope, Scopes, Window};
@@ -92,7 +91,7 @@ pub(super) fn of(billed: Billed, caller: &Caller, now: UnixNanos) -> Record {
     }
     let tenant = match &caller.0.key_id {
         Some(_) => caller.0.tenant.clone(),
-        None => payer.tenant.or_else(|| genai::tenant_of_user(payer.user.as_deref())),
+        None => payer.name(),
     };
     // Retention goes by a record's end, so it is never in the future, whatever a sender's clock
     // says. The span keeps its own times.

@@ -169,8 +169,8 @@ impl Ingest {
         Ok(found.map(|((id, ..), _)| *id).collect())
     }
 
-    /// What becomes of the spans that tell of calls, and the tenants that spans name, by their places. Nobody's name counts
-    /// beside that of the key.
+    /// What becomes of the spans that tell of calls, and the tenants that those name which are passed on, by their places.
+    /// Nobody's name counts beside that of the key.
     fn judged(
         &self,
         sender: Sender<'_>,
@@ -179,6 +179,7 @@ impl Ingest {
         noted: &mut Vec<Known>,
         outcomes: &mut Outcomes,
     ) -> (HashMap<Place, Judged>, HashMap<Place, String>) {
+        let keyless = sender.tenant.is_none();
         let (mut candidates, mut tenants) = (Vec::new(), HashMap::default());
         for (group, Group { origin, spans }) in groups.iter().enumerate() {
             let source = Source::of(origin);
@@ -187,10 +188,11 @@ impl Ingest {
                 if look.is_ours() {
                     *outcomes.entry("ours").or_default() += 1;
                 } else if let Some(call) = look.call() {
-                    let tenant = sender.tenant.is_none().then(|| look.named_tenant()).flatten();
+                    let tenant = keyless.then(|| look.named_tenant()).flatten();
                     candidates.push(self.candidate(sender, place, span, call, tenant));
+                    continue;
                 }
-                let tenant = sender.tenant.is_none().then(|| look.tenant()).flatten();
+                let tenant = keyless.then(|| look.tenant()).flatten();
                 tenants.extend(tenant.map(|tenant| (place, tenant)));
             }
         }
@@ -208,6 +210,8 @@ impl Ingest {
                 *outcomes.entry("counted_elsewhere").or_default() += 1;
                 window.counted(&known, sender.now);
                 judged.insert(place, Err(UnpricedReason::CountedElsewhere));
+                let tenant = keyless.then(|| payer.name()).flatten();
+                tenants.extend(tenant.map(|tenant| (place, tenant)));
             } else {
                 let is_choice = verdict == Verdict::Choice;
                 // Only what has a price can stand for others.

@@ -152,16 +152,29 @@ fn what_is_passed_on_is_of_whom_the_key_or_else_the_span_names() {
         named.attributes.set(key, name);
         named
     };
+    // Of a call that is counted by the span below it.
+    let mut client = call(6);
+    client.attributes.set("user.id", "c");
     let spans = [
         plain(1),
         named(2, "tollgate.tenant", "a"),
         named(3, "llm.user", "b"),
         plain(4),
         named(5, "tenant.id", "a"),
+        client,
+        Span { parent: Some(SpanId(6)), ..call(7) },
     ];
     for (keys, wanted) in [
-        (None, vec![(None, vec![1, 4]), (Some("a"), vec![2, 5]), (Some("b"), vec![3])]),
-        (Some(KEYS), vec![(Some("acme"), vec![1, 2, 3, 4, 5])]),
+        (
+            None,
+            vec![
+                (None, vec![1, 4]),
+                (Some("a"), vec![2, 5]),
+                (Some("b"), vec![3]),
+                (Some("c"), vec![6]),
+            ],
+        ),
+        (Some(KEYS), vec![(Some("acme"), vec![1, 2, 3, 4, 5, 6])]),
     ] {
         let bench = Bench::new(keys, window::MOST);
         let groups = vec![Group { origin: Arc::default(), spans: spans.to_vec() }];

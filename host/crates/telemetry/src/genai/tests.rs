@@ -24,6 +24,14 @@ fn span(name: &str, attributes: &[(&str, Value)]) -> Span {
     }
 }
 
+fn call_of(span: &Span, origin: &Origin) -> Option<Call> {
+    Look::at(span, &Source::of(origin)).call()
+}
+
+fn tenant_of(span: &Span, origin: &Origin) -> Option<String> {
+    Look::at(span, &Source::of(origin)).tenant()
+}
+
 fn int(number: i64) -> Value {
     Value::Int(number)
 }
@@ -210,7 +218,7 @@ fn each_writer_is_understood() {
     let mut origin = Origin::default();
     origin.resource.attributes.set("gen_ai.request.model", "of-the-process");
     for (name, attributes, wanted) in cases {
-        let found = Look::at(&span(name, &attributes), &Source::of(&origin)).call();
+        let found = call_of(&span(name, &attributes), &origin);
         let told = found.as_ref().map(|call| {
             let tokens = call.tokens.map(|t| {
                 [t.input, t.input_cache_read, t.input_cache_write, t.output, t.output_reasoning]
@@ -282,7 +290,7 @@ fn parts_that_are_counted_apart_are_added() {
                 &mut span.attributes,
             ];
             places.into_iter().nth(place).unwrap().set_some("tollgate.usage.cached", said);
-            let call = Look::at(&span, &Source::of(&origin)).call().unwrap();
+            let call = call_of(&span, &origin).unwrap();
             let found = call.tokens.unwrap();
             assert_eq!((found.input, found.output), wanted, "{sent:?} {said:?} {place}");
             assert_eq!(call.source, UsageSource::Reported);
@@ -317,7 +325,7 @@ fn who_passes_on_what_an_api_says_counts_alike_in_all_spans() {
         }
         let mut origin = Origin::default();
         scope.clone_into(&mut origin.scope.name);
-        let found = Look::at(&span, &Source::of(&origin)).call().unwrap().tokens.unwrap();
+        let found = call_of(&span, &origin).unwrap().tokens.unwrap();
         assert_eq!(
             (found.input, found.input_cache_read),
             (input, read.cast_unsigned()),
@@ -325,7 +333,7 @@ fn who_passes_on_what_an_api_says_counts_alike_in_all_spans() {
         );
         // A total knows better.
         span.attributes.set("gen_ai.usage.total_tokens", 1005_i64);
-        let found = Look::at(&span, &Source::of(&origin)).call().unwrap().tokens.unwrap();
+        let found = call_of(&span, &origin).unwrap().tokens.unwrap();
         assert_eq!(found.input, if read > 1000 { input } else { 1000 }, "{provider} {names}");
     }
 }
@@ -336,7 +344,7 @@ fn what_is_not_told_is_not_nothing() {
     let told = |operation: &str, counts: &[(&str, i64)]| {
         let mut span = span("call", &[("gen_ai.operation.name", operation.into())]);
         counts.iter().for_each(|(key, count)| span.attributes.set((*key).to_owned(), *count));
-        let call = Look::at(&span, &Source::of(&Origin::default())).call().unwrap();
+        let call = call_of(&span, &Origin::default()).unwrap();
         call.tokens.map(|tokens| (tokens.input, tokens.output, call.source))
     };
     let (reported, estimated) = (UsageSource::Reported, UsageSource::Estimated);
@@ -378,7 +386,7 @@ fn an_answers_id_is_told_by_its_name_or_by_the_answer() {
         let mut span = span("ChatCompletion", &[("openinference.span.kind", "LLM".into())]);
         span.attributes.set("output.mime_type", kind);
         span.attributes.set("output.value", output);
-        let found = Look::at(&span, &Source::of(&Origin::default())).call().unwrap().response_id;
+        let found = call_of(&span, &Origin::default()).unwrap().response_id;
         assert_eq!(found.as_deref(), wanted, "{output:.60}");
     }
     let of_vllm = span(
@@ -389,7 +397,7 @@ fn an_answers_id_is_told_by_its_name_or_by_the_answer() {
             ("gen_ai.request.id", id.into()),
         ],
     );
-    let found = Look::at(&of_vllm, &Source::of(&Origin::default())).call().unwrap();
+    let found = call_of(&of_vllm, &Origin::default()).unwrap();
     assert_eq!((found.response_id, found.request_id.as_deref()), (None, Some(id)));
 }
 
@@ -398,11 +406,8 @@ fn vllm_is_understood_as_its_source_has_it() {
     let sent = include_bytes!("../../tests/spans/vllm.json");
     let incoming = crate::receive::decode(sent, crate::receive::Encoding::Json).unwrap();
     let group = &incoming.groups[0];
-    let calls: Vec<Call> = group
-        .spans
-        .iter()
-        .map(|span| Look::at(span, &Source::of(&group.origin)).call().unwrap())
-        .collect();
+    let calls: Vec<Call> =
+        group.spans.iter().map(|span| call_of(span, &group.origin).unwrap()).collect();
     assert_eq!(calls.len(), 2);
     for (call, (reason, cached)) in calls.iter().zip([(None, 0), (Some("stop"), 16)]) {
         assert_eq!((call.dialect, call.provider.as_str()), (Dialect::Vllm, "vllm"));
@@ -420,31 +425,22 @@ fn tenants_come_from_the_span_then_the_process_then_the_user() {
     let mut origin = Origin::default();
     let of_user = span("x", &[("llm.user", "u".into())]);
     let of_span = span("x", &[("llm.user", "u".into()), ("tollgate.tenant", "s".into())]);
-    assert_eq!(Look::at(&of_user, &Source::of(&origin)).tenant().as_deref(), Some("u"));
+    assert_eq!(tenant_of(&of_user, &origin).as_deref(), Some("u"));
     origin.resource.attributes.set("tenant.id", "p");
-    assert_eq!(Look::at(&of_user, &Source::of(&origin)).tenant().as_deref(), Some("p"));
-    assert_eq!(Look::at(&of_span, &Source::of(&origin)).tenant().as_deref(), Some("s"));
+    assert_eq!(tenant_of(&of_user, &origin).as_deref(), Some("p"));
+    assert_eq!(tenant_of(&of_span, &origin).as_deref(), Some("s"));
     // Names that are too long are none, and the next one counts.
     let long = |key: &'static str| (key, Value::from("x".repeat(300)));
-    assert_eq!(
-        Look::at(&span("x", &[long("tollgate.tenant")]), &Source::of(&origin)).tenant().as_deref(),
-        Some("p")
-    );
+    assert_eq!(tenant_of(&span("x", &[long("tollgate.tenant")]), &origin).as_deref(), Some("p"));
     let both = span("x", &[long("tollgate.tenant"), ("tenant.id", "i".into())]);
-    assert_eq!(Look::at(&both, &Source::of(&origin)).tenant().as_deref(), Some("i"));
+    assert_eq!(tenant_of(&both, &origin).as_deref(), Some("i"));
     let none = Origin::default();
-    assert_eq!(Look::at(&span("x", &[long("llm.user")]), &Source::of(&none)).tenant(), None);
+    assert_eq!(tenant_of(&span("x", &[long("llm.user")]), &none), None);
     // Numbers are names, too.
-    assert_eq!(
-        Look::at(&span("x", &[("tenant.id", int(42))]), &Source::of(&none)).tenant().as_deref(),
-        Some("42")
-    );
-    assert_eq!(
-        Look::at(&span("x", &[("user.id", int(-1))]), &Source::of(&none)).tenant().as_deref(),
-        Some("-1")
-    );
+    assert_eq!(tenant_of(&span("x", &[("tenant.id", int(42))]), &none).as_deref(), Some("42"));
+    assert_eq!(tenant_of(&span("x", &[("user.id", int(-1))]), &none).as_deref(), Some("-1"));
     origin.resource.attributes.set("tenant.id", 7_i64);
-    assert_eq!(Look::at(&of_user, &Source::of(&origin)).tenant().as_deref(), Some("7"));
+    assert_eq!(tenant_of(&of_user, &origin).as_deref(), Some("7"));
 }
 
 proptest! {

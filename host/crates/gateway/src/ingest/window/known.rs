@@ -4,6 +4,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use tollgate_domain::{Span, SpanId, TraceId};
+use tollgate_telemetry::genai::tenant_of_user;
 
 /// Answers' ids that are shorter are no ids: some servers give all answers the same one.
 const ANSWER_ID: std::ops::RangeInclusive<usize> = 16..=256;
@@ -85,6 +86,11 @@ impl Payer {
         let Self { tenant, user } = other;
         self.tenant = self.tenant.take().or_else(|| tenant.clone());
         self.user = self.user.take().or_else(|| user.clone());
+    }
+
+    /// The tenant, else the user.
+    pub(in super::super) fn name(&self) -> Option<String> {
+        self.tenant.clone().or_else(|| tenant_of_user(self.user.as_deref()))
     }
 
     /// As it is kept: most say nothing.
